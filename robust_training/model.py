@@ -1,0 +1,293 @@
+"""timm classifiers that take images in [0,1]: create, save, load."""
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import timm
+import torch
+from timm.models._hub import save_for_hf
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BatchNormMode = Literal["update", "batch", "running"]
+
+
+class Classifier(nn.Module):
+    """A timm model behind its own normalisation: images (N,3,H,W) in [0,1] -> logits (N,classes).
+
+    Attributes:
+        backbone: The plain timm model.
+        mean, std: (1,3,1,1), from the model's pretrained_cfg.
+        class_names: One per class, or None where they are not known.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        *,
+        last_stride: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.last_stride = last_stride
+        self.class_names = class_names
+
+    def normalize(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.backbone(self.normalize(image))
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    *,
+    pretrained: bool = False,
+    weights: str | os.PathLike | None = None,
+    last_stride: int | None = None,
+    image_size: int | None = None,
+) -> Classifier:
+    """A timm classifier with normalisation inside.
+
+    A head that no weights fill starts at zero: timm's own initialisation of some heads starts at
+    losses above 6 and wrecks pretrained features.
+
+    Args:
+        name: Any timm model name, `hf-hub:...` or `local-dir:...`.
+        num_classes: Number of logits.
+        pretrained: Download timm's weights.
+        weights: Local .safetensors or .pth file instead; its head is dropped where it has another
+            number of classes.
+        last_stride: 1 keeps the last stage at the resolution before it, undilated, as in ART's
+            ResNet-50.
+        image_size: Side of the input in pixels, for models built for one size (ViT, Swin).
+
+    Raises:
+        ValueError: unknown name (with the nearest ones), weights that do not fit (which tensors),
+            or a last_stride that this model has no place for.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+    backbone = _create_backbone(name, num_classes, pretrained, image_size)
+    head_filled = pretrained and backbone.pretrained_cfg.get("num_classes") == num_classes
+    if weights is not None:
+        head_filled = load_weights(backbone, weights)
+    if not head_filled:
+        for parameter in _head_parameters(backbone):
+            nn.init.zeros_(parameter)
+    return _wrap(backbone, last_stride)
+
+
+def _create_backbone(
+    name: str, num_classes: int, pretrained: bool, image_size: int | None
+) -> nn.Module:
+    local = ":" in name  # hf-hub:, local-dir:
+    if not local and not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"timm has no model {name!r}{hint}")
+    fixed = not local and timm.get_pretrained_cfg(name, allow_unregistered=True)
+    sized = {"img_size": image_size} if image_size and fixed and fixed.fixed_input_size else {}
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **sized)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"timm could not create {name!r}: {error}") from error
+
+
+def _wrap(backbone: nn.Module, last_stride: int | None, class_names=None) -> Classifier:
+    if last_stride is not None:
+        _set_last_stride(backbone, last_stride)
+    config = backbone.pretrained_cfg
+    return Classifier(
+        backbone,
+        config["mean"],
+        config["std"],
+        last_stride=last_stride,
+        class_names=class_names,
+    )
+
+
+def _set_last_stride(backbone: nn.Module, stride: int) -> None:
+    if stride not in (1, 2):
+        raise ValueError(f"last_stride must be 1 or 2, not {stride}")
+    architecture = backbone.pretrained_cfg["architecture"]
+    try:
+        stage = backbone.get_submodule(backbone.feature_info[-1]["module"])
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"last_stride is not known for {architecture!r}: no stages") from error
+    strided = [m for m in stage.modules() if getattr(m, "stride", 1) in (2, (2, 2))]
+    if not strided:
+        raise ValueError(
+            f"last_stride is not known for {architecture!r}: its last stage has no stride"
+        )
+    for module in strided:
+        module.stride = type(module.stride)((stride, stride)) if isinstance(
+            module.stride, tuple
+        ) else stride
+
+
+def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier layers, as timm records them: ("fc",), ("head.fc",), ..."""
+    names = backbone.pretrained_cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
+    return [
+        parameter
+        for name, parameter in backbone.named_parameters()
+        if name.rpartition(".")[0] in head_prefixes(backbone)
+    ]
+
+
+def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
+    """Load a .safetensors or .pth state dict, and say whether it filled the head too.
+
+    Code in a file is never run. Prefixes that wrappers add (`module.`, `model.`, `backbone.`) are
+    dropped, and so is a head with another number of classes.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, or does not fit (which tensors).
+    """
+    state = _read_state(Path(path))
+    own = backbone.state_dict()
+    heads = head_prefixes(backbone)
+    dropped = {
+        name
+        for name, tensor in state.items()
+        if name.rpartition(".")[0] in heads and name in own and own[name].shape != tensor.shape
+    }
+    kept = {name: tensor for name, tensor in state.items() if name not in dropped}
+    wrong = [
+        f"{name} is {tuple(tensor.shape)} here, {tuple(own[name].shape)} in the model"
+        for name, tensor in kept.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    wrong += [f"{name} is missing" for name in own if name not in kept and not _optional(name, heads)]
+    wrong += [f"{name} is not in the model" for name in kept if name not in own]
+    if wrong:
+        listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(
+            f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}"
+        )
+    backbone.load_state_dict(kept, strict=False)
+    return all(name in kept for name in own if name.rpartition(".")[0] in heads)
+
+
+def _optional(name: str, heads: tuple[str, ...]) -> bool:
+    return name.rpartition(".")[0] in heads or name.endswith("num_batches_tracked")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            for key in ("state_dict", "model"):
+                state = state[key] if isinstance(state.get(key), dict) else state
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"cannot read weights from {path}: {reason}") from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict of tensors")
+    for prefix in ("module.", "model.", "backbone."):
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+@contextmanager
+def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
+    """How BatchNorm layers in training mode behave inside the `with`.
+
+    "update": the batch's statistics, and running ones follow (ordinary training). "batch": the
+    batch's, running ones left alone. "running": the running ones, as in evaluation.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    tracking = [layer for layer in layers if layer.track_running_stats]
+    if mode == "batch":
+        for layer in tracking:
+            layer.track_running_stats = False
+    elif mode == "running":
+        for layer in layers:
+            layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+        for layer in tracking:
+            layer.track_running_stats = True
+
+
+def save_model(model: Classifier, folder: str | os.PathLike) -> None:
+    """Write a timm model folder: model.safetensors and config.json.
+
+    `timm.create_model("local-dir:<folder>", pretrained=True)` opens it with the same logits for
+    normalised images. The exception is last_stride=1, which timm cannot express: there only
+    `load_model` restores the stride, and the folder's README.md says so. The folder appears whole
+    or not at all.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = {"last_stride": model.last_stride} if model.last_stride else {}
+    if model.class_names:
+        config["label_names"] = list(model.class_names)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
+        new = Path(temporary, "new")
+        save_for_hf(model.backbone, str(new), model_config=config, safe_serialization=True)
+        (new / "README.md").write_text(_card(model))
+        if folder.exists():
+            folder.rename(Path(temporary, "old"))
+        new.rename(folder)
+
+
+def _card(model: Classifier) -> str:
+    architecture = model.backbone.pretrained_cfg["architecture"]
+    stride = (
+        "\nIts last stage has stride 1. timm cannot express that, so plain timm gives other logits;"
+        " load it with `robust_training.model.load_model`.\n"
+        if model.last_stride == 1
+        else ""
+    )
+    return (
+        f"---\nlibrary_name: timm\ntags: [image-classification, timm]\n---\n# {architecture}, "
+        f"{model.backbone.num_classes} classes\n{stride}\n"
+        '    timm.create_model("local-dir:<this folder>", pretrained=True)\n'
+    )
+
+
+def load_model(folder: str | os.PathLike) -> Classifier:
+    """The classifier that `save_model` wrote, or any timm model folder, in evaluation mode.
+
+    Raises:
+        ValueError: no folder, no config.json or no weights in it, or weights that do not fit.
+    """
+    folder = Path(folder)
+    config_file, weights = folder / "config.json", folder / "model.safetensors"
+    for file in (config_file, weights):
+        if not file.is_file():
+            raise ValueError(f"{folder} is not a model folder: there is no {file.name} in it")
+    try:
+        config = json.loads(config_file.read_text())
+        backbone = timm.create_model(f"local-dir:{folder}", pretrained=False)
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"cannot build the model that {config_file} describes: {error}") from error
+    load_weights(backbone, weights)
+    return _wrap(backbone, config.get("last_stride"), config.get("label_names")).eval()

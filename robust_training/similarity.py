@@ -1,0 +1,19 @@
+"""How alike two maps are: (N, D) x (N, D) -> (N,)."""
+
+import torch
+from torch import Tensor
+
+
+def cosine(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
+    """Cosine of the angle between the rows of two (..., D) tensors, in [-1, 1].
+
+    `eps` is added to each norm, as in ART's reference code. A row of zeros has no direction: its
+    cosine is 0 with zero gradient, where the plain formula would return a gradient of 1/eps. A new
+    zero-initialised classifier head gives such rows in the first step.
+    """
+    return (_unit(first, eps) * _unit(second, eps)).sum(dim=-1)
+
+
+def _unit(rows: Tensor, eps: float) -> Tensor:
+    norm = rows.norm(dim=-1, keepdim=True)
+    return rows / (norm + eps).masked_fill(norm == 0, torch.inf)
