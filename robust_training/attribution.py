@@ -4,9 +4,12 @@ A Score maps images (N,3,H,W) in [0,1] to one number per image (N,). An attribut
 score and has the image's shape. All of them can be differentiated again, which training needs.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robust_training.curvature import (
     Curvature,
@@ -70,9 +73,14 @@ def input_gradients(
     if create_graph and curvature != "exact":
         method = curvature if isinstance(curvature, FiniteDifference) else FiniteDifference()
         return first_order_gradients(scores, image, method)
-    with torch.enable_grad():
+    with torch.enable_grad(), _differentiable_attention(create_graph):
         leaf = image if create_graph and image.requires_grad else image.detach().requires_grad_()
         return gradients_of(scores(leaf), leaf, create_graph=create_graph)
+
+
+def _differentiable_attention(twice: bool) -> AbstractContextManager:
+    """Fused attention kernels have no second derivative; PyTorch's plain one does."""
+    return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
 
 
 def input_gradient(
@@ -120,9 +128,7 @@ def integrated_gradients(
     total = torch.zeros_like(image)
     for step in range(1, steps + 1):
         point = baseline + step / steps * path
-        total = total + input_gradient(
-            score, point, create_graph=create_graph, curvature=curvature
-        )
+        total = total + input_gradient(score, point, create_graph=create_graph, curvature=curvature)
     return path * total / steps
 
 
@@ -145,7 +151,5 @@ def smoothgrad(
     total = torch.zeros_like(image)
     for _ in range(samples):
         noisy = image + noise * torch.randn_like(image)
-        total = total + input_gradient(
-            score, noisy, create_graph=create_graph, curvature=curvature
-        )
+        total = total + input_gradient(score, noisy, create_graph=create_graph, curvature=curvature)
     return total / samples

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
 
 Score = Callable[[Tensor], Tensor]
 Scores = Callable[[Tensor], tuple[Tensor, ...]]
@@ -31,9 +33,9 @@ class FiniteDifference:
 
     Attributes:
         step: L2 length, averaged (root mean square) over the batch, of the displacement of an image
-            in [0,1]. None takes 1e-3 in float32 and 1e-5 in float64. Every image moves by the same
-            multiple of its v: where batch statistics couple the images, only then do the products
-            stay those of the whole batch.
+            in [0,1]. None takes 3e-4 in float32 and 1e-5 in float64. Every image moves by the same
+            multiple of its v: where batch statistics couple the images, only then are the
+            differences those of the whole batch.
         one_sided: Differentiate towards image by a forward difference against the gradient at
             hand, for half the passes; enough where only a sign is used. Weights are
             always differentiated by central differences.
@@ -47,7 +49,7 @@ class FiniteDifference:
             raise ValueError(f"step of a finite difference must be positive, not {self.step}")
 
     def length(self, dtype: torch.dtype) -> float:
-        return self.step or (1e-5 if dtype == torch.float64 else 1e-3)
+        return self.step or (1e-5 if dtype == torch.float64 else 3e-4)
 
 
 Curvature = Literal["exact", "finite_difference"] | FiniteDifference
@@ -55,13 +57,15 @@ Curvature = Literal["exact", "finite_difference"] | FiniteDifference
 
 def first_order_gradients(scores: Scores, image: Tensor, method: FiniteDifference):
     """The gradients (N,...) of each score at `image`, differentiable by finite differences."""
-    with torch.enable_grad(), _modules_called() as modules:
+    pooling = _MaxPooling()
+    with torch.enable_grad(), _modules_called() as modules, pooling:
         point = image.detach().requires_grad_()
         state = _RandomState(image.device)
         values = scores(point)
         parameters = _leaves(values, excluding=point)
         gradients = gradients_of(values, point)
-    evaluation = _Evaluation(scores, method, tuple(modules), state, _autocast(image.device))
+    autocast = _autocast(image.device)
+    evaluation = _Evaluation(scores, method, tuple(modules), pooling.chosen, state, autocast)
     return _FirstOrder.apply(evaluation, len(gradients), image, *gradients, *parameters)
 
 
@@ -95,6 +99,7 @@ class _Evaluation:
     scores: Scores
     method: FiniteDifference
     modules: tuple[nn.Module, ...]
+    pooled: list[Tensor]
     random_state: "_RandomState"
     autocast: Callable[[], torch.autocast]
 
@@ -104,6 +109,8 @@ class _Evaluation:
             stack.enter_context(self.autocast())
             stack.enter_context(self.random_state.replayed())
             stack.enter_context(_statistics_kept(self.modules))
+            if self.pooled:
+                stack.enter_context(_MaxPooling(self.pooled))
             value = self.scores(point)[index].sum()
             return torch.autograd.grad(value, wanted, allow_unused=True)
 
@@ -125,9 +132,7 @@ class _FirstOrder(Function):
         totals: list[Tensor | None] = [None] * (1 + len(parameters))
         wants = (needs[2], *needs[3 + ctx.count :])
         for index, (vector, gradient) in enumerate(zip(incoming, gradients, strict=True)):
-            products = _products(
-                ctx.evaluation, index, image, gradient, vector, parameters, wants
-            )
+            products = _products(ctx.evaluation, index, image, gradient, vector, parameters, wants)
             totals = [_sum(total, product) for total, product in zip(totals, products, strict=True)]
         return (None, None, totals[0], *[None] * ctx.count, *totals[1:])
 
@@ -205,6 +210,33 @@ def _statistics_kept(modules: tuple[nn.Module, ...]) -> Iterator[None]:
     finally:
         for module in tracking:
             module.track_running_stats = True
+
+
+class _MaxPooling(TorchFunctionMode):
+    """Records which pixel each max-pooling window chose, or repeats those choices.
+
+    Exact curvature holds the choice: its derivative is zero but where two pixels tie. Flat image
+    regions are full of ties, which a displacement would break one way and its mirror image the other.
+    """
+
+    def __init__(self, replayed: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.chosen: list[Tensor] = []
+        self.replayed = iter(replayed) if replayed is not None else None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func not in _MAX_POOLING or kwargs.get("return_indices"):
+            return func(*args, **kwargs)
+        if self.replayed is not None:
+            chosen = next(self.replayed)
+            return args[0].flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape)
+        output, chosen = F.max_pool2d_with_indices(*args, **kwargs)
+        self.chosen.append(chosen)
+        return output
+
+
+_MAX_POOLING = (F.max_pool2d, torch.max_pool2d)
 
 
 class _RandomState:

@@ -134,9 +134,9 @@ def _set_last_stride(backbone: nn.Module, stride: int) -> None:
             f"last_stride is not known for {architecture!r}: its last stage has no stride"
         )
     for module in strided:
-        module.stride = type(module.stride)((stride, stride)) if isinstance(
-            module.stride, tuple
-        ) else stride
+        module.stride = (
+            type(module.stride)((stride, stride)) if isinstance(module.stride, tuple) else stride
+        )
 
 
 def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
@@ -176,13 +176,13 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
         for name, tensor in kept.items()
         if name in own and own[name].shape != tensor.shape
     ]
-    wrong += [f"{name} is missing" for name in own if name not in kept and not _optional(name, heads)]
+    wrong += [
+        f"{name} is missing" for name in own if name not in kept and not _optional(name, heads)
+    ]
     wrong += [f"{name} is not in the model" for name in kept if name not in own]
     if wrong:
         listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ValueError(
-            f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}"
-        )
+        raise ValueError(f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}")
     backbone.load_state_dict(kept, strict=False)
     return all(name in kept for name in own if name.rpartition(".")[0] in heads)
 
@@ -234,6 +234,20 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
             layer.train()
         for layer in tracking:
             layer.track_running_stats = True
+
+
+@contextmanager
+def under_attack(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
+    """Weights need no gradient inside the `with`, and BatchNorm behaves as `mode` says."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        with batch_norm(model, mode):
+            yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def save_model(model: Classifier, folder: str | os.PathLike) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robust_training.attack import PGD
 from robust_training.attribution import cross_entropy_score
-from robust_training.model import BatchNormMode, Classifier, batch_norm
+from robust_training.model import BatchNormMode, Classifier, under_attack
 from robust_training.objectives.base import Objective
 
 
@@ -27,6 +27,6 @@ class AdversarialTraining(Objective):
     attack_batch_norm: BatchNormMode = "update"
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        with batch_norm(model, self.attack_batch_norm):
+        with under_attack(model, self.attack_batch_norm):
             adversarial = self.attack(cross_entropy_score(model, label), image)
         return {"cross_entropy": F.cross_entropy(model(adversarial), label)}

@@ -16,7 +16,7 @@ from robust_training.attribution import (
     input_gradients,
 )
 from robust_training.curvature import Curvature, Score, Scores
-from robust_training.model import BatchNormMode, Classifier, batch_norm
+from robust_training.model import BatchNormMode, Classifier, under_attack
 from robust_training.objectives.base import Objective
 from robust_training.similarity import cosine
 
@@ -90,7 +90,7 @@ class ART(Objective):
 
     def perturb(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
         """The attacked images (N,3,H,W): METHODS 1.3, art_attack.py."""
-        with batch_norm(model, self.attack_batch_norm):
+        with under_attack(model, self.attack_batch_norm):
             start = self.attack.start(image)
             if self.attack.steps == 0:
                 return start
