@@ -1,0 +1,223 @@
+"""The training loop: one step (model and objective), one `fit()`."""
+
+import csv
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from tqdm import tqdm
+
+from robust_training.checkpoint import load_checkpoint, save_checkpoint
+from robust_training.model import Classifier, save_model
+from robust_training.objectives import Objective
+from robust_training.schedule import Schedule
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+class Step(nn.Module):
+    """Images and labels -> the objective's terms.
+
+    Launchers wrap this whole step: wrapped around the model alone, they break the
+    `autograd.grad` calls inside an objective.
+    """
+
+    def __init__(self, model: Classifier, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return self.objective(self.model, image, label)
+
+
+def fit(
+    fabric: Fabric,
+    model: Classifier,
+    objective: Objective,
+    train: DataLoader,
+    validation: DataLoader,
+    output: str | os.PathLike,
+    *,
+    optimizer: OptimizerFactory,
+    schedule: Schedule,
+    epochs: int,
+    seed: int = 0,
+    lr_multipliers: Mapping[str, float] | None = None,
+    clip_norm: float | None = None,
+    channels_last: bool = False,
+    resume: bool = False,
+) -> list[dict[str, float]]:
+    """Train `model`, and keep `output`/{last.ckpt, best/, log.csv, tensorboard/} up to date.
+
+    `best/` is the model with the highest validation accuracy, the later one of equals. Batches are
+    dicts with `image` (N,3,H,W) in [0,1] and `label` (N,). The same seed gives the same run; every
+    epoch starts its random generators anew from seed, epoch and process, so a resumed run is the
+    uninterrupted one.
+
+    Args:
+        train, validation: Loaders; validation never comes from the test set.
+        lr_multipliers: Regular expression -> factor on the learning rate of the backbone
+            parameters whose name it finds; the first that matches counts.
+        clip_norm: Largest gradient norm, or None.
+        resume: Continue from output/last.ckpt.
+
+    Returns:
+        The rows of log.csv: one dict per epoch.
+
+    Raises:
+        ValueError: nothing to resume, or a pattern that matches no parameter.
+        FloatingPointError: a term is not finite; says which, and where.
+    """
+    output = Path(output)
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, not {epochs}")
+    if fabric.device.type == "cpu":
+        torch.set_flush_denormal(True)  # softplus makes denormals, 5-10 times slower
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    optimizer_ = optimizer(parameter_groups(model.backbone, lr_multipliers or {}))
+    for group in optimizer_.param_groups:
+        group["lr"] *= group["multiplier"]
+    per_epoch = len(train)
+    scheduler = LambdaLR(optimizer_, lambda step: schedule(step / per_epoch, epochs))
+    step, optimizer_ = fabric.setup(Step(model, objective), optimizer_)
+    train = fabric.setup_dataloaders(train)
+    validation = fabric.setup_dataloaders(validation, use_distributed_sampler=False)
+    state = {
+        "step": step,
+        "optimizer": optimizer_,
+        "scheduler": scheduler,
+        "epoch": 0,
+        "best": -1.0,
+        "log": [],
+    }
+    if resume:
+        load_checkpoint(fabric, output, state)
+    output.mkdir(parents=True, exist_ok=True)
+    first = state["epoch"]
+    writer = None
+    if fabric.is_global_zero:
+        writer = SummaryWriter(str(output / "tensorboard"), purge_step=first)
+    bar = tqdm(
+        total=epochs * per_epoch,
+        initial=first * per_epoch,
+        unit="step",
+        disable=not fabric.is_global_zero,
+    )
+    with bar:
+        for epoch in range(first, epochs):
+            bar.set_description(f"epoch {epoch + 1}/{epochs}")
+            torch.manual_seed((seed * 100_003 + epoch) * 1_009 + fabric.global_rank)
+            started = time.perf_counter()
+            row: dict[str, float] = {"epoch": epoch + 1}
+            row |= _train_epoch(fabric, step, train, optimizer_, scheduler, clip_norm, bar)
+            row |= _validate(fabric, model, validation)
+            row["lr"] = optimizer_.param_groups[0]["lr"]
+            row["seconds"] = time.perf_counter() - started
+            state["log"] = [*state["log"], row]
+            state["epoch"] = epoch + 1
+            is_best = row["val_accuracy"] >= state["best"]
+            if is_best:
+                state["best"] = row["val_accuracy"]
+            if writer is not None:
+                if is_best:
+                    save_model(model, output / "best")
+                _write_log(output / "log.csv", state["log"])
+                for name, value in row.items():
+                    writer.add_scalar(name, value, epoch + 1)
+                writer.flush()
+            save_checkpoint(fabric, output, state)
+    if writer is not None:
+        writer.close()
+    return state["log"]
+
+
+def parameter_groups(
+    backbone: nn.Module, multipliers: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Optimizer groups {params, multiplier}: one per pattern, and one with the rest first."""
+    groups: dict[str | None, list[nn.Parameter]] = {None: []} | {p: [] for p in multipliers}
+    for name, parameter in backbone.named_parameters():
+        pattern = next((p for p in multipliers if re.search(p, name)), None)
+        groups[pattern].append(parameter)
+    unused = [pattern for pattern, parameters in groups.items() if pattern and not parameters]
+    if unused:
+        raise ValueError(f"lr_multipliers: no parameter's name matches {', '.join(unused)}")
+    return [
+        {"params": parameters, "multiplier": multipliers[pattern] if pattern else 1.0}
+        for pattern, parameters in groups.items()
+        if parameters
+    ]
+
+
+def _train_epoch(
+    fabric: Fabric,
+    step: nn.Module,
+    loader: DataLoader,
+    optimizer: Optimizer,
+    scheduler: LambdaLR,
+    clip_norm: float | None,
+    bar: tqdm,
+) -> dict[str, float]:
+    step.train()
+    means: dict[str, MeanMetric] = {}
+    for number, batch in enumerate(loader):
+        image, label = batch["image"], batch["label"]
+        terms = step(image, label)
+        values = {name: term.item() for name, term in terms.items()}
+        if not all(map(_finite, values.values())):
+            raise FloatingPointError(
+                f"the loss is not finite at {bar.desc.strip(': ')}, step {number + 1}: {values}"
+            )
+        fabric.backward(sum(terms.values()))
+        if clip_norm is not None:
+            fabric.clip_gradients(step, optimizer, max_norm=clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        for name, value in values.items():
+            means.setdefault(name, MeanMetric().to(fabric.device)).update(value, len(label))
+        bar.update()
+        bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
+    return {name: mean.compute().item() for name, mean in means.items()}
+
+
+def _finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+@torch.no_grad()
+def _validate(fabric: Fabric, model: Classifier, loader: DataLoader) -> dict[str, float]:
+    model.eval()
+    accuracy = MulticlassAccuracy(model.backbone.num_classes, average="micro").to(fabric.device)
+    loss = MeanMetric().to(fabric.device)
+    for batch in loader:
+        with fabric.autocast():
+            logits = model(batch["image"])
+        accuracy.update(logits, batch["label"])
+        loss.update(nn.functional.cross_entropy(logits, batch["label"]), len(logits))
+    return {"val_accuracy": accuracy.compute().item(), "val_loss": loss.compute().item()}
+
+
+def _write_log(file: Path, rows: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text.getvalue())
+    os.replace(partial, file)
