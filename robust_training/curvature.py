@@ -216,7 +216,7 @@ class _MaxPooling(TorchFunctionMode):
     """Records which pixel each max-pooling window chose, or repeats those choices.
 
     Exact curvature holds the choice: its derivative is zero but where two pixels tie. Flat image
-    regions are full of ties, which a displacement would break one way and its mirror image the other.
+    regions are full of ties, which a displacement breaks one way and its mirror image the other.
     """
 
     def __init__(self, replayed: list[Tensor] | None = None) -> None:

@@ -25,6 +25,8 @@ class Classifier(nn.Module):
     Attributes:
         backbone: The plain timm model.
         mean, std: (1,3,1,1), from the model's pretrained_cfg.
+        image_size: Side of the square images it is meant for, in pixels.
+        last_stride: As given to `create_model`.
         class_names: One per class, or None where they are not known.
     """
 
@@ -34,6 +36,7 @@ class Classifier(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         *,
+        image_size: int = 224,
         last_stride: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
@@ -41,6 +44,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.image_size = image_size
         self.last_stride = last_stride
         self.class_names = class_names
 
@@ -73,7 +77,8 @@ def create_model(
             number of classes.
         last_stride: 1 keeps the last stage at the resolution before it, undilated, as in ART's
             ResNet-50.
-        image_size: Side of the input in pixels, for models built for one size (ViT, Swin).
+        image_size: Side of the images in pixels; None is the size of timm's own weights. Models
+            with position embeddings (ViT, Swin) are built for it.
 
     Raises:
         ValueError: unknown name (with the nearest ones), weights that do not fit (which tensors),
@@ -88,7 +93,7 @@ def create_model(
     if not head_filled:
         for parameter in _head_parameters(backbone):
             nn.init.zeros_(parameter)
-    return _wrap(backbone, last_stride)
+    return _wrap(backbone, last_stride, image_size)
 
 
 def _create_backbone(
@@ -107,7 +112,9 @@ def _create_backbone(
         raise ValueError(f"timm could not create {name!r}: {error}") from error
 
 
-def _wrap(backbone: nn.Module, last_stride: int | None, class_names=None) -> Classifier:
+def _wrap(
+    backbone: nn.Module, last_stride: int | None, image_size: int | None, class_names=None
+) -> Classifier:
     if last_stride is not None:
         _set_last_stride(backbone, last_stride)
     config = backbone.pretrained_cfg
@@ -115,6 +122,7 @@ def _wrap(backbone: nn.Module, last_stride: int | None, class_names=None) -> Cla
         backbone,
         config["mean"],
         config["std"],
+        image_size=image_size or config["input_size"][-1],
         last_stride=last_stride,
         class_names=class_names,
     )
@@ -265,7 +273,14 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
         config["label_names"] = list(model.class_names)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
         new = Path(temporary, "new")
-        save_for_hf(model.backbone, str(new), model_config=config, safe_serialization=True)
+        size = (3, model.image_size, model.image_size)
+        save_for_hf(
+            model.backbone,
+            str(new),
+            model_config=config,
+            data_config={"input_size": size, "crop_pct": 1.0},
+            safe_serialization=True,
+        )
         (new / "README.md").write_text(_card(model))
         if folder.exists():
             folder.rename(Path(temporary, "old"))
@@ -304,4 +319,4 @@ def load_model(folder: str | os.PathLike) -> Classifier:
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"cannot build the model that {config_file} describes: {error}") from error
     load_weights(backbone, weights)
-    return _wrap(backbone, config.get("last_stride"), config.get("label_names")).eval()
+    return _wrap(backbone, config.get("last_stride"), None, config.get("label_names")).eval()

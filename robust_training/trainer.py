@@ -146,9 +146,7 @@ def fit(
     return state["log"]
 
 
-def parameter_groups(
-    backbone: nn.Module, multipliers: Mapping[str, float]
-) -> list[dict[str, Any]]:
+def parameter_groups(backbone: nn.Module, multipliers: Mapping[str, float]) -> list[dict[str, Any]]:
     """Optimizer groups {params, multiplier}: one per pattern, and one with the rest first."""
     groups: dict[str | None, list[nn.Parameter]] = {None: []} | {p: [] for p in multipliers}
     for name, parameter in backbone.named_parameters():

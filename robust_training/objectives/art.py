@@ -33,8 +33,8 @@ class ART(Objective):
     over clean and attacked images, where g_y and g_r are the input gradients of the true and the
     runner-up logit. Each image picks the worse gradient of its clean and attacked twins. A value of
     ln 2 = 0.693 (times weight) says that image and gradients have nothing to do with each other.
-    Defaults are those of the published CUB code (train_Art.py, art_attack.py, loss_art.py), with the
-    beta of its run's name: the code itself passes beta 1 by a slip.
+    Defaults are those of the published CUB code (train_Art.py, art_attack.py, loss_art.py), with
+    the beta of its run's name: the code itself passes beta 1 by a slip.
 
     Attributes:
         weight: Of the attribution term.

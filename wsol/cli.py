@@ -1,0 +1,57 @@
+"""What the command-line tools share: messages people can act on."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import NoReturn
+
+import jsonargparse
+
+from robust_training.objectives import Objective
+
+# jsonargparse's and argparse's words for a name that they do not know
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not|Key '([\w.]+)' is not"
+    r"|import path string: ([\w.]+)"
+)
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A parser whose mistakes cost one line, with the nearest names where a name is unknown."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = " ".join(message.split())
+        found = _UNKNOWN.search(line)
+        if found:
+            name = next(filter(None, found.groups())).split(".")[-1]
+            near = difflib.get_close_matches(name, self._names(), n=3)
+            line += f"; did you mean {', '.join(near)}?" if near else ""
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _names(self) -> list[str]:
+        names = {action.dest.split(".")[-1] for action in self._actions}
+        for objective in Objective.__subclasses__():
+            names |= {objective.__name__, *(field.name for field in fields(objective))}
+        return sorted(names)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call `main` and exit: 0 or what it returns, 2 after one line about a user's mistake.
+
+    Set WSOL_TRACEBACK=1 to see where an error came from.
+    """
+    try:
+        status = main() or 0
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("WSOL_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 130
+    sys.exit(status)

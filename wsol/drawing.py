@@ -1,0 +1,45 @@
+"""Pictures of heatmaps and boxes."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from wsol.localizer import Localization
+
+PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
+
+
+def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
+    """The image with its heatmap, its box and its class: uint8 (H,W,3) RGB."""
+    picture = draw_boxes(blend(image, place.heatmap), [(place.box, PREDICTED)])
+    scale = max(0.4, image.shape[1] / 600)
+    text = f"{place.class_name} {place.score:.2f}"
+    thickness = max(1, round(scale))
+    (_, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    for colour, width in (((0, 0, 0), thickness + 2), ((255, 255, 255), thickness)):
+        origin = (4, height + 6)
+        cv2.putText(
+            picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, width, cv2.LINE_AA
+        )
+    return picture
+
+
+def blend(image: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.45) -> np.ndarray:
+    """uint8 (H,W,3) RGB under a coloured heatmap (h,w) in [0,1] stretched over it."""
+    size = image.shape[1::-1]
+    heat = cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return cv2.addWeighted(image, 1 - opacity, colours[..., ::-1], opacity, 0)
+
+
+def draw_boxes(
+    image: np.ndarray, boxes: Sequence[tuple[Sequence[float], tuple[int, int, int]]]
+) -> np.ndarray:
+    """A copy of the image with (box, colour) pairs; half-open xyxy in its pixels."""
+    picture = np.ascontiguousarray(image).copy()
+    width = max(1, round(max(image.shape[:2]) / 200))
+    for box, colour in boxes:
+        x0, y0, x1, y1 = (round(float(value)) for value in box)
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, width)
+    return picture
