@@ -12,7 +12,7 @@ from typing import Literal
 import safetensors.torch
 import timm
 import torch
-from timm.models._hub import save_for_hf
+from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -142,9 +142,9 @@ def _set_last_stride(backbone: nn.Module, stride: int) -> None:
             f"last_stride is not known for {architecture!r}: its last stage has no stride"
         )
     for module in strided:
-        module.stride = (
-            type(module.stride)((stride, stride)) if isinstance(module.stride, tuple) else stride
-        )
+        module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride
+        if stride == 1 and isinstance(module, nn.AvgPool2d):
+            module.kernel_size = 1  # it only made up for the stride
 
 
 def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
@@ -274,12 +274,14 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
         new = Path(temporary, "new")
         size = (3, model.image_size, model.image_size)
-        save_for_hf(
+        new.mkdir()
+        state = {k: v.contiguous() for k, v in model.backbone.state_dict().items()}
+        safetensors.torch.save_file(state, new / "model.safetensors", {"format": "pt"})
+        save_config_for_hf(
             model.backbone,
-            str(new),
+            str(new / "config.json"),
             model_config=config,
             data_config={"input_size": size, "crop_pct": 1.0},
-            safe_serialization=True,
         )
         (new / "README.md").write_text(_card(model))
         if folder.exists():

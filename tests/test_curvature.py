@@ -1,0 +1,161 @@
+"""Finite-difference curvature against the exact one."""
+
+import pytest
+import torch
+from torch import nn
+
+from robust_training.activation import smooth
+from robust_training.attribution import class_score, input_gradient
+from robust_training.curvature import FiniteDifference
+from robust_training.model import create_model
+from tests.conftest import cosine
+
+
+def test_products_equal_exact_ones_in_float64(tiny, batch):
+    """First derivatives of a function of the gradient, towards image and every parameter."""
+    image, label = batch
+    image.requires_grad_()
+    score = class_score(tiny, label)
+
+    def smooth_score(x):
+        with smooth(tiny, 5.0):
+            return score(x)
+
+    def derivatives(curvature):
+        gradient = input_gradient(smooth_score, image, create_graph=True, curvature=curvature)
+        loss = (gradient.square().sum((1, 2, 3)) + gradient[:, 0].sum((1, 2))).log1p().sum()
+        leaves = (image, *tiny.parameters())
+        return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+
+    for actual, expected in zip(
+        derivatives("finite_difference"), derivatives("exact"), strict=True
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_one_sided_products_approach_exact_ones(tiny, batch):
+    image, label = batch
+    image.requires_grad_()
+    tiny.requires_grad_(False)
+
+    def score(x):
+        with smooth(tiny, 5.0):
+            return class_score(tiny, label)(x)
+
+    def derivative(curvature):
+        gradient = input_gradient(score, image, create_graph=True, curvature=curvature)
+        return torch.autograd.grad(gradient.square().sum(), image)[0]
+
+    exact = derivative("exact")
+    error = [
+        (derivative(FiniteDifference(step, one_sided=True)) - exact).norm() / exact.norm()
+        for step in (1e-2, 1e-3)
+    ]
+    assert error[1] < 1e-2
+    assert error[1] < error[0] / 5  # first order in the step
+
+
+def test_extra_passes_leave_no_trace():
+    """Running statistics and the random generator end as after one pass; dropout is repeated."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Softplus(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(4 * 25, 1),
+    ).double()
+    image = torch.rand(5, 3, 7, 7, dtype=torch.float64, requires_grad=True)
+
+    def run(curvature):
+        state = {k: v.clone() for k, v in net.state_dict().items()}
+        torch.manual_seed(3)
+        gradient = input_gradient(
+            lambda x: net(x).squeeze(1), image, create_graph=True, curvature=curvature
+        )
+        weights = torch.autograd.grad(gradient.square().sum(), net[0].weight)[0]
+        after = {k: v.clone() for k, v in net.state_dict().items()}
+        net.load_state_dict(state)
+        return weights, after, torch.rand(3)
+
+    exact, first = run("exact"), run("finite_difference")
+    torch.testing.assert_close(first[0], exact[0], rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(first[1], exact[1], rtol=0, atol=0)
+    torch.testing.assert_close(first[2], exact[2], rtol=0, atol=0)
+
+
+def test_max_pooling_keeps_its_choice_where_pixels_tie():
+    """A flat image ties every window: without held choices the difference is 1/step too large."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 1)
+    ).double()
+    image = torch.full((2, 3, 8, 8), 0.7, dtype=torch.float64, requires_grad=True)
+
+    def derivatives(curvature):
+        gradient = input_gradient(
+            lambda x: net(x).squeeze(1), image, create_graph=True, curvature=curvature
+        )
+        return torch.autograd.grad(gradient[:, :, ::2].square().sum(), (image, net[0].weight))
+
+    for actual, expected in zip(
+        derivatives("finite_difference"), derivatives("exact"), strict=True
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_an_incoming_zero_needs_no_pass():
+    calls = []
+
+    def score(x):
+        calls.append(1)
+        return x.sin().sum((1, 2, 3))
+
+    image = torch.rand(2, 3, 4, 4, requires_grad=True)
+    gradient = input_gradient(score, image, create_graph=True, curvature="finite_difference")
+    (gradient * 0).sum().backward()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("training", [True, False])
+def test_agrees_with_exact_on_real_architectures(name, training):
+    """float32, default step: cosine above .98 with batch, .99 with running statistics."""
+    torch.manual_seed(0)
+    model = create_model(name, 10, image_size=64)
+    torch.nn.init.normal_(model.backbone.get_classifier().weight, std=0.05)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(6, 3, 64, 64, generator=generator)
+    image[:, :, :16] = 1.0  # an overexposed sky
+    with torch.no_grad():
+        for _ in range(10):  # running statistics that fit
+            model.train()(image)
+    model.train(training)
+    label = torch.arange(6)
+    image.requires_grad_()
+
+    def score(x):
+        with smooth(model):
+            return class_score(model, label)(x)
+
+    def derivatives(curvature):
+        gradient = input_gradient(score, image, create_graph=True, curvature=curvature)
+        maps = gradient.abs().mean(dim=1).flatten(1)
+        similarity = torch.cosine_similarity(maps, image.detach().mean(dim=1).flatten(1))
+        return torch.autograd.grad(
+            similarity.sum(),
+            (image, *model.parameters()),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+    exact, first = derivatives("exact"), derivatives("finite_difference")
+    least = 0.98 if training else 0.99
+    assert cosine(exact[:1], first[:1]) > least
+    assert cosine(list(exact[1:]), list(first[1:])) > least
+
+
+def test_a_step_must_be_positive():
+    with pytest.raises(ValueError, match="step of a finite difference"):
+        FiniteDifference(0.0)
