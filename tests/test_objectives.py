@@ -194,7 +194,12 @@ def test_bad_settings_name_the_field(arguments, word):
 
 FAMILIES = {
     "resnet10t": {"channels": (16, 24, 32, 48)},
-    "resnext50_32x4d": {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32), "cardinality": 4},
+    "resnext50_32x4d": {
+        "layers": (1, 1, 1, 1),
+        "channels": (16, 24, 32, 48),
+        "cardinality": 4,
+        "base_width": 16,
+    },
     "regnety_002": {},
     "vgg11_bn": {"cfg": (16, "M", 24, "M", 32, "M"), "mlp_ratio": 0.02},
     "densenet121": {"block_config": (2, 2, 2, 2), "growth_rate": 8},

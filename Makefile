@@ -1,0 +1,25 @@
+# `make test` and `make quickstart` install what they need into .venv on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test quickstart format clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+quickstart: .venv/installed
+	$(BIN)/python tools/quickstart.py
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robust_training.model import create_model, save_model
+from wsol.boxes import largest_boxes, rescale
+from wsol.coco import coco_dataset
+from wsol.data.cub import CUB200
+from wsol.data.loaders import DataConfig
+from wsol.drawing import overlay
+from wsol.evaluation import measure, score, table
+from wsol.heatmap import CentredBox, Gradient, HeatmapMethod
+from wsol.localizer import Localization, Localizer
+
+
+class Bright(HeatmapMethod):
+    """A planted map: the brightness of the image."""
+
+    def __call__(self, model, image, label):
+        gray = image.mean(dim=1).double().numpy()
+        return (gray - gray.min()) / (gray.max() - gray.min())
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 4, image_size=48).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    model.class_names = ["ant", "bee", "cat", "dog"]
+    return model
+
+
+def white_square(width=90, height=60, box=(30, 12, 60, 48)):
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[box[1] : box[3], box[0] : box[2]] = 255
+    return pixels
+
+
+def test_boxes_come_back_in_the_images_own_pixels(model):
+    localizer = Localizer(model, Bright(), 0.5)
+    (found,) = localizer.predict([white_square()])
+    np.testing.assert_allclose(found.box, (30, 12, 60, 48), atol=2)
+    assert found.size == (90, 60)
+    assert found.class_name == model.class_names[found.label]
+    assert 0 < found.score <= 1
+
+
+def test_a_turned_photo_is_localized_as_viewers_show_it(model, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn clockwise
+    turned = np.rot90(white_square(), 1)
+    Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "a.png", exif=exif)
+    (found,) = Localizer(model, Bright(), 0.5).predict([tmp_path / "a.png"])
+    np.testing.assert_allclose(found.box, (30, 12, 60, 48), atol=2)
+
+
+def test_one_by_one_equals_a_batch_equals_evaluation(model, toy):
+    data = CUB200(toy, "test")
+    paths = [example.path for example in data.examples]
+    localizer = Localizer(model, Gradient(), 0.3)
+    batch = list(localizer.predict(paths, batch_size=20))
+    single = list(localizer.predict(paths, batch_size=1))
+    loader = DataConfig(str(toy), image_size=48, num_workers=0).loader("test")
+    items = next(iter(loader))
+    label = model(items["image"]).argmax(1)
+    heatmaps = Gradient()(model, items["image"], label)
+    for one, many, heatmap, index in zip(single, batch, heatmaps, label.tolist(), strict=True):
+        assert one.label == many.label == index
+        np.testing.assert_allclose(one.heatmap, many.heatmap, atol=1e-4)
+        np.testing.assert_allclose(many.heatmap, heatmap, atol=1e-6)
+        expected = rescale(largest_boxes(heatmap, [0.3]), (48, 48), many.size)[0]
+        np.testing.assert_allclose(many.box, expected)
+
+
+def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):
+    save_model(model, tmp_path / "run" / "best")
+    assert Localizer.load(tmp_path / "run").threshold == 0.2
+    row = {"heatmap": "gradient", "policy": "val", "threshold": 0.37}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"localization": [row]}))
+    assert Localizer.load(tmp_path / "run").threshold == 0.37
+    assert Localizer.load(tmp_path / "run", threshold=0.5).threshold == 0.5
+    assert Localizer.load(tmp_path / "run" / "best").model.class_names == model.class_names
+    (tmp_path / "run" / "metrics.json").write_text("[]")
+    with pytest.raises(ValueError, match="not the metrics file"):
+        Localizer.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="is not a model folder"):
+        Localizer.load(tmp_path)
+
+
+def test_what_is_no_image_is_refused(model):
+    localizer = Localizer(model)
+    with pytest.raises(ValueError, match=r"uint8 \(H,W,3\)"):
+        list(localizer.predict([np.zeros((4, 4), np.uint8)]))
+    with pytest.raises(ValueError, match="cannot read image nowhere.jpg"):
+        list(localizer.predict(["nowhere.jpg"]))
+
+
+def test_coco_boxes_open_in_pycocotools(tmp_path):
+    from pycocotools.coco import COCO
+
+    heatmap = np.ones((4, 4))
+    found = [
+        ("a.jpg", Localization((1, 2, 11, 7), 1, "bee", 0.75, heatmap, (20, 10))),
+        ("b.jpg", Localization((0, 0, 0, 0), 0, "ant", 0.5, heatmap, (8, 8))),
+    ]
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(coco_dataset(found, ["ant", "bee"])))
+    coco = COCO(str(file))
+    (annotation,) = coco.loadAnns(coco.getAnnIds())
+    assert annotation["bbox"] == [1, 2, 10, 5]
+    assert annotation["score"] == 0.75
+    assert coco.loadCats([annotation["category_id"]])[0]["name"] == "bee"
+    assert len(coco.getImgIds()) == 2
+    results = coco.loadRes([{**annotation}])
+    assert len(results.getAnnIds()) == 1
+
+
+def test_an_overlay_marks_the_box():
+    place = Localization((10, 20, 40, 50), 0, "ant", 0.9, np.zeros((4, 4)), (64, 64))
+    picture = overlay(np.full((64, 64, 3), 90, np.uint8), place)
+    assert picture.shape == (64, 64, 3)
+    assert picture[20, 25].tolist() == [255, 64, 64]
+    assert picture[49, 25].tolist() == [255, 64, 64]
+    assert picture[35, 25].tolist() != [255, 64, 64]
+
+
+class Planted(HeatmapMethod):
+    """Knows the answer: the mask of each image's box, in the loader's order."""
+
+    def __init__(self, boxes):
+        self.boxes = iter(boxes)
+
+    def __call__(self, model, image, label):
+        heatmaps = np.zeros((len(image), *image.shape[2:]))
+        for heatmap in heatmaps:
+            x0, y0, x1, y1 = next(self.boxes)
+            heatmap[int(y0) : int(y1), int(x0) : int(x1)] = 1
+        return heatmaps
+
+
+def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
+    config = DataConfig(str(toy), image_size=48, batch_size=7, num_workers=0)
+    data = config.dataset("test")
+    methods = {
+        "planted": Planted([example.box for example in data.examples]),
+        "centred box": CentredBox(0.5),
+    }
+    test = measure(model, config.loader("test"), methods)
+    result = score(test, None, fixed=0.2)
+    rows = {(row["heatmap"], row["policy"]): row for row in result["localization"]}
+    assert set(rows) == {(m, p) for m in methods for p in ("fixed:0.2", "oracle")}
+    assert rows["planted", "oracle"]["gt_known_loc"] == 1
+    assert rows["planted", "fixed:0.2"]["top1_loc"] == result["top1_accuracy"]
+    assert rows["centred box", "oracle"]["gt_known_loc"] < 0.5
+    assert result["oracle"]["planted"] == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
+    assert "| planted | oracle" in table({"run": result})
+
+
+def test_the_validation_policy_never_looks_at_the_test_images(model, toy):
+    config = DataConfig(str(toy), image_size=48, val_share=0.2, num_workers=0)
+    methods = {"gradient": Gradient()}
+    validation = measure(model, config.loader("val"), methods, all_boxes=False)
+    test = measure(model, config.loader("test"), methods)
+    chosen = score(test, validation)["localization"][0]
+    accuracy = (validation.largest["gradient"] >= 0.5).mean(axis=0)
+    index = round(chosen["threshold"] * 100)
+    assert accuracy[index] == accuracy.max()
+    assert chosen["gt_known_loc"] == (test.largest["gradient"][:, index] >= 0.5).mean()

@@ -1,0 +1,155 @@
+"""The commands as a user types them, in processes of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tool(name, *arguments, cwd=ROOT):
+    """(exit status, standard output, last line of standard error that is no progress bar)."""
+    result = subprocess.run(
+        [sys.executable, ROOT / "tools" / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    return result.returncode, result.stdout, lines[-1] if lines else ""
+
+
+def train(*arguments):
+    config = ROOT / "configs" / "toy_art.yaml"
+    small = ("--data.image_size", 32, "--data.num_workers", 0, "--epochs", 1)
+    return tool("train.py", "--config", config, *small, *arguments)
+
+
+@pytest.fixture(scope="module")
+def run(toy, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "art"
+    status, text, error = train("--data.root", toy, "--output", output)
+    assert status == 0, error
+    assert str(output / "best") in text
+    return output
+
+
+def test_train_localize_evaluate(run, toy, tmp_path):
+    assert {p.name for p in run.iterdir()} >= {"config.yaml", "last.ckpt", "best", "log.csv"}
+    status, text, error = tool("evaluate.py", run, "--threshold", 0.2, "--report", tmp_path / "r")
+    assert status == 0, error
+    metrics = json.loads((run / "metrics.json").read_text())
+    policies = {(row["heatmap"], row["policy"]) for row in metrics["localization"]}
+    maps = ("gradient", "cam", "centred box")
+    assert policies == {(m, p) for m in maps for p in ("val", "fixed:0.2", "oracle")}
+    assert metrics["images"] == 20
+    assert text.count("| art |") == 12
+    page = (run / "report.html").read_text()
+    assert page.count("<img") == 12 * 3
+    assert (tmp_path / "r").read_text().count("<img") == 36
+
+    photos = tmp_path / "photos"
+    shutil.copytree(toy / "images" / "001.Red_Finch", photos)
+    status, text, error = tool("localize.py", run, photos, "--output", tmp_path / "out")
+    assert status == 0, error
+    boxes = json.loads((tmp_path / "out" / "boxes.json").read_text())
+    assert len(boxes["images"]) == 15
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 15
+    assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 15
+
+    (photos / "broken.jpg").write_text("no image")
+    status, text, error = tool("localize.py", run, photos, "--output", tmp_path / "out2")
+    assert status == 1
+    assert "15 image(s)" in text
+    assert error.startswith("skipped: cannot read image")
+    assert "broken.jpg" in error
+
+
+def test_a_saved_config_runs_again_and_a_run_is_not_overwritten(run, tmp_path):
+    status, _, error = tool("train.py", "--config", run / "config.yaml", "--output", tmp_path / "b")
+    assert status == 0, error
+    for file in ("log.csv", "config.yaml"):
+        first, again = ((folder / file).read_text() for folder in (run, tmp_path / "b"))
+        if file == "log.csv":
+            first, again = (t.split("\n")[1].rsplit(",", 1)[0] for t in (first, again))
+        else:
+            again = again.replace(str(tmp_path / "b"), str(run))
+        assert first == again
+    status, _, error = tool("train.py", "--config", run / "config.yaml")
+    assert (status, error) == (2, f"error: {run} already holds a run; --resume continues it")
+
+
+def test_prepare_draws_toy_birds(tmp_path):
+    status, text, error = tool(
+        "prepare_data.py", "toy", tmp_path, "--images", 12, "--size", 32, "--species", 2
+    )
+    assert status == 0, error
+    assert (tmp_path / "CUB_200_2011" / "images.txt").is_file()
+    assert str(tmp_path / "CUB_200_2011") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train.py", "--data.root", "/nowhere"), "there is no images.txt"),
+        (("train.py", "--epocs", 3), "did you mean epochs?"),
+        (("train.py", "--objective.wieght", 3), "did you mean weight?"),
+        (("train.py", "--objective.weight", "three"), "Got value: three"),
+        (("train.py", "--objective.weight", -1), "weight of ART must be 0 or more"),
+        (("train.py", "--objective", "ARTT"), "did you mean ART?"),
+        (("train.py", "--model.name", "resnet5O"), "did you mean resnet50"),
+        (("train.py", "--model.weights", "/nowhere.pth"), "there is no weights file /nowhere.pth"),
+        (("train.py", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
+        (("evaluate.py", "/nowhere"), "is not a model folder"),
+        (("localize.py", "/nowhere", "x.jpg", "--output", "o"), "no image or folder x.jpg"),
+        (("prepare_data.py", "toy", "x", "--species", 1), "species must be 2 to 10"),
+        (("prepare_data.py", "tooy", "x"), "tooy"),
+    ],
+)
+def test_a_mistake_costs_one_line_and_writes_nothing(toy, tmp_path, arguments, message):
+    name, *rest = arguments
+    if name == "train.py":
+        config = ("--config", ROOT / "configs" / "toy_art.yaml")
+        rest = [*config, "--data.root", toy, "--output", tmp_path / "run", *rest]
+    status, _, error = tool(name, *rest, cwd=tmp_path)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "configs").glob("*_*.yaml")), ids=lambda p: p.name
+)
+def test_every_config_parses_and_says_how_it_is_used(config):
+    head = config.read_text().split("\n\n")[0]
+    assert f"configs/{config.name}" in head
+    assert "Expected" in head
+    assert "Time" in head
+    status, text, error = tool(
+        "train.py", "--config", config, "--data.root", "d", "--output", "o", "--print_config"
+    )
+    assert status == 0, error
+    assert "class_path: robust_training.objectives." in text
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "tools").glob("*.py")))
+def test_every_tool_has_help(name):
+    status, text, _ = tool(name, "--help")
+    assert status == 0
+    assert name in text
+
+
+def test_knowledge_flows_one_way():
+    for file in (ROOT / "robust_training").rglob("*.py"):
+        assert "import wsol" not in (text := file.read_text()), file
+        assert "from wsol" not in text, file
+    for file in (ROOT / "wsol").rglob("*.py"):
+        assert "from tools" not in file.read_text()
