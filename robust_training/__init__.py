@@ -12,7 +12,6 @@ from robust_training.attribution import (
 )
 from robust_training.curvature import FiniteDifference
 from robust_training.model import Classifier, create_model, load_model, save_model
-from robust_training.trainer import fit
 
 __all__ = [
     "PGD",
@@ -21,7 +20,6 @@ __all__ = [
     "class_score",
     "create_model",
     "cross_entropy_score",
-    "fit",
     "input_gradient",
     "integrated_gradients",
     "load_model",
