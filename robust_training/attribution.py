@@ -119,7 +119,7 @@ def integrated_gradients(
     """Integrated gradients (Sundararajan et al., 2017) from `baseline` (black) to `image`.
 
     (image - baseline) * mean over k = 1..steps of the gradient at baseline + k/steps (image -
-    baseline): the right Riemann sum of RAR and ART's code (METHODS 3.1). Shapes (N,3,H,W).
+    baseline): the right Riemann sum of RAR's and ART's code. Shapes (N,3,H,W).
     """
     if steps < 1:
         raise ValueError(f"integrated gradients need at least 1 step, not {steps}")

@@ -9,7 +9,7 @@ from wsol.boxes import all_boxes, largest_boxes, published_boxes, published_trut
 
 
 def literal(heatmap, threshold):
-    """The published protocol (PROTOCOLS 1.3), step by step, half-open."""
+    """The published protocol (wsolevaluation), step by step, half-open."""
     pixels = (heatmap * 255).astype(np.uint8)
     cut = int(threshold * pixels.max())
     _, binary = cv2.threshold(pixels, cut, 255, cv2.THRESH_BINARY)

@@ -10,7 +10,7 @@ from wsol.heatmap import CAM, CentredBox, Gradient, attribution_heatmap
 
 
 def published(attribution: np.ndarray) -> np.ndarray:
-    """METHODS 1.7, steps 2 to 9, on a batch of one, with SciPy's filters."""
+    """The steps of util_eval.py and util_bbox.py, on a batch of one, with SciPy's filters."""
     values = np.abs(attribution).mean(axis=0)
     values = (values - values.min()) / (values.max() - values.min())
     values = (values - values.mean()) / values.std(ddof=1)

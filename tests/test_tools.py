@@ -1,29 +1,44 @@
-"""The commands as a user types them, in processes of their own."""
+"""The commands as a user types them."""
 
+import contextlib
+import io
 import json
-import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def tool(name, *arguments, cwd=ROOT):
+def tool(name, *arguments, cwd=None):
     """(exit status, standard output, last line of standard error that is no progress bar)."""
-    result = subprocess.run(
-        [sys.executable, ROOT / "tools" / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
-    )
-    assert "Traceback" not in result.stderr, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    return result.returncode, result.stdout, lines[-1] if lines else ""
+    output, errors = io.StringIO(), io.StringIO()
+    command = [name, *map(str, arguments)]
+    status = 0
+    with (
+        mock.patch.object(sys, "argv", command),
+        contextlib.chdir(cwd or ROOT),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code
+    lines = [line for line in errors.getvalue().splitlines() if line.strip()]
+    return status, output.getvalue(), lines[-1] if lines else ""
+
+
+def test_a_mistake_on_the_shell_shows_no_traceback(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "train.py", "--epocs", "3"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: unrecognized arguments: --epocs 3; did you mean epochs?\n"
 
 
 def train(*arguments):
@@ -84,6 +99,20 @@ def test_a_saved_config_runs_again_and_a_run_is_not_overwritten(run, tmp_path):
         assert first == again
     status, _, error = tool("train.py", "--config", run / "config.yaml")
     assert (status, error) == (2, f"error: {run} already holds a run; --resume continues it")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_training_image_is_named(toy, tmp_path, workers):
+    shutil.copytree(toy, tmp_path / "data")
+    for image in (tmp_path / "data" / "images").glob("*/*.jpg"):
+        image.write_text("no image")
+    status, _, error = train(
+        *("--data.root", tmp_path / "data", "--output", tmp_path / "run"),
+        *("--data.num_workers", workers),
+    )
+    assert status == 2
+    assert error.startswith("error: cannot read image")
+    assert ".jpg" in error
 
 
 def test_prepare_draws_toy_birds(tmp_path):

@@ -49,9 +49,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("WSOL_TRACEBACK"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip()
+    if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())

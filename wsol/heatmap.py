@@ -27,14 +27,15 @@ class HeatmapMethod(ABC):
 
 @dataclass(frozen=True)
 class Gradient(HeatmapMethod):
-    """Input-gradient magnitude, post-processed as in ART's localization code (METHODS 1.7).
+    """Input-gradient magnitude, post-processed as in ART's localization code (util_eval.py).
 
     Attributes:
-        score: What is differentiated: the published "cross_entropy" of the class, or its "logit".
+        score: What is differentiated: the class's "logit", which is what ART trains, or the
+            published evaluation's "cross_entropy", whose gradient fades where the network is sure.
         sigma: Of the final Gaussian filter, in pixels.
     """
 
-    score: Literal["cross_entropy", "logit"] = "cross_entropy"
+    score: Literal["logit", "cross_entropy"] = "logit"
     sigma: float = 3.0
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:

@@ -41,7 +41,7 @@ def any_box_ious(heatmap: np.ndarray, thresholds: Sequence[float], truths: Array
 def localization_scores(
     iou: np.ndarray, correct: np.ndarray, correct5: np.ndarray, *, iou_threshold: float = 0.5
 ) -> dict[str, float]:
-    """GT-known, Top-1 and Top-5 localization (ILSVRC; PROTOCOLS 1.1) at one threshold per image.
+    """GT-known, Top-1 and Top-5 localization (ILSVRC) at one threshold per image.
 
     With class-conditional maps the box of a right prediction is the box of the true class, so one
     map per image serves all three.

@@ -89,7 +89,7 @@ class ART(Objective):
         }
 
     def perturb(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
-        """The attacked images (N,3,H,W): METHODS 1.3, art_attack.py."""
+        """The attacked images (N,3,H,W), as in art_attack.py."""
         with under_attack(model, self.attack_batch_norm):
             start = self.attack.start(image)
             if self.attack.steps == 0:

@@ -1,0 +1,144 @@
+"""Archives from the network: resumed, checked, and unpacked nowhere but in their folder."""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wsol.data.cub import find_root
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A .tgz file to be had at `url`, with the md5 sum that says it is the right one."""
+
+    url: str
+    name: str
+    md5: str
+
+
+CUB_IMAGES = Archive(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
+    "CUB_200_2011.tgz",
+    "97eceeb196236b17998738112f37df78",
+)
+CUB_MASKS = Archive(
+    "https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz?download=1",
+    "segmentations.tgz",
+    "4d47ba1228eae64f2fa547c47bc65255",
+)
+
+
+def prepare_cub(
+    root: str | os.PathLike,
+    *,
+    images: Archive = CUB_IMAGES,
+    masks: Archive | None = CUB_MASKS,
+    images_archive: str | os.PathLike | None = None,
+    masks_archive: str | os.PathLike | None = None,
+) -> Path:
+    """Make `root`/CUB_200_2011, with segmentations/ in it unless `masks` is None.
+
+    What is already in place is left alone, and a broken download goes on where it stopped.
+
+    Args:
+        images_archive, masks_archive: Local files to use instead of downloading.
+
+    Raises:
+        ValueError: an archive cannot be had, has the wrong md5 sum, or would write outside.
+    """
+    root = Path(root)
+    folder = root / "CUB_200_2011"
+    if not (folder / "images.txt").is_file():
+        _unpack_into(root, "CUB_200_2011", _obtain(images, root, images_archive))
+    if masks is not None and not (folder / "segmentations").is_dir():
+        _unpack_into(folder, "segmentations", _obtain(masks, root, masks_archive))
+    return find_root(folder)
+
+
+def _obtain(archive: Archive, root: Path, local: str | os.PathLike | None) -> Path:
+    file = Path(local) if local is not None else root / archive.name
+    if local is None and not file.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        download(archive, file)
+    if not file.is_file():
+        raise ValueError(f"there is no archive {file}")
+    actual = md5(file)
+    if actual != archive.md5:
+        raise ValueError(
+            f"{file} has md5 {actual}, not {archive.md5}: it is damaged or another file; remove it"
+        )
+    return file
+
+
+def download(archive: Archive, file: Path) -> None:
+    """Fetch `archive` to `file`; an earlier part in `file`.part is continued."""
+    part = file.with_name(file.name + ".part")
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "wsol"}  # the server refuses requests without one
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(archive.url, headers=headers), timeout=60
+        ) as response:
+            if response.status != 206:  # the server sends everything again
+                have = 0
+            length = response.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            with (
+                open(part, "ab" if have else "wb") as target,
+                tqdm(
+                    desc=archive.name,
+                    total=total,
+                    initial=have,
+                    unit="B",
+                    unit_scale=True,
+                    unit_divisor=1024,
+                ) as bar,
+            ):
+                while chunk := response.read(_CHUNK):
+                    target.write(chunk)
+                    bar.update(len(chunk))
+        if total is not None and part.stat().st_size < total:
+            raise ConnectionError("the connection closed early")
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: nothing left to send
+            raise ValueError(f"cannot download {archive.url}: {error}") from error
+    except (OSError, urllib.error.URLError) as error:
+        raise ValueError(
+            f"cannot download {archive.url}: {error}; run the command again to go on, or give a "
+            "local archive"
+        ) from error
+    os.replace(part, file)
+
+
+def md5(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def _unpack_into(parent: Path, name: str, file: Path) -> None:
+    """Unpack the folder `name` of an archive to parent/name, whole or not at all."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".unpacking-") as temporary:
+        try:
+            with tarfile.open(file) as tar:
+                members = tqdm(tar, desc=f"unpacking {file.name}", unit="file", leave=False)
+                tar.extractall(temporary, members=members, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise ValueError(f"cannot unpack {file}: {error}") from error
+        inside = Path(temporary, name)
+        if not inside.is_dir():
+            raise ValueError(f"{file} has no folder {name} in it")
+        shutil.rmtree(parent / name, ignore_errors=True)
+        inside.rename(parent / name)

@@ -1,0 +1,63 @@
+"""Data sets and loaders from a few settings."""
+
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader
+
+from wsol.data.cub import CUB200, Split
+from wsol.data.transforms import test_transform, train_transform
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images are and how they are fed.
+
+    Attributes:
+        root: Folder in CUB-200-2011's layout.
+        image_size: Side of the network's input in pixels.
+        resize: Side before the random crop of training; None is 8/7 of image_size (256 for 224).
+        val_share: Share of each class's training images held out for validation.
+        batch_size: Images per step and process.
+        num_workers: Loader processes; 0 loads in the main one.
+    """
+
+    root: str
+    image_size: int = 224
+    resize: int | None = None
+    val_share: float = 0.1
+    batch_size: int = 32
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.num_workers < 0 or self.image_size < 1:
+            raise ValueError(
+                "data: batch_size and image_size must be at least 1, num_workers at least 0"
+            )
+
+    def dataset(self, split: Split) -> CUB200:
+        """The split as evaluation sees it: whole frames."""
+        transform = test_transform(self.image_size)
+        return CUB200(self.root, split, transform=transform, val_share=self.val_share)
+
+    def loader(self, split: Split) -> DataLoader:
+        """Whole frames in order."""
+        dataset = self.dataset(split)
+        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
+
+    def training_loader(self) -> DataLoader:
+        """Augmented training images in random order; a last, incomplete batch is dropped."""
+        resize = self.resize or round(self.image_size * 8 / 7)
+        transform = train_transform(self.image_size, resize)
+        dataset = CUB200(self.root, "train", transform=transform, val_share=self.val_share)
+        if len(dataset) < self.batch_size:
+            raise ValueError(
+                f"{len(dataset)} training images are fewer than one batch of {self.batch_size}"
+            )
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.num_workers,
+            persistent_workers=False,
+        )
