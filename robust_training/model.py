@@ -4,19 +4,16 @@ import difflib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import safetensors.torch
 import timm
 import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-BatchNormMode = Literal["update", "batch", "running"]
+from robust_training.weights import head_prefixes, load_weights
 
 
 class Classifier(nn.Module):
@@ -147,115 +144,12 @@ def _set_last_stride(backbone: nn.Module, stride: int) -> None:
             module.kernel_size = 1  # it only made up for the stride
 
 
-def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
-    """Names of the classifier layers, as timm records them: ("fc",), ("head.fc",), ..."""
-    names = backbone.pretrained_cfg.get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
 def _head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
     return [
         parameter
         for name, parameter in backbone.named_parameters()
         if name.rpartition(".")[0] in head_prefixes(backbone)
     ]
-
-
-def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
-    """Load a .safetensors or .pth state dict, and say whether it filled the head too.
-
-    Code in a file is never run. Prefixes that wrappers add (`module.`, `model.`, `backbone.`) are
-    dropped, and so is a head with another number of classes.
-
-    Raises:
-        ValueError: the file is missing, cannot be read, or does not fit (which tensors).
-    """
-    state = _read_state(Path(path))
-    own = backbone.state_dict()
-    heads = head_prefixes(backbone)
-    dropped = {
-        name
-        for name, tensor in state.items()
-        if name.rpartition(".")[0] in heads and name in own and own[name].shape != tensor.shape
-    }
-    kept = {name: tensor for name, tensor in state.items() if name not in dropped}
-    wrong = [
-        f"{name} is {tuple(tensor.shape)} here, {tuple(own[name].shape)} in the model"
-        for name, tensor in kept.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
-    wrong += [
-        f"{name} is missing" for name in own if name not in kept and not _optional(name, heads)
-    ]
-    wrong += [f"{name} is not in the model" for name in kept if name not in own]
-    if wrong:
-        listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ValueError(f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}")
-    backbone.load_state_dict(kept, strict=False)
-    return all(name in kept for name in own if name.rpartition(".")[0] in heads)
-
-
-def _optional(name: str, heads: tuple[str, ...]) -> bool:
-    return name.rpartition(".")[0] in heads or name.endswith("num_batches_tracked")
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            for key in ("state_dict", "model"):
-                state = state[key] if isinstance(state.get(key), dict) else state
-    except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"cannot read weights from {path}: {reason}") from error
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict of tensors")
-    for prefix in ("module.", "model.", "backbone."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-@contextmanager
-def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
-    """How BatchNorm layers in training mode behave inside the `with`.
-
-    "update": the batch's statistics, and running ones follow (ordinary training). "batch": the
-    batch's, running ones left alone. "running": the running ones, as in evaluation.
-    """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
-    tracking = [layer for layer in layers if layer.track_running_stats]
-    if mode == "batch":
-        for layer in tracking:
-            layer.track_running_stats = False
-    elif mode == "running":
-        for layer in layers:
-            layer.eval()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.train()
-        for layer in tracking:
-            layer.track_running_stats = True
-
-
-@contextmanager
-def under_attack(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
-    """Weights need no gradient inside the `with`, and BatchNorm behaves as `mode` says."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        with batch_norm(model, mode):
-            yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def save_model(model: Classifier, folder: str | os.PathLike) -> None:

@@ -11,8 +11,7 @@ from wsol.data.cub import CUB200
 from wsol.data.image import read_image
 from wsol.data.loaders import DataConfig
 from wsol.data.toy import SPECIES, write_toy
-from wsol.data.transforms import test_transform as whole_frame
-from wsol.data.transforms import train_transform
+from wsol.data.transforms import eval_transform, train_transform
 
 
 @pytest.fixture
@@ -131,7 +130,7 @@ def square(size=(40, 60), box=(10, 5, 30, 25)):
 
 def test_boxes_follow_the_test_transform():
     pixels, box = square()
-    changed = whole_frame(80)(image=pixels, bboxes=box)
+    changed = eval_transform(80)(image=pixels, bboxes=box)
     assert changed["image"].shape == (80, 80, 3)
     np.testing.assert_allclose(changed["bboxes"][0], [40 / 3, 10, 40, 50], atol=1e-4)
 

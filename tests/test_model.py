@@ -5,7 +5,8 @@ import safetensors.torch
 import timm
 import torch
 
-from robust_training.model import batch_norm, create_model, load_model, save_model, under_attack
+from robust_training.model import create_model, load_model, save_model
+from robust_training.modes import batch_norm, under_attack
 
 
 def test_images_in_zero_one_are_normalised_inside():

@@ -14,7 +14,7 @@ from PIL import Image
 from robust_training.model import Classifier, load_model
 from wsol.boxes import largest_boxes, rescale
 from wsol.data.image import read_image
-from wsol.data.transforms import test_transform
+from wsol.data.transforms import eval_transform
 from wsol.heatmap import Gradient, HeatmapMethod
 
 ART_THRESHOLD = 0.2  # of the published evaluation, where no validation images chose a better one
@@ -88,7 +88,7 @@ class Localizer:
             yield from self._predict(batch)
 
     def _predict(self, batch: list[ImageLike]) -> Iterator[Localization]:
-        transform = test_transform(self.model.image_size)
+        transform = eval_transform(self.model.image_size)
         pixels = [_pixels(image) for image in batch]
         resized = np.stack([transform(image=p, bboxes=[])["image"] for p in pixels])
         device = next(self.model.parameters()).device

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from robust_training.attack import PGD
 from robust_training.attribution import cross_entropy_score
-from robust_training.model import BatchNormMode, Classifier, under_attack
+from robust_training.model import Classifier
+from robust_training.modes import BatchNormMode, under_attack
 from robust_training.objectives.base import Objective
 
 

@@ -16,7 +16,8 @@ from robust_training.attribution import (
     input_gradients,
 )
 from robust_training.curvature import Curvature, Score, Scores
-from robust_training.model import BatchNormMode, Classifier, under_attack
+from robust_training.model import Classifier
+from robust_training.modes import BatchNormMode, under_attack
 from robust_training.objectives.base import Objective
 from robust_training.similarity import cosine
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader
 
 from wsol.data.cub import CUB200, Split
-from wsol.data.transforms import test_transform, train_transform
+from wsol.data.transforms import eval_transform, train_transform
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DataConfig:
 
     def dataset(self, split: Split) -> CUB200:
         """The split as evaluation sees it: whole frames."""
-        transform = test_transform(self.image_size)
+        transform = eval_transform(self.image_size)
         return CUB200(self.root, split, transform=transform, val_share=self.val_share)
 
     def loader(self, split: Split) -> DataLoader:

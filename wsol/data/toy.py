@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-Array = np.ndarray
+from wsol.data.scenery import BACKGROUNDS, Array, Colour, add_distractor, noise, pixel
+
 _SUPERSAMPLING = 3
 
 
@@ -24,9 +25,9 @@ class Species:
     """Lengths are shares of the body's length; colours are RGB."""
 
     name: str
-    body: tuple[int, int, int]
-    wing: tuple[int, int, int]
-    head: tuple[int, int, int]
+    body: Colour
+    wing: Colour
+    head: Colour
     beak: float
     tail: float
     neck: float
@@ -152,14 +153,16 @@ def _write(
         (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
 
 
-def draw(bird: Species, background: str, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def draw(
+    bird: Species, background: str, size: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """One image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
     big = size * _SUPERSAMPLING
     canvas = BACKGROUNDS[background](big, rng)
     for _ in range(rng.integers(4, 9)):
-        _distractor(canvas, big, rng)
+        add_distractor(canvas, [species.body for species in SPECIES], rng)
     layer, mask = _bird(bird, big, rng)
-    shade = 1 + 0.25 * _noise(big, 6, rng)[..., None]
+    shade = 1 + 0.25 * noise(big, 6, rng)[..., None]
     painted = np.where(mask[..., None] > 0, layer * shade, canvas)
     image = cv2.resize(painted.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
     image += rng.normal(0, 5, image.shape)
@@ -190,7 +193,9 @@ def _bird(bird: Species, size: int, rng: np.random.Generator) -> tuple[Array, Ar
     tail = [(-0.35, -0.12 * high), (-0.45 - bird.tail, droop), (-0.42 - bird.tail, droop + 0.14)]
     fill.polygon([*tail, (-0.35, 0.25 * high)], wing)
     for leg in (-0.05, 0.1):
-        fill.polygon([(leg, 0.2), (leg + 0.04, 0.2), (leg + 0.08, 0.62), (leg + 0.04, 0.62)], _BROWN)
+        fill.polygon(
+            [(leg, 0.2), (leg + 0.04, 0.2), (leg + 0.08, 0.62), (leg + 0.04, 0.62)], _BROWN
+        )
     if bird.neck:
         fill.polygon([(0.25, 0), (0.42, 0.08), neck + (0.1, 0.05), neck - (0.08, 0.05)], body)
     fill.ellipse((0, 0), (0.5, high / 2), 0.12, body)
@@ -229,7 +234,7 @@ class _Fill:
 
     def polygon(self, points, colour) -> None:
         corners = self.pose.pixels(np.asarray(points, float)).round().astype(np.int32)
-        cv2.fillPoly(self.layer, [corners], _colour(colour))
+        cv2.fillPoly(self.layer, [corners], pixel(colour))
         cv2.fillPoly(self.mask, [corners], 255)
 
     def ellipse(self, centre, axes, tilt: float, colour) -> None:
@@ -240,16 +245,11 @@ class _Fill:
         self.polygon(np.asarray(centre) + turned, colour)
 
 
-def _colour(colour) -> tuple[int, int, int]:
-    return tuple(int(value) for value in np.clip(colour, 0, 255))
-
-
 def _bars(fill: _Fill, high: float) -> None:
+    top, bottom = -0.22 * high, 0.25 * high
     for x in (-0.28, -0.12, 0.04):
-        fill.polygon(
-            [(x, -0.22 * high), (x + 0.06, -0.22 * high), (x + 0.02, 0.25 * high), (x - 0.04, 0.25 * high)],
-            _WHITE,
-        )
+        bar = [(x, top), (x + 0.06, top), (x + 0.02, bottom), (x - 0.04, bottom)]
+        fill.polygon(bar, _WHITE)
 
 
 def _spots(fill: _Fill, high: float) -> None:
@@ -266,68 +266,4 @@ _PATTERNS: dict[str, Callable[[_Fill, float], None]] = {
     "bars": _bars,
     "spots": _spots,
     "patch": _patch,
-}
-
-
-def _distractor(canvas: Array, size: int, rng: np.random.Generator) -> None:
-    """A leaf, stone, berry or twig, in a bird's colour half of the time."""
-    bird = SPECIES[rng.integers(len(SPECIES))]
-    colour = np.asarray(bird.body if rng.random() < 0.5 else (95, 110, 70), float)
-    colour = _colour(colour * rng.uniform(0.7, 1.2, 3))
-    x, y = rng.uniform(0, size, 2).astype(int).tolist()
-    kind, turn = rng.integers(4), float(rng.uniform(0, 180))
-    if kind == 0:  # leaf
-        axes = (int(size * rng.uniform(0.04, 0.1)), int(size * rng.uniform(0.015, 0.035)))
-        cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1)
-    elif kind == 1:  # stone
-        axes = (int(size * rng.uniform(0.03, 0.07)), int(size * rng.uniform(0.025, 0.05)))
-        cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1)
-    elif kind == 2:  # berries
-        for _ in range(3):
-            shift = rng.uniform(-0.04, 0.04, 2) * size
-            centre = (int(x + shift[0]), int(y + shift[1]))
-            cv2.circle(canvas, centre, int(size * 0.018), colour, -1)
-    else:  # twig
-        reach = rng.uniform(-0.5, 0.5, 2) * size
-        cv2.line(canvas, (x, y), (int(x + reach[0]), int(y + reach[1])), colour, max(1, size // 60))
-
-
-def _noise(size: int, cells: int, rng: np.random.Generator, stretch: int = 1) -> Array:
-    """Smooth noise (size,size), about -1 to 1; `stretch` > 1 draws it out sideways."""
-    grid = rng.uniform(-1, 1, (cells, max(2, cells // stretch))).astype(np.float32)
-    return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-def _tinted(base, texture: Array, spread: float) -> Array:
-    return np.ascontiguousarray(np.asarray(base, np.float32) + spread * texture[..., None])
-
-
-def _foliage(size: int, rng: np.random.Generator) -> Array:
-    texture = _noise(size, 6, rng) + 0.8 * _noise(size, 24, rng) + 0.6 * _noise(size, 48, rng)
-    return _tinted((70, 105, 55), texture, 32)
-
-
-def _sky(size: int, rng: np.random.Generator) -> Array:
-    fall = np.linspace(1, -1, size, dtype=np.float32)[:, None] * np.ones((1, size), np.float32)
-    return _tinted((150, 180, 205), 0.7 * fall + _noise(size, 5, rng, 2) + 0.3 * _noise(size, 20, rng), 22)
-
-
-def _water(size: int, rng: np.random.Generator) -> Array:
-    return _tinted((75, 115, 140), _noise(size, 32, rng, 6) + 0.6 * _noise(size, 12, rng, 3), 30)
-
-
-def _sand(size: int, rng: np.random.Generator) -> Array:
-    return _tinted((190, 165, 125), 0.7 * _noise(size, 5, rng) + _noise(size, size // 4, rng), 22)
-
-
-def _bark(size: int, rng: np.random.Generator) -> Array:
-    return _tinted((105, 80, 60), _noise(size, 30, rng, 5).T + 0.6 * _noise(size, 40, rng), 30)
-
-
-BACKGROUNDS: dict[str, Callable[[int, np.random.Generator], Array]] = {
-    "foliage": _foliage,
-    "sky": _sky,
-    "water": _water,
-    "sand": _sand,
-    "bark": _bark,
 }

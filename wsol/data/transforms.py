@@ -4,8 +4,8 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network at import
 
-import albumentations as A  # noqa: E402  (the line above must come first)
-import cv2  # noqa: E402
+import albumentations as A
+import cv2
 
 
 def train_transform(size: int = 224, resize: int = 256) -> A.Compose:
@@ -15,7 +15,7 @@ def train_transform(size: int = 224, resize: int = 256) -> A.Compose:
     return _compose([_resize(resize), A.RandomCrop(size, size), A.HorizontalFlip(p=0.5)])
 
 
-def test_transform(size: int = 224) -> A.Compose:
+def eval_transform(size: int = 224) -> A.Compose:
     """The whole frame resized to `size` squared, as the localization protocols do."""
     return _compose([_resize(size)])
 

@@ -1,0 +1,73 @@
+"""Weights from files: read without running code, checked against the model."""
+
+import os
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+
+def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier layers, as timm records them: ("fc",), ("head.fc",), ..."""
+    names = backbone.pretrained_cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
+    """Load a .safetensors or .pth state dict, and say whether it filled the head too.
+
+    Code in a file is never run. Prefixes that wrappers add (`module.`, `model.`, `backbone.`) are
+    dropped, and so is a head with another number of classes.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, or does not fit (which tensors).
+    """
+    state = _read_state(Path(path))
+    own = backbone.state_dict()
+    heads = head_prefixes(backbone)
+    dropped = {
+        name
+        for name, tensor in state.items()
+        if name.rpartition(".")[0] in heads and name in own and own[name].shape != tensor.shape
+    }
+    kept = {name: tensor for name, tensor in state.items() if name not in dropped}
+    wrong = [
+        f"{name} is {tuple(tensor.shape)} here, {tuple(own[name].shape)} in the model"
+        for name, tensor in kept.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    wrong += [
+        f"{name} is missing" for name in own if name not in kept and not _optional(name, heads)
+    ]
+    wrong += [f"{name} is not in the model" for name in kept if name not in own]
+    if wrong:
+        listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}")
+    backbone.load_state_dict(kept, strict=False)
+    return all(name in kept for name in own if name.rpartition(".")[0] in heads)
+
+
+def _optional(name: str, heads: tuple[str, ...]) -> bool:
+    return name.rpartition(".")[0] in heads or name.endswith("num_batches_tracked")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            for key in ("state_dict", "model"):
+                state = state[key] if isinstance(state.get(key), dict) else state
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"cannot read weights from {path}: {reason}") from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict of tensors")
+    for prefix in ("module.", "model.", "backbone."):
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state

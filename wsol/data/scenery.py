@@ -1,0 +1,82 @@
+"""Backgrounds and distractors of the toy birds."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+Array = np.ndarray
+Colour = tuple[int, int, int]
+
+
+def pixel(colour: ArrayLike) -> Colour:
+    """RGB values cut to what a pixel can hold, as OpenCV wants them."""
+    return tuple(int(value) for value in np.clip(colour, 0, 255))
+
+
+def add_distractor(canvas: Array, colours: Sequence[Colour], rng: np.random.Generator) -> None:
+    """A leaf, stone, berries or a twig, in one of `colours` half of the time."""
+    size = canvas.shape[0]
+    bird = colours[rng.integers(len(colours))]
+    colour = np.asarray(bird if rng.random() < 0.5 else (95, 110, 70), float)
+    colour = pixel(colour * rng.uniform(0.7, 1.2, 3))
+    x, y = rng.uniform(0, size, 2).astype(int).tolist()
+    kind, turn = rng.integers(4), float(rng.uniform(0, 180))
+    if kind == 0:  # leaf
+        axes = (int(size * rng.uniform(0.04, 0.1)), int(size * rng.uniform(0.015, 0.035)))
+        cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1)
+    elif kind == 1:  # stone
+        axes = (int(size * rng.uniform(0.03, 0.07)), int(size * rng.uniform(0.025, 0.05)))
+        cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1)
+    elif kind == 2:  # berries
+        for _ in range(3):
+            shift = rng.uniform(-0.04, 0.04, 2) * size
+            centre = (int(x + shift[0]), int(y + shift[1]))
+            cv2.circle(canvas, centre, int(size * 0.018), colour, -1)
+    else:  # twig
+        reach = rng.uniform(-0.5, 0.5, 2) * size
+        cv2.line(canvas, (x, y), (int(x + reach[0]), int(y + reach[1])), colour, max(1, size // 60))
+
+
+def noise(size: int, cells: int, rng: np.random.Generator, stretch: int = 1) -> Array:
+    """Smooth noise (size,size), about -1 to 1; `stretch` > 1 draws it out sideways."""
+    grid = rng.uniform(-1, 1, (cells, max(2, cells // stretch))).astype(np.float32)
+    return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _tinted(base, texture: Array, spread: float) -> Array:
+    return np.ascontiguousarray(np.asarray(base, np.float32) + spread * texture[..., None])
+
+
+def _foliage(size: int, rng: np.random.Generator) -> Array:
+    texture = noise(size, 6, rng) + 0.8 * noise(size, 24, rng) + 0.6 * noise(size, 48, rng)
+    return _tinted((70, 105, 55), texture, 32)
+
+
+def _sky(size: int, rng: np.random.Generator) -> Array:
+    fall = np.linspace(1, -1, size, dtype=np.float32)[:, None] * np.ones((1, size), np.float32)
+    return _tinted(
+        (150, 180, 205), 0.7 * fall + noise(size, 5, rng, 2) + 0.3 * noise(size, 20, rng), 22
+    )
+
+
+def _water(size: int, rng: np.random.Generator) -> Array:
+    return _tinted((75, 115, 140), noise(size, 32, rng, 6) + 0.6 * noise(size, 12, rng, 3), 30)
+
+
+def _sand(size: int, rng: np.random.Generator) -> Array:
+    return _tinted((190, 165, 125), 0.7 * noise(size, 5, rng) + noise(size, size // 4, rng), 22)
+
+
+def _bark(size: int, rng: np.random.Generator) -> Array:
+    return _tinted((105, 80, 60), noise(size, 30, rng, 5).T + 0.6 * noise(size, 40, rng), 30)
+
+
+BACKGROUNDS: dict[str, Callable[[int, np.random.Generator], Array]] = {
+    "foliage": _foliage,
+    "sky": _sky,
+    "water": _water,
+    "sand": _sand,
+    "bark": _bark,
+}
