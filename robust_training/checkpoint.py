@@ -1,6 +1,7 @@
 """The state of a run on disk: `last.ckpt`, written whole or not at all."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
         raise ValueError(f"nothing to resume: there is no {file}")
     try:
         fabric.load(file, state, weights_only=True)
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{file} does not fit this model and optimizer: {reason}") from error
+    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{file} is damaged or does not fit this model and optimizer: {reason}"
+        ) from error

@@ -21,7 +21,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 Score = Callable[[Tensor], Tensor]
 Scores = Callable[[Tensor], tuple[Tensor, ...]]
@@ -29,16 +29,16 @@ Scores = Callable[[Tensor], tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class FiniteDifference:
-    """First-order curvature.
+    """First-order curvature, always computed in the precision of the image, never under autocast.
 
     Attributes:
-        step: L2 length, averaged (root mean square) over the batch, of the displacement of an image
-            in [0,1]. None takes 3e-4 in float32 and 1e-5 in float64. Every image moves by the same
-            multiple of its v: where batch statistics couple the images, only then are the
-            differences those of the whole batch.
-        one_sided: Differentiate towards image by a forward difference against the gradient at
-            hand, for half the passes; enough where only a sign is used. Weights are
-            always differentiated by central differences.
+        step: L2 length of the displacement of an image in [0,1]. None takes 3e-4 in float32 and
+            1e-5 in float64. Each image moves by its own length, but where batch statistics couple
+            the images: there all move by one common multiple of their v, with `step` the root mean
+            square, since only then are the differences those of the whole batch.
+        one_sided: Differentiate towards the image by a forward difference against the gradient at
+            hand, for half the passes; enough where only a sign is used. Weights are always
+            differentiated by central differences.
     """
 
     step: float | None = None
@@ -49,6 +49,11 @@ class FiniteDifference:
             raise ValueError(f"step of a finite difference must be positive, not {self.step}")
 
     def length(self, dtype: torch.dtype) -> float:
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"finite-difference curvature needs images and weights in float32 or float64, not "
+                f"{dtype}: use precision 32-true or bf16-mixed, or exact curvature"
+            )
         return self.step or (1e-5 if dtype == torch.float64 else 3e-4)
 
 
@@ -57,15 +62,23 @@ Curvature = Literal["exact", "finite_difference"] | FiniteDifference
 
 def first_order_gradients(scores: Scores, image: Tensor, method: FiniteDifference):
     """The gradients (N,...) of each score at `image`, differentiable by finite differences."""
+    method.length(image.dtype)
     pooling = _MaxPooling()
-    with torch.enable_grad(), _modules_called() as modules, pooling:
+    random_state = _RandomState(image.device)
+    with torch.enable_grad(), _full_precision(image), _calls() as calls, pooling:
         point = image.detach().requires_grad_()
-        state = _RandomState(image.device)
         values = scores(point)
         parameters = _leaves(values, excluding=point)
         gradients = gradients_of(values, point)
-    autocast = _autocast(image.device)
-    evaluation = _Evaluation(scores, method, tuple(modules), pooling.chosen, state, autocast)
+    evaluation = _Evaluation(
+        scores=scores,
+        method=method,
+        module_flags=[(m, m.training, getattr(m, "track_running_stats", None)) for m in calls],
+        coupled=any(isinstance(m, _BatchNorm) and training for m, training in calls.items()),
+        function_modes=_get_current_function_mode_stack(),
+        pooled=pooling.chosen,
+        random_state=random_state,
+    )
     return _FirstOrder.apply(evaluation, len(gradients), image, *gradients, *parameters)
 
 
@@ -98,20 +111,30 @@ class _Evaluation:
 
     scores: Scores
     method: FiniteDifference
-    modules: tuple[nn.Module, ...]
+    module_flags: list[tuple[nn.Module, bool, bool | None]]
+    coupled: bool
+    function_modes: list[TorchFunctionMode]
     pooled: list[Tensor]
     random_state: "_RandomState"
-    autocast: Callable[[], torch.autocast]
 
-    def gradients(self, point: Tensor, index: int, wanted: tuple[Tensor, ...]):
+    def multiples(self, vector: Tensor) -> Tensor:
+        """(N,): how far along its row of `vector` each image goes; 0 where the row is zero."""
+        rows = vector.flatten(1).norm(dim=1)
+        if self.coupled:
+            rows = rows.square().mean().sqrt().expand_as(rows)
+        step = self.method.length(vector.dtype)
+        return torch.where(rows > 0, step / rows, 0.0)
+
+    def gradients(self, point: Tensor, index: int, weight: Tensor, wanted: tuple[Tensor, ...]):
+        """d sum(weight * score) / d wanted at the images `point`."""
         with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(self.autocast())
+            for context in (torch.enable_grad(), _full_precision(point), *self.function_modes):
+                stack.enter_context(context)
             stack.enter_context(self.random_state.replayed())
-            stack.enter_context(_statistics_kept(self.modules))
+            stack.enter_context(_flags(self.module_flags))
             if self.pooled:
                 stack.enter_context(_MaxPooling(self.pooled))
-            value = self.scores(point)[index].sum()
+            value = (weight * self.scores(point)[index]).sum()
             return torch.autograd.grad(value, wanted, allow_unused=True)
 
 
@@ -139,31 +162,29 @@ class _FirstOrder(Function):
 
 def _products(evaluation, index, image, gradient, vector, parameters, wants):
     """vector . d gradient / d(image, *parameters), None where it is not wanted."""
-    rows = vector.flatten(1).norm(dim=1)
-    scale = rows.square().mean().sqrt()
-    if scale == 0:
+    multiple = evaluation.multiples(vector)
+    if not multiple.any():
         return [None] * len(wants)
-    method = evaluation.method
-    multiple = method.length(image.dtype) / scale
     chosen = [p for p, want in zip(parameters, wants[1:], strict=True) if want]
+    one_sided = evaluation.method.one_sided and not chosen
+    weight = torch.where(multiple > 0, 1 / (multiple if one_sided else 2 * multiple), 0.0)
 
     def at(sign: int):
-        point = (image.detach() + sign * multiple * vector).requires_grad_()
-        return evaluation.gradients(point, index, (point, *chosen))
+        point = image.detach() + sign * _rows(multiple) * vector
+        point.requires_grad_()
+        return evaluation.gradients(point, index, weight, (point, *chosen))
 
     ahead = at(+1)
-    if method.one_sided and not chosen:
-        differences = [(ahead[0] - gradient) / multiple]
-    else:
-        behind = at(-1)
-        differences = [
-            None if a is None else (a - b) / (2 * multiple)
-            for a, b in zip(ahead, behind, strict=True)
-        ]
-    found = iter(differences[1:])
-    return [differences[0] if wants[0] else None] + [
-        next(found) if want else None for want in wants[1:]
+    behind = (_rows(weight) * gradient,) if one_sided else at(-1)
+    differences = iter(None if a is None else a - b for a, b in zip(ahead, behind, strict=True))
+    towards_image = next(differences)
+    return [towards_image if wants[0] else None] + [
+        next(differences) if want else None for want in wants[1:]
     ]
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -189,10 +210,14 @@ def _leaves(values: tuple[Tensor, ...], *, excluding: Tensor) -> list[Tensor]:
 
 
 @contextmanager
-def _modules_called() -> Iterator[set[nn.Module]]:
-    """The modules whose forward runs inside the `with`."""
-    called: set[nn.Module] = set()
-    handle = register_module_forward_pre_hook(lambda module, _: called.add(module))
+def _calls() -> Iterator[dict[nn.Module, bool]]:
+    """The modules whose forward runs inside the `with`, and whether each was training then."""
+    called: dict[nn.Module, bool] = {}
+
+    def note(module: nn.Module, _) -> None:
+        called[module] = module.training
+
+    handle = register_module_forward_pre_hook(note)
     try:
         yield called
     finally:
@@ -200,16 +225,25 @@ def _modules_called() -> Iterator[set[nn.Module]]:
 
 
 @contextmanager
-def _statistics_kept(modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    """No running statistic of `modules` moves inside the `with`."""
-    tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for module in tracking:
-        module.track_running_stats = False
+def _flags(flags: list[tuple[nn.Module, bool, bool | None]]) -> Iterator[None]:
+    """Modules in the modes they had, with running statistics that stay where they are."""
+    now = [(m, m.training, getattr(m, "track_running_stats", None)) for m, _, _ in flags]
+    for module, training, tracking in flags:
+        module.training = training
+        if tracking is not None:
+            module.track_running_stats = False
     try:
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for module, training, tracking in now:
+            module.training = training
+            if tracking is not None:
+                module.track_running_stats = tracking
+
+
+def _full_precision(image: Tensor) -> torch.autocast:
+    """No autocast: a displacement of 3e-4 would vanish in bfloat16."""
+    return torch.autocast(image.device.type, enabled=False)
 
 
 class _MaxPooling(TorchFunctionMode):
@@ -254,9 +288,3 @@ class _RandomState:
             for device, state in zip(self.devices, self.cuda, strict=True):
                 torch.cuda.set_rng_state(state, device)
             yield
-
-
-def _autocast(device: torch.device) -> Callable[[], torch.autocast]:
-    enabled = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type)
-    return lambda: torch.autocast(device.type, dtype=dtype, enabled=enabled)

@@ -138,10 +138,21 @@ def _set_last_stride(backbone: nn.Module, stride: int) -> None:
         raise ValueError(
             f"last_stride is not known for {architecture!r}: its last stage has no stride"
         )
+    before = _feature_size(backbone)
     for module in strided:
         module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride
         if stride == 1 and isinstance(module, nn.AvgPool2d):
             module.kernel_size = 1  # it only made up for the stride
+    if stride == 1 and _feature_size(backbone) != [2 * size for size in before]:
+        raise ValueError(f"last_stride=1 does not double the last feature map of {architecture!r}")
+
+
+@torch.no_grad()
+def _feature_size(backbone: nn.Module) -> list[int]:
+    training = backbone.training
+    size = backbone.eval().forward_features(torch.zeros(1, 3, 64, 64)).shape[2:]
+    backbone.train(training)
+    return list(size)
 
 
 def _head_parameters(backbone: nn.Module) -> list[nn.Parameter]:

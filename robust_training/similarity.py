@@ -1,11 +1,11 @@
-"""How alike two maps are: (N, D) x (N, D) -> (N,)."""
+"""How alike two maps are."""
 
 import torch
 from torch import Tensor
 
 
 def cosine(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Cosine of the angle between the rows of two (..., D) tensors, in [-1, 1].
+    """Cosine of the angle between vectors along the last axis, (..., D) -> (...), broadcasting.
 
     `eps` is added to each norm, as in ART's reference code. A row of zeros has no direction: its
     cosine is 0 with zero gradient, where the plain formula would return a gradient of 1/eps. A new

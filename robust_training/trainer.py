@@ -21,6 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tqdm import tqdm
 
 from robust_training.checkpoint import load_checkpoint, save_checkpoint
+from robust_training.files import write_text
 from robust_training.model import Classifier, save_model
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
@@ -60,6 +61,7 @@ def fit(
     clip_norm: float | None = None,
     channels_last: bool = False,
     resume: bool = False,
+    on_start: Callable[[], None] = lambda: None,
 ) -> list[dict[str, float]]:
     """Train `model`, and keep `output`/{last.ckpt, best/, log.csv, tensorboard/} up to date.
 
@@ -74,9 +76,10 @@ def fit(
             parameters whose name it finds; the first that matches counts.
         clip_norm: Largest gradient norm, or None.
         resume: Continue from output/last.ckpt.
+        on_start: Called once everything is checked and loaded and training is about to begin.
 
     Returns:
-        The rows of log.csv: one dict per epoch.
+        The rows of log.csv: one dict per epoch; lr is the first group's at the epoch's start.
 
     Raises:
         ValueError: nothing to resume, or a pattern that matches no parameter.
@@ -92,10 +95,10 @@ def fit(
     optimizer_ = optimizer(parameter_groups(model.backbone, lr_multipliers or {}))
     for group in optimizer_.param_groups:
         group["lr"] *= group["multiplier"]
-    per_epoch = len(train)
+    train = fabric.setup_dataloaders(train)
+    per_epoch = len(train)  # of this process's share
     scheduler = LambdaLR(optimizer_, lambda step: schedule(step / per_epoch, epochs))
     step, optimizer_ = fabric.setup(Step(model, objective), optimizer_)
-    train = fabric.setup_dataloaders(train)
     validation = fabric.setup_dataloaders(validation, use_distributed_sampler=False)
     state = {
         "step": step,
@@ -107,11 +110,13 @@ def fit(
     }
     if resume:
         load_checkpoint(fabric, output, state)
-    output.mkdir(parents=True, exist_ok=True)
     first = state["epoch"]
+    train._num_iter_calls = first  # from which Fabric derives a distributed sampler's shuffle
+    on_start()
+    output.mkdir(parents=True, exist_ok=True)
     writer = None
     if fabric.is_global_zero:
-        writer = SummaryWriter(str(output / "tensorboard"), purge_step=first)
+        writer = SummaryWriter(str(output / "tensorboard"), purge_step=first + 1)
     bar = tqdm(
         total=epochs * per_epoch,
         initial=first * per_epoch,
@@ -123,10 +128,9 @@ def fit(
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             torch.manual_seed((seed * 100_003 + epoch) * 1_009 + fabric.global_rank)
             started = time.perf_counter()
-            row: dict[str, float] = {"epoch": epoch + 1}
+            row = {"epoch": epoch + 1, "lr": optimizer_.param_groups[0]["lr"]}
             row |= _train_epoch(fabric, step, train, optimizer_, scheduler, clip_norm, bar)
             row |= _validate(fabric, model, validation)
-            row["lr"] = optimizer_.param_groups[0]["lr"]
             row["seconds"] = time.perf_counter() - started
             state["log"] = [*state["log"], row]
             state["epoch"] = epoch + 1
@@ -203,9 +207,10 @@ def _validate(fabric: Fabric, model: Classifier, loader: DataLoader) -> dict[str
     model.eval()
     accuracy = MulticlassAccuracy(model.backbone.num_classes, average="micro").to(fabric.device)
     loss = MeanMetric().to(fabric.device)
+    dtype = next(model.parameters()).dtype
     for batch in loader:
         with fabric.autocast():
-            logits = model(batch["image"])
+            logits = model(batch["image"].to(dtype)).float()
         accuracy.update(logits, batch["label"])
         loss.update(nn.functional.cross_entropy(logits, batch["label"]), len(logits))
     return {"val_accuracy": accuracy.compute().item(), "val_loss": loss.compute().item()}
@@ -213,9 +218,8 @@ def _validate(fabric: Fabric, model: Classifier, loader: DataLoader) -> dict[str
 
 def _write_log(file: Path, rows: list[dict[str, float]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text.getvalue())
-    os.replace(partial, file)
+    write_text(file, text.getvalue())

@@ -8,6 +8,7 @@ from robust_training.activation import smooth
 from robust_training.attribution import class_score, input_gradient
 from robust_training.curvature import FiniteDifference
 from robust_training.model import create_model
+from robust_training.modes import batch_norm
 from tests.conftest import cosine
 
 
@@ -154,6 +155,76 @@ def test_agrees_with_exact_on_real_architectures(name, training):
     least = 0.98 if training else 0.99
     assert cosine(exact[:1], first[:1]) > least
     assert cosine(list(exact[1:]), list(first[1:])) > least
+
+
+def test_modes_around_the_gradient_are_those_of_its_derivative(tiny, batch):
+    """Smooth activations and BatchNorm modes that ended before the backward pass still hold."""
+    image, label = batch
+    image.requires_grad_()
+
+    def derivatives(curvature):
+        with smooth(tiny, 5.0), batch_norm(tiny, "running"):
+            gradient = input_gradient(
+                class_score(tiny, label), image, create_graph=True, curvature=curvature
+            )
+        loss = gradient.square().sum()
+        return torch.autograd.grad(loss, (image, tiny.backbone.conv1.weight))
+
+    for actual, expected in zip(
+        derivatives("finite_difference"), derivatives("exact"), strict=True
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-8)
+    assert tiny.backbone.bn.training
+    assert tiny.backbone.bn.track_running_stats
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_images_with_small_vectors_keep_their_precision_where_they_can(training):
+    """float32, rows of v from 1 to 1e-4: in evaluation mode each image has a step of its own."""
+    torch.manual_seed(0)
+    model = create_model("resnet10t", 3, image_size=64)
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    model.train(training).requires_grad_(False)
+    image = torch.rand(4, 3, 64, 64, requires_grad=True)
+    scale = torch.tensor([1, 1e-2, 1e-3, 1e-4])
+
+    def derivative(curvature):
+        with smooth(model):
+            gradient = input_gradient(
+                class_score(model, torch.tensor([0, 1, 2, 0])),
+                image,
+                create_graph=True,
+                curvature=curvature,
+            )
+            loss = (scale * gradient.square().sum((1, 2, 3)).sqrt()).sum()
+            return torch.autograd.grad(loss, image)[0]
+
+    exact, first = derivative("exact"), derivative("finite_difference")
+    rows = [cosine([a], [b]) for a, b in zip(exact, first, strict=True)]
+    assert min(rows[:1] if training else rows) > 0.98
+
+
+def test_autocast_does_not_reach_the_differences():
+    torch.manual_seed(0)
+    model = create_model("resnet10t", 3, image_size=32).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    image, label = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+
+    def weights(autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), smooth(model):
+            gradient = input_gradient(
+                class_score(model, label), image, create_graph=True, curvature="finite_difference"
+            )
+        return torch.autograd.grad(gradient.square().sum(), model.backbone.fc.weight)[0]
+
+    torch.testing.assert_close(weights(True), weights(False))
+    with pytest.raises(ValueError, match="float32 or float64"):
+        input_gradient(
+            class_score(model.bfloat16(), label),
+            image.bfloat16(),
+            create_graph=True,
+            curvature="finite_difference",
+        )
 
 
 def test_a_step_must_be_positive():

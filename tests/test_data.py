@@ -112,6 +112,11 @@ def test_grayscale_palette_and_alpha_become_rgb(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "L.png")[..., 1], np.asarray(gray))
 
 
+def test_sixteen_bits_become_eight(tmp_path):
+    Image.fromarray(np.array([[0, 256, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 255]
+
+
 def test_camera_orientation_is_applied_on_request(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn

@@ -82,7 +82,9 @@ def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):
     (tmp_path / "run" / "metrics.json").write_text(json.dumps({"localization": [row]}))
     assert Localizer.load(tmp_path / "run").threshold == 0.37
     assert Localizer.load(tmp_path / "run", threshold=0.5).threshold == 0.5
-    assert Localizer.load(tmp_path / "run" / "best").model.class_names == model.class_names
+    best = Localizer.load(tmp_path / "run" / "best")
+    assert (best.threshold, best.model.class_names) == (0.37, model.class_names)
+    assert Localizer.load(tmp_path / "run", method=Bright()).threshold == 0.2
     (tmp_path / "run" / "metrics.json").write_text("[]")
     with pytest.raises(ValueError, match="not the metrics file"):
         Localizer.load(tmp_path / "run")
@@ -148,7 +150,7 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
         "planted": Planted([example.box for example in data.examples]),
         "centred box": CentredBox(0.5),
     }
-    test = measure(model, config.loader("test"), methods)
+    test = measure(model, config.loader("test"), methods, thresholds=np.array([0.1, 0.2, 0.5]))
     result = score(test, None, fixed=0.2)
     rows = {(row["heatmap"], row["policy"]): row for row in result["localization"]}
     assert set(rows) == {(m, p) for m in methods for p in ("fixed:0.2", "oracle")}
@@ -156,16 +158,17 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
     assert rows["planted", "fixed:0.2"]["top1_loc"] == result["top1_accuracy"]
     assert rows["centred box", "oracle"]["gt_known_loc"] < 0.5
     assert result["oracle"]["planted"] == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
+    assert result["oracle"]["centred box"]["max_box_acc"] < 0.5
     assert "| planted | oracle" in table({"run": result})
 
 
 def test_the_validation_policy_never_looks_at_the_test_images(model, toy):
     config = DataConfig(str(toy), image_size=48, val_share=0.2, num_workers=0)
     methods = {"gradient": Gradient()}
-    validation = measure(model, config.loader("val"), methods, all_boxes=False)
+    validation = measure(model, config.loader("val"), methods, published=False)
     test = measure(model, config.loader("test"), methods)
     chosen = score(test, validation)["localization"][0]
-    accuracy = (validation.largest["gradient"] >= 0.5).mean(axis=0)
+    accuracy = (validation.ious["gradient"] >= 0.5).mean(axis=0)
     index = round(chosen["threshold"] * 100)
     assert accuracy[index] == accuracy.max()
-    assert chosen["gt_known_loc"] == (test.largest["gradient"][:, index] >= 0.5).mean()
+    assert chosen["gt_known_loc"] == (test.ious["gradient"][:, index] >= 0.5).mean()

@@ -12,6 +12,8 @@ from unittest import mock
 
 import pytest
 
+from robust_training.model import create_model, save_model
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -79,6 +81,15 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 15
     assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 15
 
+    shutil.copy(photos / "Red_Finch_0001.jpg", photos / "Red_Finch_0001.jpeg")
+    status, text, error = tool("localize.py", run, photos, "--output", photos / "inside")
+    assert "16 image(s)" in text
+    assert len(list((photos / "inside" / "overlays").iterdir())) == 16
+    (photos / "Red_Finch_0001.jpeg").unlink()
+    status, text, error = tool("localize.py", run, photos, "--output", photos / "inside")
+    assert "15 image(s)" in text
+    shutil.rmtree(photos / "inside")
+
     (photos / "broken.jpg").write_text("no image")
     status, text, error = tool("localize.py", run, photos, "--output", tmp_path / "out2")
     assert status == 1
@@ -113,6 +124,65 @@ def test_an_unreadable_training_image_is_named(toy, tmp_path, workers):
     assert status == 2
     assert error.startswith("error: cannot read image")
     assert ".jpg" in error
+
+
+def test_a_vit_is_scored_without_a_class_activation_map(toy, tmp_path):
+    model = create_model("test_vit", 4, image_size=32)
+    save_model(model, tmp_path / "vit")
+    status, text, error = tool("evaluate.py", tmp_path / "vit", "--root", toy)
+    assert status == 0, error
+    assert "vit: no cam for this network" in text
+    assert "| vit | gradient | val" in text
+
+
+def test_a_model_of_other_classes_is_not_scored(toy, tmp_path):
+    save_model(create_model("test_resnet", 7, image_size=32), tmp_path / "seven")
+    other = create_model("test_resnet", 4, image_size=32)
+    other.class_names = list("abcd")
+    save_model(other, tmp_path / "other")
+    for name in ("seven", "other"):
+        status, _, error = tool("evaluate.py", tmp_path / name, "--root", toy)
+        assert status == 2
+        assert "classes other than the 4" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--device", "cuda:7"), "device 'cuda:7' is not there"),
+        (("--threshold", 5), "threshold"),
+        (("--batch_size", -1), "batch_size"),
+    ],
+)
+def test_bad_options_of_a_good_run_cost_one_line(run, toy, arguments, message):
+    for command in (("evaluate.py", run), ("localize.py", run, toy, "--output", "o")):
+        status, _, error = tool(*command, *arguments)
+        assert status == 2
+        assert error.startswith("error: ")
+        assert message in error
+
+
+def test_a_failed_start_leaves_no_folder_and_no_changed_config(run, toy, tmp_path):
+    for extra in (("--resume",), ("--lr_multipliers", '{"layer9": 1.0}')):
+        status, _, error = train("--data.root", toy, "--output", tmp_path / "new", *extra)
+        assert status == 2, error
+        assert not (tmp_path / "new").exists()
+    before = (run / "config.yaml").read_text()
+    status, _, error = train(
+        "--data.root", toy, "--output", run, "--resume", "--model.name", "resnet10t"
+    )
+    assert (status, (run / "config.yaml").read_text()) == (2, before), error
+
+
+def test_a_mistake_in_a_file_gets_near_names_too(toy, tmp_path):
+    for text, name in (
+        ("data: {bach_size: 3}", "batch_size"),
+        ("objective: {init_args: {attack: {epss: 3}}}", "eps"),
+    ):
+        (tmp_path / "c.yaml").write_text(text)
+        status, _, error = train("--config", tmp_path / "c.yaml", "--output", tmp_path / "run")
+        assert status == 2
+        assert f"did you mean {name}" in error
 
 
 def test_prepare_draws_toy_birds(tmp_path):

@@ -1,4 +1,8 @@
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,7 +58,8 @@ def test_training_learns_and_leaves_a_run(tmp_path):
     with open(tmp_path / "run" / "log.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert float(rows[0]["lr"]) == pytest.approx(0.005)  # the milestone at epoch 1
+    lr = [float(row["lr"]) for row in rows]
+    assert lr == pytest.approx([0.05, 0.005, 0.005, 0.005])  # the milestone at epoch 1
     best = load_model(tmp_path / "run" / "best")
     batch = next(iter(DataLoader(Stripes(), 16)))
     assert (best(batch["image"]).argmax(1) == batch["label"]).float().mean() > 0.9
@@ -80,8 +85,41 @@ def test_the_seed_decides(tmp_path):
 
 
 def test_nothing_to_resume(tmp_path):
+    started = []
+    settings = {"resume": True, "on_start": lambda: started.append(1)}
     with pytest.raises(ValueError, match="nothing to resume"):
-        train(tmp_path / "none", resume=True)
+        train(tmp_path / "none", **settings)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "last.ckpt").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is damaged or does not fit"):
+        train(tmp_path / "none", **settings)
+    assert not started
+
+
+def test_a_run_may_go_on_with_another_objective(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    art = ART(attack=PGD(2 / 255, 2 / 255, 1))
+    _, log = train(tmp_path / "run", epochs=2, objective=art, resume=True)
+    assert ["attribution" in row for row in log] == [False, True]
+    header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert "attribution" in header
+
+
+def in_two_processes(folder, *arguments):
+    """Train in two processes by Fabric's own launcher; the log that is left."""
+    script = Path(__file__).with_name("train_in_two_processes.py")
+    command = [sys.executable, str(script), str(folder), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=300)
+    with open(folder / "log.csv") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_two_processes_keep_the_schedule_and_resume(tmp_path):
+    whole = in_two_processes(tmp_path / "whole", "3")
+    assert [float(row["lr"]) for row in whole] == pytest.approx([0.05, 0.05, 0.005])
+    in_two_processes(tmp_path / "parts", "1")
+    assert in_two_processes(tmp_path / "parts", "3", "resume") == whole
 
 
 def test_a_loss_that_is_not_finite_names_the_term(tmp_path):

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
-from wsol.cli import Parser, run
+from robust_training.files import write_text
+from wsol.cli import Parser, find_device, run
 from wsol.coco import coco_dataset
 from wsol.data.image import read_image
 from wsol.drawing import overlay
@@ -29,54 +31,57 @@ def main() -> int:
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=ClosedUnitInterval | None,
         default=None,
         help="share of the heatmap's maximum; default: the one evaluation chose, else 0.2",
     )
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     settings = parser.parse_args()
-    files = find_images([Path(image) for image in settings.images])
-    localizer = Localizer.load(settings.model, threshold=settings.threshold, device=settings.device)
     output = Path(settings.output)
+    files = find_images([Path(image) for image in settings.images], without=output)
+    device = find_device(settings.device)
+    localizer = Localizer.load(settings.model, threshold=settings.threshold, device=device)
     output.mkdir(parents=True, exist_ok=True)
-    found: list[tuple[Path, Localization]] = []
+    found: list[tuple[str, Localization]] = []
     unreadable: list[str] = []
     root = Path(os.path.commonpath([file.parent.resolve() for file in files]))
-    for start in tqdm(range(0, len(files), settings.batch_size), unit="batch"):
+    bar = tqdm(total=len(files), unit="image")
+    for start in range(0, len(files), settings.batch_size):
         readable: dict[Path, np.ndarray] = {}
         for file in files[start : start + settings.batch_size]:
             try:
                 readable[file] = read_image(file, upright=True)
             except ValueError as error:
                 unreadable.append(str(error))
-        for (file, pixels), place in zip(
-            readable.items(), localizer.predict(readable.values()), strict=True
-        ):
-            name = file.resolve().relative_to(root).with_suffix("")
-            _write_png(output / "overlays" / f"{name}.png", overlay(pixels, place))
+            bar.update()
+        places = localizer.predict(readable.values(), batch_size=settings.batch_size)
+        for (file, pixels), place in zip(readable.items(), places, strict=True):
+            name = f"{file.resolve().relative_to(root)}.png"  # a.jpg and a.png stay apart
+            _write_png(output / "overlays" / name, overlay(pixels, place))
             heatmap = cv2.resize(place.heatmap, place.size, interpolation=cv2.INTER_LINEAR)
-            _write_png(output / "heatmaps" / f"{name}.png", (heatmap * 255).round())
-            found.append((file, place))
-    if not found:
-        raise ValueError(f"none of {len(files)} image(s) could be read: {unreadable[0]}")
+            _write_png(output / "heatmaps" / name, (heatmap * 255).round())
+            found.append((str(file), place))
+    bar.close()
     names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
-    dataset = coco_dataset([(str(file), place) for file, place in found], list(names))
-    partial = output / ".boxes.json.partial"
-    partial.write_text(json.dumps(dataset))
-    os.replace(partial, output / "boxes.json")
+    write_text(output / "boxes.json", json.dumps(coco_dataset(found, list(names))))
     print(f"{len(found)} image(s) localized at threshold {localizer.threshold:g}: {output}")
     for line in unreadable:
         print(f"skipped: {line}", file=sys.stderr)
     return 1 if unreadable else 0
 
 
-def find_images(sources: list[Path]) -> list[Path]:
-    """Files as they are, folders searched for images, each file once."""
+def find_images(sources: list[Path], *, without: Path) -> list[Path]:
+    """Files as they are, folders searched for images but not in `without`, each file once."""
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(f for f in source.rglob("*") if f.suffix.lower() in _SUFFIXES)
+            inside = sorted(
+                file
+                for file in source.rglob("*")
+                if file.suffix.lower() in _SUFFIXES
+                and not file.resolve().is_relative_to(without.resolve())
+            )
             if not inside:
                 raise ValueError(f"there are no images in {source}")
             files += inside

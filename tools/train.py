@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from robust_training.checkpoint import LAST
@@ -73,7 +74,7 @@ def train(
         channels_last: Memory format that GPUs prefer.
         resume: Continue from output/last.ckpt.
         fabric: Devices, precision and processes.
-        save_config: Called once everything is built and training is about to begin.
+        save_config: Called once training is about to begin.
     """
     training, validation = data.training_loader(), data.loader("val")
     classes = training.dataset.classes
@@ -87,7 +88,6 @@ def train(
         image_size=data.image_size,
     )
     network.class_names = classes
-    save_config()
     fit(
         fabric,
         network,
@@ -103,6 +103,7 @@ def train(
         clip_norm=clip_norm,
         channels_last=channels_last,
         resume=resume,
+        on_start=save_config,
     )
     fabric.print(f"the trained model is in {Path(output) / 'best'}")
 
@@ -118,7 +119,10 @@ def main() -> None:
     output = Path(settings.output)
     if (output / LAST).exists() and not settings.resume:
         raise ValueError(f"{output} already holds a run; --resume continues it")
-    built = parser.instantiate(settings)
+    try:
+        built = parser.instantiate(settings)
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ValueError(f"the devices asked for are not there: {error}") from error
     fabric = built.pop("fabric")
     built.pop("config", None)
     fabric.launch()

@@ -84,6 +84,11 @@ def published_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), (*size, *size))
 
 
+def inclusive(box: ArrayLike, size: tuple[int, int]) -> np.ndarray:
+    """A half-open box of CUB as the published metadata has it: ends clipped to the last pixel."""
+    return np.minimum(np.asarray(box), (*size, size[0] - 1, size[1] - 1))
+
+
 def published_truth(box: ArrayLike, size: tuple[int, int], to: tuple[int, int]) -> np.ndarray:
     """A true box as the published evaluator scores it: inclusive corners, floored to size `to`.
 

@@ -5,18 +5,24 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import NoReturn
 
 import jsonargparse
+import torch
 
+from robust_training.attack import PGD
+from robust_training.curvature import FiniteDifference
 from robust_training.objectives import Objective
+from robust_training.schedule import Schedule
+from wsol.data.loaders import DataConfig
 
 # jsonargparse's and argparse's words for a name that they do not know
 _UNKNOWN = re.compile(
-    r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not|Key '([\w.]+)' is not"
-    r"|import path string: ([\w.]+)"
+    r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
+    r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'|import path string: ([\w.]+)"
 )
+_CLASSES = (Objective, Schedule, PGD, FiniteDifference, DataConfig)
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -34,8 +40,10 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _names(self) -> list[str]:
         names = {action.dest.split(".")[-1] for action in self._actions}
-        for objective in Objective.__subclasses__():
-            names |= {objective.__name__, *(field.name for field in fields(objective))}
+        for base in _CLASSES:
+            for kind in (base, *base.__subclasses__()):
+                names.add(kind.__name__)
+                names |= {field.name for field in fields(kind)} if is_dataclass(kind) else set()
         return sorted(names)
 
 
@@ -62,3 +70,11 @@ def _one_line(error: Exception) -> str:
     if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
         text = text.splitlines()[-1].partition(": ")[2]
     return " ".join(text.split())
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`; ValueError where it is not there."""
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not there: {_one_line(error)}") from error

@@ -10,22 +10,24 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robust_training.model import Classifier
+from wsol.boxes import inclusive
 from wsol.heatmap import HeatmapMethod
 from wsol.metrics import (
-    any_box_ious,
     best_threshold,
     largest_box_ious,
     localization_scores,
     max_box_acc,
     max_box_acc_v2,
+    published_box_ious,
 )
 
 THRESHOLDS = np.arange(0, 1, 0.01)
 PROTOCOL = (
     "Heatmap of the true class on the whole frame resized; box of the largest contour; IoU of "
-    "half-open boxes; a hit is IoU >= 0.5. Policy val: threshold with the most hits on validation "
-    "images (held out of the training split), then fixed. Policy oracle: the best threshold on the "
-    "scored images themselves."
+    "half-open boxes; a hit is IoU >= 0.5. Policy val: the threshold with the most hits on "
+    "validation images (held out of the training split), then fixed. Policy oracle: the best "
+    "threshold on the scored images themselves. MaxBoxAcc and MaxBoxAccV2 have oracle thresholds "
+    "by definition and the published evaluator's pixel conventions, at thresholds 0, .01, ..., .99."
 )
 
 
@@ -34,14 +36,16 @@ class Measured:
     """What one pass over a split yields; rows are images, in the split's order.
 
     Attributes:
+        thresholds: (T,) of the heatmaps.
         ranks: (N,) position of the true class in the prediction, 0 is first.
-        largest: method -> (N,T) IoU of the largest contour's box.
-        any: method -> (N,T) best IoU of all contours' boxes.
+        ious: method -> (N,T) IoU of the largest contour's box.
+        published: method -> two (N,T) tables of `metrics.published_box_ious`; empty if not asked.
     """
 
+    thresholds: np.ndarray
     ranks: np.ndarray
-    largest: Mapping[str, np.ndarray]
-    any: Mapping[str, np.ndarray]
+    ious: Mapping[str, np.ndarray]
+    published: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def measure(
@@ -50,29 +54,36 @@ def measure(
     methods: Mapping[str, HeatmapMethod],
     *,
     thresholds: np.ndarray = THRESHOLDS,
-    all_boxes: bool = True,
+    published: bool = True,
     description: str = "measuring",
 ) -> Measured:
-    """Predict and localize every image of `loader`, whose items are those of CUB200."""
+    """Predict and localize every image of `loader`, whose data set is a CUB200."""
     device = next(model.parameters()).device
+    examples = loader.dataset.examples
     ranks: list[int] = []
-    largest: dict[str, list[np.ndarray]] = {name: [] for name in methods}
-    any_: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    ious: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in methods}
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
         with torch.no_grad():
             logits = model(image)
         ranks += _ranks(logits, label).tolist()
+        items = list(zip(batch["box"].numpy(), batch["size"].tolist(), batch["index"], strict=True))
         for name, method in methods.items():
-            for heatmap, box in zip(method(model, image, label), batch["box"], strict=True):
-                truth = [box.numpy()]
-                largest[name].append(largest_box_ious(heatmap, thresholds, truth))
-                if all_boxes:
-                    any_[name].append(any_box_ious(heatmap, thresholds, truth))
+            for heatmap, (box, size, index) in zip(method(model, image, label), items, strict=True):
+                ious[name].append(largest_box_ious(heatmap, thresholds, [box]))
+                if published:
+                    truth = inclusive(examples[int(index)].box, size)
+                    tables[name].append(published_box_ious(heatmap, THRESHOLDS, truth, size))
     return Measured(
+        thresholds,
         np.array(ranks),
-        {name: np.array(rows) for name, rows in largest.items()},
-        {name: np.array(rows) for name, rows in any_.items()},
+        {name: np.array(rows) for name, rows in ious.items()},
+        {
+            name: tuple(map(np.array, zip(*rows, strict=True)))
+            for name, rows in tables.items()
+            if published
+        },
     )
 
 
@@ -82,29 +93,27 @@ def _ranks(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    test: Measured,
-    validation: Measured | None,
-    *,
-    fixed: float | None = None,
-    thresholds: np.ndarray = THRESHOLDS,
+    test: Measured, validation: Measured | None, *, fixed: float | None = None
 ) -> dict[str, Any]:
     """metrics.json's content: accuracy, and for each method its scores under each policy.
 
     Args:
         test: The scored split.
         validation: Where the "val" policy picks its threshold; without it there is none.
-        fixed: A threshold for the policy "fixed:<t>".
+        fixed: One of the measured thresholds, for the policy "fixed:<t>".
     """
     correct, correct5 = test.ranks == 0, test.ranks < 5
     rows = []
-    for name, ious in test.largest.items():
+    for name, ious in test.ious.items():
         policies = {"oracle": best_threshold(ious)}
         if fixed is not None:
-            policies = {f"fixed:{fixed:g}": int(np.abs(thresholds - fixed).argmin())} | policies
+            (index,) = np.flatnonzero(test.thresholds == fixed)[:1]
+            policies = {f"fixed:{fixed:g}": int(index)} | policies
         if validation is not None:
-            policies = {"val": best_threshold(validation.largest[name])} | policies
+            policies = {"val": best_threshold(validation.ious[name])} | policies
         for policy, index in policies.items():
-            row = {"heatmap": name, "policy": policy, "threshold": float(thresholds[index])}
+            threshold = float(test.thresholds[index])
+            row = {"heatmap": name, "policy": policy, "threshold": threshold}
             rows.append(row | localization_scores(ious[:, index], correct, correct5))
     return {
         "images": len(test.ranks),
@@ -112,8 +121,8 @@ def score(
         "top5_accuracy": float(correct5.mean()),
         "localization": rows,
         "oracle": {
-            name: {"max_box_acc": max_box_acc(ious), "max_box_acc_v2": max_box_acc_v2(any_ious)}
-            for (name, ious), any_ious in zip(test.largest.items(), test.any.values(), strict=True)
+            name: {"max_box_acc": max_box_acc(largest), "max_box_acc_v2": max_box_acc_v2(every)}
+            for name, (largest, every) in test.published.items()
         },
         "protocol": PROTOCOL,
     }

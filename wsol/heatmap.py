@@ -11,7 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_training.attribution import class_score, cross_entropy_score, input_gradient
 from robust_training.model import Classifier
@@ -23,6 +23,10 @@ class HeatmapMethod(ABC):
     @abstractmethod
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         """Images (N,3,H,W) in [0,1] and classes (N,) -> heatmaps, float64 (N,H,W) in [0,1]."""
+
+    def fits(self, model: Classifier) -> bool:
+        """Whether the method works for this network."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,30 @@ class CAM(HeatmapMethod):
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         backbone = model.backbone
+        with torch.no_grad():
+            features = backbone.forward_features(model.normalize(image))
+        if not _is_spatial(features, backbone):
+            raise ValueError(
+                f"{backbone.pretrained_cfg['architecture']} has no (N,C,h,w) feature map for a "
+                "class activation map; use gradient maps"
+            )
+        features.requires_grad_()
         with torch.enable_grad():
-            features = backbone.forward_features(model.normalize(image)).detach().requires_grad_()
-            if features.ndim != 4 or features.shape[1] != backbone.num_features:
-                raise ValueError(
-                    f"{backbone.pretrained_cfg['architecture']} has no (N,C,h,w) feature map for a "
-                    "class activation map; use gradient maps"
-                )
             logit = backbone.forward_head(features).gather(1, label[:, None]).sum()
             (gradient,) = torch.autograd.grad(logit, features)
         maps = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(dim=1)
         size = image.shape[:-3:-1]
         maps = maps.double().cpu().numpy()
         return np.stack([min_max(cv2.resize(m, size, interpolation=cv2.INTER_CUBIC)) for m in maps])
+
+    @torch.no_grad()
+    def fits(self, model: Classifier) -> bool:
+        image = torch.zeros_like(model.mean).expand(1, 3, model.image_size, model.image_size)
+        return _is_spatial(model.backbone.forward_features(image), model.backbone)
+
+
+def _is_spatial(features: Tensor, backbone: nn.Module) -> bool:
+    return features.ndim == 4 and features.shape[1] == backbone.num_features
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,18 @@ class Localizer:
         """From a run's folder or a model folder.
 
         Args:
-            threshold: None takes the one that evaluation chose on validation images for gradient
-                maps (the run's metrics.json), else ART's published 0.2.
+            method: How a heatmap is made; None is `Gradient()`.
+            threshold: None takes the one that evaluation chose on validation images for
+                `Gradient()` (the run's metrics.json), else ART's published 0.2.
         """
         model = load_model(model_folder(folder)).to(device)
+        method = method or Gradient()
         if threshold is None:
-            threshold = _chosen_threshold(Path(folder) / "metrics.json")
-        return cls(model, method or Gradient(), threshold)
+            threshold = ART_THRESHOLD
+            if method == Gradient():
+                run = model_folder(folder).resolve().parent
+                threshold = _chosen_threshold(run / "metrics.json")
+        return cls(model, method, threshold)
 
     def predict(
         self, images: Iterable[ImageLike], *, batch_size: int = 32

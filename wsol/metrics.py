@@ -4,14 +4,12 @@ Rows are images. An (N,T) table holds the IoU of each image's box with its true 
 heatmap thresholds; who chose the threshold is part of a score and must be said beside it.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torchvision.ops import box_iou
 
-from wsol.boxes import all_boxes, largest_boxes
+from wsol.boxes import all_boxes, largest_boxes, published_boxes, published_truth
 
 V2_IOU_THRESHOLDS = (0.3, 0.5, 0.7)
 
@@ -33,9 +31,22 @@ def largest_box_ious(heatmap: np.ndarray, thresholds: ArrayLike, truths: ArrayLi
     return best_iou(largest_boxes(heatmap, thresholds), truths)
 
 
-def any_box_ious(heatmap: np.ndarray, thresholds: Sequence[float], truths: ArrayLike) -> np.ndarray:
-    """(T,): the best IoU that any contour's box reaches at each threshold (MaxBoxAccV2's rule)."""
-    return np.array([best_iou(all_boxes(heatmap, t), truths).max() for t in thresholds])
+def published_box_ious(
+    heatmap: np.ndarray, thresholds: ArrayLike, truth: ArrayLike, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What MaxBoxAcc and MaxBoxAccV2 count, in the published evaluator's pixel conventions.
+
+    Args:
+        truth: (4,) true box, inclusive xyxy in an image of `size` (width, height).
+
+    Returns:
+        (T,) IoU of the largest contour's box, and (T,) the best IoU of any contour's box.
+    """
+    frame = heatmap.shape[::-1]
+    truths = [published_truth(truth, size, frame)]
+    largest = published_boxes(largest_boxes(heatmap, thresholds), frame)
+    every = [published_boxes(all_boxes(heatmap, t), frame) for t in np.asarray(thresholds)]
+    return best_iou(largest, truths), np.array([best_iou(b, truths).max() for b in every])
 
 
 def localization_scores(
@@ -71,7 +82,10 @@ def best_threshold(ious: np.ndarray, iou_threshold: float = 0.5) -> int:
 
 
 def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = 0.5) -> float:
-    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on these very images."""
+    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on these very images.
+
+    `published_box_ious` gives the table that the published evaluator would make.
+    """
     return float(box_accuracy(largest_ious, iou_threshold).max())
 
 

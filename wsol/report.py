@@ -4,7 +4,7 @@ import base64
 import html
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from string import Template
 from typing import Any
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from robust_training.files import write_text
 from robust_training.model import Classifier
 from wsol.boxes import largest_boxes, rescale
 from wsol.data.cub import CUB200
@@ -20,7 +21,16 @@ from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes
 from wsol.heatmap import HeatmapMethod
 from wsol.metrics import best_iou
 
-Entry = tuple[Classifier, Mapping[str, HeatmapMethod], Mapping[str, Any]]
+
+@dataclass(frozen=True)
+class Entry:
+    """A scored model: what `evaluation.score` said of it, and the split that it was scored on."""
+
+    model: Classifier
+    methods: Mapping[str, HeatmapMethod]
+    result: Mapping[str, Any]
+    dataset: CUB200
+
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -55,36 +65,40 @@ at the validation threshold; the number is their IoU, a hit from 0.5 on.</p>
 
 
 def write_report(
-    file: str | os.PathLike, entries: Mapping[str, Entry], dataset: CUB200, *, images: int = 12
+    file: str | os.PathLike, entries: Mapping[str, Entry], *, images: int = 12
 ) -> None:
     """Write one self-contained HTML file.
 
     Args:
-        entries: Run name -> (model, heatmap methods, result of `evaluation.score`).
-        dataset: The scored split; the pictures are spread evenly over it.
+        entries: Run name -> what was scored.
+        images: How many test images to show, spread evenly.
+
+    Raises:
+        ValueError: the runs were scored on different images.
     """
+    first = next(iter(entries.values()))
+    dataset = first.dataset
+    names = [example.name for example in dataset.examples]
+    for run, entry in entries.items():
+        if [example.name for example in entry.dataset.examples] != names:
+            raise ValueError(f"{run} was scored on other images, so one report cannot hold both")
     chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
     columns = [
         (run, name)
-        for run, (_, methods, _) in entries.items()
-        for name in methods
+        for run, entry in entries.items()
+        for name in entry.methods
         if name != "centred box"
     ]
-    first = next(iter(entries.values()))[2]
     page = _PAGE.substitute(
         title="Localization from image labels",
-        rows="".join(_rows(run, result) for run, (_, _, result) in entries.items()),
-        protocol=html.escape(f"{first['images']} test images. {first['protocol']}"),
+        rows="".join(_rows(run, entry.result) for run, entry in entries.items()),
+        protocol=html.escape(f"{len(names)} test images. {first.result['protocol']}"),
         columns="".join(f"<th>{html.escape(r)}<br>{html.escape(n)}</th>" for r, n in columns),
-        pictures="".join(_picture_row(entries, dataset, index, columns) for index in chosen),
+        pictures="".join(_picture_row(entries, index, columns) for index in chosen),
         true="rgb" + str(TRUE),
         predicted="rgb" + str(PREDICTED),
     )
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, file)
+    write_text(file, page)
 
 
 def _rows(run: str, result: Mapping[str, Any]) -> str:
@@ -99,18 +113,19 @@ def _rows(run: str, result: Mapping[str, Any]) -> str:
 
 
 def _picture_row(
-    entries: Mapping[str, Entry], dataset: CUB200, index: int, columns: Sequence[tuple[str, str]]
+    entries: Mapping[str, Entry], index: int, columns: Sequence[tuple[str, str]]
 ) -> str:
-    example, item = dataset.examples[index], dataset[index]
+    dataset = next(iter(entries.values())).dataset
+    example = dataset.examples[index]
     pixels = read_image(example.path)
-    image, label = item["image"][None], torch.tensor([item["label"]])
     title = html.escape(dataset.classes[example.label])
     cells = f"<td>{_img(draw_boxes(pixels, [(example.box, TRUE)]))}<small>{title}</small></td>"
     for run, name in columns:
-        model, methods, result = entries[run]
-        device = next(model.parameters()).device
-        heatmap = methods[name](model, image.to(device), label.to(device))[0]
-        box = largest_boxes(heatmap, [_threshold(result, name)])
+        entry = entries[run]
+        item, device = entry.dataset[index], next(entry.model.parameters()).device
+        image, label = item["image"][None].to(device), torch.tensor([item["label"]], device=device)
+        heatmap = entry.methods[name](entry.model, image, label)[0]
+        box = largest_boxes(heatmap, [_threshold(entry.result, name)])
         box = rescale(box, heatmap.shape[::-1], (pixels.shape[1], pixels.shape[0]))[0]
         iou = float(best_iou([box], [example.box])[0])
         picture = draw_boxes(blend(pixels, heatmap), [(example.box, TRUE), (box, PREDICTED)])

@@ -33,7 +33,8 @@ class ART(Objective):
 
     over clean and attacked images, where g_y and g_r are the input gradients of the true and the
     runner-up logit. Each image picks the worse gradient of its clean and attacked twins. A value of
-    ln 2 = 0.693 (times weight) says that image and gradients have nothing to do with each other.
+    ln 2 = 0.693 (times weight) says that both gradients are equally far from the image; the mining
+    lifts an untrained network's loss somewhat above it.
     Defaults are those of the published CUB code (train_Art.py, art_attack.py, loss_art.py), with
     the beta of its run's name: the code itself passes beta 1 by a slip.
 
@@ -41,7 +42,7 @@ class ART(Objective):
         weight: Of the attribution term.
         attack: Climbs the attribution loss, on the support alone.
         top_k: Size of the support, chosen at the attack's start by the true logit's gradient:
-            a number of pixels, or a share of them (15,000 of 224 x 224 as published).
+            a number of pixels (int), or a share of them (float; 15,000 of 224 x 224 as published).
         beta: Of the softplus that stands in for ReLU.
         form: "magnitude" compares channel means of absolute values (CUB), "signed" every channel
             with its sign (CIFAR, where the published attack has eps 8/255, 3 steps of 5/255 and

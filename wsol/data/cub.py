@@ -40,7 +40,8 @@ class CUB200(Dataset):
 
     Any subset of the classes works; labels count the classes of classes.txt in order of their ids.
     Items are dicts: `image` float32 (3,H,W) in [0,1], `label`, `box` float32 (4,) half-open xyxy in
-    the item's own pixels (zeros once a crop has lost it), `index` into `examples`.
+    the item's own pixels (zeros once a crop has lost it), `size` (width, height) of the file, and
+    `index` into `examples`.
 
     Args:
         root: The folder that holds images.txt, or one above it.
@@ -75,6 +76,7 @@ class CUB200(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.examples[index]
         pixels, box = read_image(example.path), np.array([example.box])
+        size = (pixels.shape[1], pixels.shape[0])
         if self.transform is not None:
             # Drawn from PyTorch's generator, so that one seed decides everything in every worker.
             self.transform.set_random_seed(int(torch.randint(2**31, ())))
@@ -84,6 +86,7 @@ class CUB200(Dataset):
             "image": torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255,
             "label": example.label,
             "box": torch.tensor(box[0] if len(box) else [0.0] * 4, dtype=torch.float32),
+            "size": torch.tensor(size),
             "index": index,
         }
 

@@ -19,16 +19,9 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image) if upright else image
+            if image.mode.startswith("I;16"):  # Pillow would cut it at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "it does not exist" if not os.path.exists(path) else f"{error}"
         raise ValueError(f"cannot read image {path}: {reason}") from error
-
-
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone; errors as `read_image`."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"cannot read image {path}: {error}") from error

@@ -72,8 +72,8 @@ def write_toy(
         images: How many in all, spread evenly over the species.
         size: Side of the square images in pixels.
         species: How many of the species to draw, at least 2.
-        background_tie: Probability that a species stands before its own kind of background, from 0
-            (independent) to 1 (always).
+        background_tie: Probability that a species stands before the one kind of background assigned
+            to it (two species share each of the five kinds), from 0 (independent) to 1 (always).
         test_share: Share of each species that goes to the test split.
 
     Raises:

@@ -1,9 +1,5 @@
 """What happens to an image between the file and the network; boxes follow."""
 
-import os
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network at import
-
 import albumentations as A
 import cv2
 
