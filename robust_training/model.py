@@ -138,7 +138,6 @@ def _set_last_stride(backbone: nn.Module, stride: int) -> None:
         raise ValueError(
             f"last_stride is not known for {architecture!r}: its last stage has no stride"
         )
-
     before = _feature_size(backbone)
     for module in strided:
         module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride

@@ -148,7 +148,7 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
     data = config.dataset("test")
     methods = {
         "planted": Planted([example.box for example in data.examples]),
-        "centred box": CentredBox(0.5),
+        "centred box": CentredBox(),
     }
     test = measure(model, config.loader("test"), methods, thresholds=np.array([0.1, 0.2, 0.5]))
     result = score(test, None, fixed=0.2)

@@ -14,6 +14,7 @@ from wsol.boxes import inclusive
 from wsol.heatmap import HeatmapMethod
 from wsol.metrics import (
     best_threshold,
+    box_accuracy,
     largest_box_ious,
     localization_scores,
     max_box_acc,
@@ -120,6 +121,13 @@ def score(
         "top1_accuracy": float(correct.mean()),
         "top5_accuracy": float(correct5.mean()),
         "localization": rows,
+        "curves": {
+            name: {
+                "threshold": test.thresholds.tolist(),
+                "gt_known_loc": box_accuracy(ious).tolist(),
+            }
+            for name, ious in test.ious.items()
+        },
         "oracle": {
             name: {"max_box_acc": max_box_acc(largest), "max_box_acc_v2": max_box_acc_v2(every)}
             for name, (largest, every) in test.published.items()

@@ -17,7 +17,7 @@ from robust_training.model import Classifier
 from wsol.boxes import largest_boxes, rescale
 from wsol.data.cub import CUB200
 from wsol.data.image import read_image
-from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes
+from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, threshold_curves
 from wsol.heatmap import HeatmapMethod
 from wsol.metrics import best_iou
 
@@ -46,6 +46,7 @@ table { border-collapse: collapse; } th, td { padding: .3rem .7rem; text-align: 
 th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; } tr.lead { background: var(--soft); }
 .gallery td { text-align: center; padding: .3rem; } .gallery img { width: 9rem; display: block;
   image-rendering: auto; border-radius: 4px; } .gallery small { display: block; }
+img.curves { max-width: 100%; background: white; border-radius: 4px; }
 .hit { color: #2a9d3a; } .miss { color: #d43a3a; }
 i.box { display: inline-block; width: .8em; height: .8em; border: 2px solid; }
 </style></head><body>
@@ -54,6 +55,8 @@ i.box { display: inline-block; width: .8em; height: .8em; border: 2px solid; }
 <th>GT-known</th><th>Top-1 Loc</th><th>Top-5 Loc</th><th>accuracy</th></tr></thead>
 <tbody>$rows</tbody></table></div>
 <p>$protocol</p>
+<img class="curves" alt="GT-known against the heatmap threshold"
+src="data:image/png;base64,$curves">
 <h2>The same test images under every model and map</h2>
 <p><i class="box" style="border-color:$true"></i> true box,
 <i class="box" style="border-color:$predicted"></i> box read off the heatmap of the true class
@@ -93,6 +96,9 @@ def write_report(
         title="Localization from image labels",
         rows="".join(_rows(run, entry.result) for run, entry in entries.items()),
         protocol=html.escape(f"{len(names)} test images. {first.result['protocol']}"),
+        curves=base64.b64encode(
+            threshold_curves({run: entry.result for run, entry in entries.items()})
+        ).decode(),
         columns="".join(f"<th>{html.escape(r)}<br>{html.escape(n)}</th>" for r, n in columns),
         pictures="".join(_picture_row(entries, index, columns) for index in chosen),
         true="rgb" + str(TRUE),
