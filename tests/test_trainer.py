@@ -29,11 +29,13 @@ class Stripes(Dataset):
         return {"image": image + 0.05 * torch.rand(3, 32, 32), "label": label}
 
 
-def train(output, *, epochs=2, objective=None, seed=0, resume=False, **settings):
+def train(
+    output, *, epochs=2, objective=None, seed=0, resume=False, precision="32-true", **settings
+):
     torch.manual_seed(seed)
     model = create_model("test_resnet", 2, image_size=32)
     log = fit(
-        Fabric(accelerator="cpu", devices=1),
+        Fabric(accelerator="cpu", devices=1, precision=precision),
         model,
         objective or Standard(),
         DataLoader(Stripes(), 8, shuffle=True),
@@ -130,6 +132,30 @@ def test_a_loss_that_is_not_finite_names_the_term(tmp_path):
     with pytest.raises(FloatingPointError, match=r"epoch 1/2, step 1.*'bad': nan"):
         train(tmp_path / "run", objective=Broken())
     Objective.__subclasses__().remove(Broken)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16), ("64-true", torch.float64)],
+)
+def test_images_keep_the_precision_of_the_weights(tmp_path, precision, dtype):
+    """Mixed precision must not round an image before it is attacked."""
+    seen = []
+
+    class Seeing(Objective):
+        def __call__(self, model, image, label):
+            seen.append(image.dtype)
+            return Standard()(model, image, label)
+
+    train(tmp_path / "run", epochs=1, objective=Seeing(), precision=precision)
+    Objective.__subclasses__().remove(Seeing)
+    assert set(seen) == {dtype}
+
+
+def test_first_order_art_trains_in_mixed_precision(tmp_path):
+    art = ART(attack=PGD(2 / 255, 2 / 255, 1), curvature="finite_difference")
+    _, log = train(tmp_path / "run", epochs=2, objective=art, precision="bf16-mixed")
+    assert log[1]["cross_entropy"] < log[0]["cross_entropy"]
 
 
 def test_channels_last_and_clipping_run(tmp_path):
