@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -26,6 +26,7 @@ from robust_training.model import Classifier, save_model
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
 
+Selection = Literal["val_accuracy", "last"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
@@ -73,12 +74,13 @@ def fit(
     lr_multipliers: Mapping[str, float] | None = None,
     clip_norm: float | None = None,
     channels_last: bool = False,
+    selection: Selection = "val_accuracy",
     resume: bool = False,
     on_start: Callable[[], None] = lambda: None,
 ) -> list[dict[str, float]]:
     """Train `model`, and keep `output`/{last.ckpt, best/, log.csv, tensorboard/} up to date.
 
-    `best/` is the model with the highest validation accuracy, the later one of equals. Batches are
+    `best/` is the model that `selection` prefers, the later one of equals. Batches are
     dicts with `image` (N,3,H,W) in [0,1] and `label` (N,). The same seed gives the same run; every
     epoch starts its random generators anew from seed, epoch and process, so a resumed run is the
     uninterrupted one.
@@ -88,6 +90,9 @@ def fit(
         lr_multipliers: Regular expression -> factor on the learning rate of the backbone
             parameters whose name it finds; the first that matches counts.
         clip_norm: Largest gradient norm, or None.
+        selection: Which epoch becomes `best/`: the one with the highest validation accuracy, or the
+            "last" one, where validation images are too few to rank epochs, or where accuracy would
+            favour the epochs before robustness sets in.
         resume: Continue from output/last.ckpt.
         on_start: Called once everything is checked and loaded and training is about to begin.
 
@@ -147,7 +152,7 @@ def fit(
             row["seconds"] = time.perf_counter() - started
             state["log"] = [*state["log"], row]
             state["epoch"] = epoch + 1
-            is_best = row["val_accuracy"] >= state["best"]
+            is_best = selection == "last" or row["val_accuracy"] >= state["best"]
             if is_best:
                 state["best"] = row["val_accuracy"]
             if writer is not None:

@@ -158,6 +158,19 @@ def test_first_order_art_trains_in_mixed_precision(tmp_path):
     assert log[1]["cross_entropy"] < log[0]["cross_entropy"]
 
 
+def test_the_last_epoch_may_be_the_one_to_keep(tmp_path):
+    def keep(selection):
+        model, log = train(tmp_path / selection, epochs=4, selection=selection, clip_norm=1e-9)
+        best = load_model(tmp_path / selection / "best")
+        same = torch.equal(best.backbone.fc.weight, model.backbone.fc.weight)
+        accuracy = [row["val_accuracy"] for row in log]
+        return same, accuracy[-1] >= max(accuracy)
+
+    assert keep("last")[0]
+    same, last_is_best = keep("val_accuracy")
+    assert same == last_is_best
+
+
 def test_channels_last_and_clipping_run(tmp_path):
     _, log = train(tmp_path / "run", epochs=1, channels_last=True, clip_norm=0.1)
     assert log[0]["cross_entropy"] > 0

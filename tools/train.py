@@ -17,7 +17,7 @@ from robust_training.checkpoint import LAST
 from robust_training.model import create_model
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
-from robust_training.trainer import fit
+from robust_training.trainer import Selection, fit
 from wsol.cli import Parser, run
 from wsol.data.loaders import DataConfig
 
@@ -53,6 +53,7 @@ def train(
     lr_multipliers: dict[str, float] | None = None,
     clip_norm: float | None = None,
     channels_last: bool = False,
+    selection: Selection = "val_accuracy",
     *,
     resume: bool,
     fabric: Fabric,
@@ -72,6 +73,7 @@ def train(
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate.
         clip_norm: Largest gradient norm.
         channels_last: Memory format that GPUs prefer.
+        selection: Epoch that becomes best/: the highest validation accuracy, or the last.
         resume: Continue from output/last.ckpt.
         fabric: Devices, precision and processes.
         save_config: Called once training is about to begin.
@@ -102,6 +104,7 @@ def train(
         lr_multipliers=lr_multipliers,
         clip_norm=clip_norm,
         channels_last=channels_last,
+        selection=selection,
         resume=resume,
         on_start=save_config,
     )
