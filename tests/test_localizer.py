@@ -85,6 +85,11 @@ def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):
     best = Localizer.load(tmp_path / "run" / "best")
     assert (best.threshold, best.model.class_names) == (0.37, model.class_names)
     assert Localizer.load(tmp_path / "run", method=Bright()).threshold == 0.2
+    plain = tmp_path / "run" / "plain"  # a model folder beside somebody else's metrics
+    save_model(model, plain)
+    assert Localizer.load(plain).threshold == 0.2
+    (plain / "metrics.json").write_text(json.dumps({"localization": [row | {"threshold": 0.4}]}))
+    assert Localizer.load(plain).threshold == 0.4
     (tmp_path / "run" / "metrics.json").write_text("[]")
     with pytest.raises(ValueError, match="not the metrics file"):
         Localizer.load(tmp_path / "run")

@@ -77,7 +77,8 @@ class Localizer:
         if threshold is None:
             threshold = ART_THRESHOLD
             if method == Gradient():
-                run = model_folder(folder).resolve().parent
+                place = Path(folder).resolve()
+                run = place.parent if place.name == "best" else place
                 threshold = _chosen_threshold(run / "metrics.json")
         return cls(model, method, threshold)
 
