@@ -1,45 +1,56 @@
-"""Score trained models: `python tools/evaluate.py RUN [RUN ...]`.
+"""Score trained models: `evaluate.py RUN [RUN ...]`, other programs' heatmaps:
+`evaluate.py scoremaps --scoremaps DIR --metadata DIR`, or their boxes:
+`evaluate.py boxes --results FILE --metadata DIR` (each with --help).
 
 For each run: accuracy, and GT-known, Top-1 and Top-5 localization of gradient maps beside their
-floors (class activation maps, a centred box), with the threshold policy in every row. Writes
-metrics.json and report.html into each run's folder and prints one table.
+floors (class activation maps, a centred box), with intervals and the threshold policy in every row.
+Writes metrics.json, images.csv, coco/ and report.html into each run's folder and prints the tables.
 """
 
 import dataclasses
-import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import yaml
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from jsonargparse import Namespace
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveInt,
+)
 
-from robust_training.files import write_text
 from robust_training.model import Classifier, load_model
 from wsol.cli import Parser, find_device, run
+from wsol.coco import read_coco_results
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
-from wsol.evaluation import THRESHOLDS, measure, score, table
+from wsol.evaluation import Scores, score, score_given
 from wsol.heatmap import CAM, CentredBox, Gradient
 from wsol.localizer import model_folder
+from wsol.measuring import Measured, measure
+from wsol.metadata import read_truth, with_masks
+from wsol.pixels import HALF, bin_edges
+from wsol.predictions import read_predictions
 from wsol.report import Entry, write_report
+from wsol.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
+from wsol.tables import table, write_scores
+from wsol.truth import Truth, with_classes
 
 METHODS = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
 
 
-def main() -> None:
+def score_runs(arguments: list[str]) -> None:
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
     parser.add_argument("--root", type=str, default=None, help="data set; default: the run's own")
-    parser.add_argument(
-        "--threshold", type=ClosedUnitInterval | None, default=None, help="adds policy fixed:<t>"
-    )
+    _add_scoring(parser)
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
-    settings = parser.parse_args()
+    settings = parser.parse_args(arguments)
     device = find_device(settings.device)
-    extra = [] if settings.threshold is None else [settings.threshold]
-    thresholds = np.union1d(THRESHOLDS, extra)
     entries: dict[str, Entry] = {}
     for folder in map(Path, settings.runs):
         model = load_model(model_folder(folder)).to(device)
@@ -52,25 +63,154 @@ def main() -> None:
         methods = {title: method for title, method in METHODS.items() if method.fits(model)}
         for title in METHODS.keys() - methods.keys():
             print(f"{name}: no {title} for this network")
-        result = score(
-            measure(model, test, methods, thresholds=thresholds, description=f"{name}: test"),
-            measure(
+        measured = {
+            split: measure(
                 model,
-                validation,
+                loader,
                 methods,
-                thresholds=thresholds,
-                published=False,
-                description=f"{name}: val",
-            ),
-            fixed=settings.threshold,
-        )
-        result |= {"model": str(folder), "data": dataclasses.asdict(data)}
+                thresholds=_thresholds(settings),
+                every_box=settings.v2 and split == "test",
+                mask_cut=settings.mask_cut,
+                description=f"{name}: {split}",
+            )
+            for split, loader in (("test", test), ("val", validation))
+        }
+        scores = _score(settings, measured["test"], measured["val"])
+        details = {"model": str(folder), "data": dataclasses.asdict(data)}
+        result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)
-        write_text(folder / "metrics.json", json.dumps(result, indent=2))
         write_report(folder / "report.html", {name: entries[name]})
     if settings.report:
         write_report(settings.report, entries)
     print(table({name: entry.result for name, entry in entries.items()}))
+
+
+def score_scoremaps(arguments: list[str]) -> None:
+    parser = Parser(
+        prog="evaluate.py scoremaps",
+        description="Score heatmaps of the true class that other programs wrote: <image>.npy, "
+        "floating point in [0,1], any size, showing the whole image. With maps of the validation "
+        "images the threshold is theirs (policy val).",
+    )
+    parser.add_argument("--scoremaps", type=str, required=True, help="folder of .npy files")
+    _add_truth(parser)
+    parser.add_argument(
+        "--val_metadata", type=str | None, default=None, help="default: --metadata's val split"
+    )
+    parser.add_argument(
+        "--predictions",
+        type=str | None,
+        default=None,
+        help="lines <image>,<class>[:<probability>],<class>,... likeliest first, classes from 0",
+    )
+    parser.add_argument(
+        "--masks", type=str | None, default=None, help="folder of <image>.png, for PxAP and pIoU"
+    )
+    _add_scoring(parser)
+    parser.add_argument(
+        "--workers", type=NonNegativeInt, default=2, help="processes; 0: none beside this one"
+    )
+    settings = parser.parse_args(arguments)
+    test = read_truth(settings.metadata, "test")
+    validation = _validation(settings)
+    other = () if validation is None else validation.names
+    predictions = None
+    if settings.predictions:
+        predictions = read_predictions(settings.predictions, test, other)
+        test = with_classes(test, predictions.classes)
+    if settings.masks:
+        test = with_masks(test, settings.masks)
+
+    def measured(truth: Truth, split: str) -> Measured:
+        known = other if split == "test" else test.names
+        maps = measure_scoremaps(
+            find_scoremaps(settings.scoremaps, truth, known),
+            truth,
+            edges=bin_edges(_thresholds(settings)),
+            mask_cut=settings.mask_cut,
+            every_box=settings.v2 and split == "test",
+            workers=settings.workers,
+            description=split,
+        )
+        return Measured(truth, predictions if split == "test" else None, {"maps": maps})
+
+    found = measured(test, "test")
+    held_out = None if validation is None else measured(validation, "val")
+    _finish(settings, settings.scoremaps, found, _score(settings, found, held_out))
+
+
+def score_boxes(arguments: list[str]) -> None:
+    parser = Parser(
+        prog="evaluate.py boxes",
+        description="Score boxes that other programs found: a COCO results list whose image ids "
+        "are the metadata's (COCO, CUB), names, or line numbers from 1; without its own numbers, a "
+        "category is a label counted from 1.",
+    )
+    parser.add_argument("--results", type=str, required=True, help="JSON file")
+    _add_truth(parser)
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
+    settings = parser.parse_args(arguments)
+    truth = read_truth(settings.metadata, "test")
+    given = read_coco_results(settings.results, truth)
+    without = int((~given.found).sum())
+    if without:
+        print(f"{without} of {len(truth)} images have no box and count as missed", file=sys.stderr)
+    scores = score_given(truth, given, seed=settings.seed)
+    _finish(settings, settings.results, Measured(truth, given.predictions, {}), scores)
+
+
+def _add_scoring(parser: Parser) -> None:
+    parser.add_argument(
+        "--threshold", type=ClosedUnitInterval | None, default=None, help="adds policy fixed:<t>"
+    )
+    parser.add_argument(
+        "--step", type=OpenUnitInterval, default=0.001, help="between thresholds to choose from"
+    )
+    parser.add_argument("--v2", type=bool, default=True, help="MaxBoxAccV2 too, from all contours")
+    parser.add_argument(
+        "--mask_cut", type=NonNegativeInt, default=HALF, help="a mask is its pixels above this"
+    )
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
+
+
+def _add_truth(parser: Parser) -> None:
+    parser.add_argument(
+        "--metadata",
+        type=str,
+        required=True,
+        help="the published evaluator's metadata folder, a data set in CUB's layout, or COCO JSON",
+    )
+    parser.add_argument("--output", type=str | None, default=None, help="folder for the results")
+
+
+def _thresholds(settings: Namespace) -> np.ndarray:
+    return np.arange(0, 1, settings.step)
+
+
+def _score(settings: Namespace, test: Measured, validation: Measured | None) -> Scores:
+    return score(
+        test,
+        validation,
+        thresholds=_thresholds(settings),
+        fixed=settings.threshold,
+        seed=settings.seed,
+    )
+
+
+def _validation(settings: Namespace) -> Truth | None:
+    """Images whose maps choose a threshold: those that are named, or --metadata's if mapped."""
+    if settings.val_metadata:
+        return read_truth(settings.val_metadata, "val")
+    if Path(settings.metadata).is_file() or (Path(settings.metadata) / "image_ids.txt").is_file():
+        return None  # one split alone
+    truth = read_truth(settings.metadata, "val")
+    return truth if any_scoremap(settings.scoremaps, truth) else None
+
+
+def _finish(settings: Namespace, source: str, test: Measured, scores: Scores) -> None:
+    if settings.output:
+        write_scores(settings.output, test, scores, dict(settings.as_dict()))
+    print(table({Path(source).resolve().stem: scores.result}))
 
 
 def _check_classes(folder: Path, model: Classifier, dataset: CUB200) -> None:
@@ -94,6 +234,17 @@ def _data_config(folder: Path, root: str | None, batch_size: int, image_size: in
     return dataclasses.replace(
         config, root=root or config.root, batch_size=batch_size, image_size=image_size
     )
+
+
+_OTHERS = {"scoremaps": score_scoremaps, "boxes": score_boxes}
+
+
+def main() -> None:
+    command = _OTHERS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if command is None:
+        score_runs(sys.argv[1:])
+    else:
+        command(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -17,59 +17,27 @@ Of equal areas OpenCV lists that one first whose first pixel in reading order co
 import numpy as np
 from numba import njit
 
+from wsol import neighbours
+
 CUTS = 256  # the last one, 255, keeps nothing
-_RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))  # a closed walk
-
-
-def _representatives(*, diagonal: bool) -> np.ndarray:
-    """uint8 (256,): one neighbour of each component that a new pixel touches.
-
-    Bit k of the index says that `_RING`'s pixel k is present, bit k of the entry that it is chosen.
-    Neighbours that hang together around the new pixel belong to one component already.
-    """
-    reach = 2 if diagonal else 1
-    table = np.zeros(256, np.uint8)
-    for present in range(256):
-        pixels = [k for k in range(8) if present >> k & 1]
-        seen: set[int] = set()
-        for start in pixels:
-            if start in seen or not (diagonal or start % 2):
-                continue
-            table[present] |= 1 << start
-            front = [start]
-            while front:
-                y, x = _RING[front.pop()]
-                near = [
-                    k
-                    for k in pixels
-                    if k not in seen
-                    and (abs(_RING[k][0] - y) + abs(_RING[k][1] - x) <= reach)
-                    and max(abs(_RING[k][0] - y), abs(_RING[k][1] - x)) <= 1
-                ]
-                seen.update(near)
-                front += near
-    return table
-
-
-def _half_squares() -> np.ndarray:
-    """int64 (256,): by how many half squares a new pixel enlarges the contour area."""
-    table = np.zeros(256, np.int64)
-    for present in range(256):
-        for corner in (0, 2, 4, 6):
-            square = (corner, (corner - 1) % 8, (corner + 1) % 8)
-            table[present] += sum(present >> k & 1 for k in square) >= 2
-    return table
-
-
-_TOUCHED_8 = _representatives(diagonal=True)
-_TOUCHED_4 = _representatives(diagonal=False)
-_HALF_SQUARES = _half_squares()
+_TOUCHED_8 = neighbours.touched(diagonal=True)
+_TOUCHED_4 = neighbours.touched(diagonal=False)
+_HALF_SQUARES = neighbours.half_squares()
 
 
 @njit(cache=True, nogil=True)
 def _offsets(width):
-    """Of `_RING`'s pixels, in a flat map whose rows are `width` long."""
+    """Of `neighbours.RING`'s pixels, in a flat map whose rows are `width` long."""
     return np.array([-width - 1, -width, -width + 1, 1, width + 1, width, width - 1, -1])
+
+
+@njit(cache=True, nogil=True)
+def _shift(width):
+    """Rows of a framed map are 2**shift long, so that a place's row and column are bits of it."""
+    shift = 0
+    while 1 << shift < width + 2:
+        shift += 1
+    return shift
 
 
 @njit(cache=True, nogil=True)
@@ -81,202 +49,226 @@ def _find(parent, pixel):
 
 
 @njit(cache=True, nogil=True)
-def _fill(pixels):
-    """Fill holes at every cut, and sort the pixels by the result.
+def _framed(pixels, shift):
+    """Flat, with a frame of zeros around the map, in rows 2**shift long."""
+    height, width = pixels.shape
+    framed = np.zeros((height + 2, 1 << shift), np.uint8)
+    framed[1:-1, 1 : width + 1] = pixels
+    return framed.ravel()
+
+
+@njit(cache=True, nogil=True)
+def _fill(value, height, width, shift):
+    """Fill holes at every cut, in place, and sort the pixels by the result.
 
     A pixel gets the smallest value that a 4-connected path from outside the map can keep to.
 
     Returns:
-        uint8 (H+2)*(W+2), with a frame of zeros, and the inner pixels' places in rising order.
+        The pixels' places in rising order.
     """
-    height, width = pixels.shape
-    stride = width + 2
-    filled = np.zeros((height + 2) * stride, np.uint8)
-    raw = np.zeros((height + 2, stride), np.uint8)
-    raw[1:-1, 1:-1] = pixels
-    raw = raw.ravel()
+    stride = 1 << shift
     waiting = np.zeros((height + 2, stride), np.bool_)
-    waiting[1:-1, 1:-1] = True
+    waiting[1:-1, 1 : width + 1] = True
     waiting = waiting.ravel()
     top = np.full(256, -1, np.int32)  # a stack for each value, linked through `below`
-    below = np.empty(filled.size, np.int32)
+    below = np.empty(value.size, np.int32)
     for y in range(1, height + 1):
         step = 1 if y in (1, height) else max(1, width - 1)
         for x in range(1, width + 1, step):
-            place = y * stride + x
+            place = (y << shift) + x
             waiting[place] = False
-            filled[place] = raw[place]
-            below[place] = top[raw[place]]
-            top[raw[place]] = place
+            below[place] = top[value[place]]
+            top[value[place]] = place
     order = np.empty(height * width, np.int32)
     count = 0
-    for value in range(256):
-        while top[value] >= 0:
-            place = top[value]
-            top[value] = below[place]
+    for level in range(256):
+        while top[level] >= 0:
+            place = top[level]
+            top[level] = below[place]
             order[count] = place
             count += 1
             for near in (place - stride, place - 1, place + 1, place + stride):
                 if waiting[near]:
                     waiting[near] = False
-                    level = max(raw[near], np.uint8(value))
-                    filled[near] = level
-                    below[near] = top[level]
-                    top[level] = near
-    return filled, order
+                    reached = max(value[near], np.uint8(level))
+                    value[near] = reached
+                    below[near] = top[reached]
+                    top[reached] = near
+    return order
 
 
 @njit(cache=True, nogil=True)
 def _largest(pixels, touched, half_squares):
     height, width = pixels.shape
-    stride = width + 2
+    shift = _shift(width)
+    stride = 1 << shift
     ring = _offsets(stride)
-    value, order = _fill(pixels)
-    parent = np.full(value.size, -1, np.int32)  # a root is its component's first pixel
-    area = np.zeros(value.size, np.int64)
+    value = _framed(pixels, shift)
+    order = _fill(value, height, width, shift)
+    parent = np.full(value.size, -1, np.int32)
+    first = np.empty(value.size, np.int32)  # of a root: its component's first pixel
+    area = np.empty(value.size, np.int32)
     box = np.empty((value.size, 4), np.int16)
     result = np.zeros((CUTS, 4), np.int16)
-    best, best_area, best_place, stale = -1, -1, -1, False
+    best, best_area, best_first, stale = -1, -1, -1, False
     previous = value[order[-1]]
     for index in range(order.size - 1, -2, -1):
         level = value[order[index]] if index >= 0 else 0
         if level < previous:
             if stale:  # the best one's first pixel moved up: another of its area may precede it
-                best = -1
                 for i in range(index + 1, order.size):
                     root = order[i]
-                    if parent[root] == root and (
-                        best < 0
-                        or area[root] > area[best]
-                        or (area[root] == area[best] and root > best)
+                    if (
+                        parent[root] == root
+                        and area[root] == best_area
+                        and first[root] > first[best]
                     ):
                         best = root
-                best_area, best_place, stale = area[best], best, False
+                best_first, stale = first[best], False
             for cut in range(level, previous):
                 result[cut] = box[best]
             previous = level
-        if index < 0:
+        if level == 0:
             break
         place = order[index]
         present = 0
         for k in range(8):
-            if parent[place + ring[k]] >= 0:
-                present |= 1 << k
-        y, x = place // stride - 1, place % stride - 1
-        x0, y0, x1, y1 = x, y, x + 1, y + 1
-        root, total, held_best = place, half_squares[present], False
-        parent[place] = place
+            present |= (parent[place + ring[k]] >= 0) << k
         chosen = touched[present]
+        y, x = (place >> shift) - 1, (place & (stride - 1)) - 1
+        root = -1
         for k in range(8):
             if chosen >> k & 1:
                 other = _find(parent, place + ring[k])
-                if other == root:
-                    continue
-                held_best |= other == best
-                total += area[other]
-                x0, y0 = min(x0, box[other, 0]), min(y0, box[other, 1])
-                x1, y1 = max(x1, box[other, 2]), max(y1, box[other, 3])
-                if other < root:
-                    parent[root] = other
+                if root < 0:
                     root = other
-                else:
+                    held_best = other == best
+                elif other != root:
+                    held_best |= other == best
                     parent[other] = root
-        area[root] = total
-        box[root, 0], box[root, 1], box[root, 2], box[root, 3] = x0, y0, x1, y1
-        if total > best_area or (total == best_area and (held_best or root > best_place)):
-            stale = total == best_area and (root < best_place or stale)
-            best, best_area, best_place = root, total, root
+                    area[root] += area[other]
+                    first[root] = min(first[root], first[other])
+                    box[root, 0] = min(box[root, 0], box[other, 0])
+                    box[root, 1] = min(box[root, 1], box[other, 1])
+                    box[root, 2] = max(box[root, 2], box[other, 2])
+                    box[root, 3] = max(box[root, 3], box[other, 3])
+        if root < 0:
+            root, held_best = place, False
+            area[place], first[place] = 0, place
+            box[place, 0], box[place, 1], box[place, 2], box[place, 3] = x, y, x + 1, y + 1
+            parent[place] = place
+        else:
+            parent[place] = root
+            area[root] += half_squares[present]
+            first[root] = min(first[root], place)
+            box[root, 0] = min(box[root, 0], x)
+            box[root, 1] = min(box[root, 1], y)
+            box[root, 2] = max(box[root, 2], x + 1)
+            box[root, 3] = max(box[root, 3], y + 1)
+        if area[root] > best_area or (
+            area[root] == best_area and (held_best or first[root] > best_first)
+        ):
+            stale = area[root] == best_area and (stale or first[root] < best_first)
+            best, best_area, best_first = root, area[root], first[root]
     return result
 
 
 @njit(cache=True, nogil=True)
-def _components(pixels, touched, reaches_border):
+def _rising(value, floor):
+    """The places whose value is above their floor, sorted by value."""
+    start = np.zeros(257, np.int64)
+    for place in range(value.size):
+        start[value[place] + 1] += value[place] > floor[place]
+    start = np.cumsum(start)
+    order = np.empty(start[-1], np.int32)
+    for place in range(value.size):
+        if value[place] > floor[place]:
+            order[start[value[place]]] = place
+            start[value[place]] += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _components(value, floor, shift, touched):
     """Boxes of the components of all cuts, and between which cuts each of them lasts.
 
     Args:
-        touched: `_representatives`, which says what is connected.
-        reaches_border: Leave out components that reach the map's border.
+        value: uint8, flat, framed: a pixel is present at the cuts below its value ...
+        floor: ... and not below this one, which is the same all over a component.
+        touched: `neighbours.touched`, which says what is connected.
 
     Returns:
         int16 (M,4) half-open xyxy and int16 (M,2), first and last cut, both included.
     """
-    height, width = pixels.shape
-    stride = width + 2
+    stride = 1 << shift
     ring = _offsets(stride)
-    order = np.argsort(pixels.ravel(), kind="mergesort")
-    parent = np.full((height + 2) * stride, -1, np.int32)
-    if reaches_border:  # place 0, of the frame, is the root of all that is connected to it
-        frame = parent.reshape(height + 2, stride)
-        frame[0], frame[-1], frame[:, 0], frame[:, -1] = 0, 0, 0, 0
-    box = np.zeros((parent.size, 4), np.int16)
-    since = np.zeros(parent.size, np.int16)
+    order = _rising(value, floor)
+    parent = np.full(value.size, -1, np.int32)
+    box = np.empty((value.size, 4), np.int16)
+    since = np.empty(value.size, np.int16)
     boxes = np.empty((2 * order.size, 4), np.int16)
     spans = np.empty((2 * order.size, 2), np.int16)
     count = 0
-    roots = np.empty(4, np.int64)
+    roots = np.empty(4, np.int32)
     for index in range(order.size - 1, -1, -1):
-        y, x = order[index] // width, order[index] % width
-        level = pixels[y, x]
-        place = (y + 1) * stride + x + 1
+        place = order[index]
+        level = value[place]
         present = 0
         for k in range(8):
-            if parent[place + ring[k]] >= 0:
-                present |= 1 << k
-        parent[place] = place
-        x0, y0, x1, y1 = x, y, x + 1, y + 1
-        root, merged = place, 0
+            present |= (parent[place + ring[k]] >= 0) << k
         chosen = touched[present]
+        merged = 0
+        x0, y0 = (place & (stride - 1)) - 1, (place >> shift) - 1
+        x1, y1 = x0 + 1, y0 + 1
         for k in range(8):
             if chosen >> k & 1:
-                other = _find(parent, place + ring[k])
-                if other == root:
+                root = _find(parent, place + ring[k])
+                if merged and root in roots[:merged]:
                     continue
-                roots[merged] = other
+                roots[merged] = root
                 merged += 1
-                x0, y0 = min(x0, box[other, 0]), min(y0, box[other, 1])
-                x1, y1 = max(x1, box[other, 2]), max(y1, box[other, 3])
-                if other < root:
-                    parent[root] = other
-                    root = other
-                else:
-                    parent[other] = root
-        outside = reaches_border and root == 0
-        began = level
-        for other in roots[:merged]:
-            if reaches_border and other == 0:
-                continue
-            same = (
-                x0 == box[other, 0]
-                and y0 == box[other, 1]
-                and x1 == box[other, 2]
-                and y1 == box[other, 3]
-            )
-            if same and began == level and not outside:
-                began = since[other]
-            elif since[other] > level:
-                boxes[count] = box[other]
-                spans[count, 0], spans[count, 1] = level, since[other] - 1
+                x0, y0 = min(x0, box[root, 0]), min(y0, box[root, 1])
+                x1, y1 = max(x1, box[root, 2]), max(y1, box[root, 3])
+        # the one with this very box, if there is one, lives on; the others end here
+        heir = -1
+        for root in roots[:merged]:
+            if heir < 0 and (
+                x0 == box[root, 0]
+                and y0 == box[root, 1]
+                and x1 == box[root, 2]
+                and y1 == box[root, 3]
+            ):
+                heir = root
+            elif since[root] > level:
+                boxes[count] = box[root]
+                spans[count, 0], spans[count, 1] = level, since[root] - 1
                 count += 1
-        if not outside:
-            box[root, 0], box[root, 1], box[root, 2], box[root, 3] = x0, y0, x1, y1
-            since[root] = began
-    for y in range(height):
-        for x in range(width):
-            place = (y + 1) * stride + x + 1
-            if parent[place] == place and since[place] > 0:
-                boxes[count] = box[place]
-                spans[count, 0], spans[count, 1] = 0, since[place] - 1
-                count += 1
+        if heir < 0:
+            heir = roots[0] if merged else place
+            box[heir] = (x0, y0, x1, y1)
+            since[heir] = level
+        parent[place] = heir
+        for root in roots[:merged]:
+            parent[root] = heir
+    for place in order:
+        if parent[place] == place:
+            boxes[count] = box[place]
+            spans[count, 0], spans[count, 1] = floor[place], since[place] - 1
+            count += 1
     return boxes[:count].copy(), spans[:count].copy()
 
 
 @njit(cache=True, nogil=True)
-def _best_by_cut(values, spans, floor):
-    best = np.full(CUTS, floor)
-    for row in range(values.size):
-        for cut in range(spans[row, 0], spans[row, 1] + 1):
-            best[cut] = max(best[cut], values[row])
-    return best
+def _all(pixels, touched_8, touched_4):
+    height, width = pixels.shape
+    shift = _shift(width)
+    value = _framed(pixels, shift)
+    filled = value.copy()
+    _fill(filled, height, width, shift)
+    boxes, spans = _components(value, np.zeros_like(value), shift, touched_8)
+    # background is present from the pixel's own value on, and in a hole below the filled one
+    holes, mirrored = _components(255 - value, 255 - filled, shift, touched_4)
+    return boxes, spans, holes, mirrored
 
 
 def largest_by_cut(pixels: np.ndarray) -> np.ndarray:
@@ -301,10 +293,16 @@ def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         int16 (M,4) half-open xyxy, and int16 (M,2): the first and the last cut of which this box is
         a contour's. A box occurs as often as contours have it.
     """
-    pixels = np.ascontiguousarray(pixels)
-    boxes, spans = _components(pixels, _TOUCHED_8, False)
-    holes, inverted = _components(255 - pixels, _TOUCHED_4, True)
-    return (
-        np.concatenate([boxes, holes + np.array([-1, -1, 1, 1], np.int16)]),
-        np.concatenate([spans, 254 - inverted[:, ::-1]]),
-    )
+    boxes, spans, holes, mirrored = _all(np.ascontiguousarray(pixels), _TOUCHED_8, _TOUCHED_4)
+    holes += np.array([-1, -1, 1, 1], np.int16)
+    return np.concatenate([boxes, holes]), np.concatenate([spans, 254 - mirrored[:, ::-1]])
+
+
+@njit(cache=True, nogil=True)
+def highest_by_cut(values, spans):
+    """float64 (256,): at each cut, the largest of the values (M,) >= 0 whose span holds it."""
+    highest = np.zeros(CUTS)
+    for row in range(values.size):
+        for cut in range(spans[row, 0], spans[row, 1] + 1):
+            highest[cut] = max(highest[cut], values[row])
+    return highest

@@ -1,160 +1,300 @@
-"""Scores of a model's heatmaps on a data set, with the threshold policy beside every number."""
+"""Scores of heatmaps or boxes on a data set, with the threshold policy beside every number."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from robust_training.model import Classifier
-from wsol.boxes import inclusive
-from wsol.heatmap import HeatmapMethod
+from wsol.boxes import iou, rescale
+from wsol.coco import GivenBoxes, average_precision, coco_results
+from wsol.errors import KINDS, ErrorKinds
+from wsol.map_boxes import MapBoxes
+from wsol.measuring import Measured
 from wsol.metrics import (
+    IOU_THRESHOLDS,
     best_threshold,
+    bootstrap,
     box_accuracy,
-    largest_box_ious,
-    localization_scores,
+    class_means,
     max_box_acc,
     max_box_acc_v2,
-    published_box_ious,
 )
+from wsol.pixels import pixel_scores
+from wsol.predictions import Predictions
+from wsol.truth import Truth
 
-THRESHOLDS = np.arange(0, 1, 0.01)
+HIT = 0.5  # IoU
 PROTOCOL = (
-    "Heatmap of the true class on the whole frame resized; box of the largest contour; IoU of "
-    "half-open boxes; a hit is IoU >= 0.5. Policy val: the threshold with the most hits on "
-    "validation images (held out of the training split), then fixed. Policy oracle: the best "
-    "threshold on the scored images themselves. MaxBoxAcc and MaxBoxAccV2 have oracle thresholds "
-    "by definition and the published evaluator's pixel conventions, at thresholds 0, .01, ..., .99."
+    "Heatmap of the true class; box of the largest contour; IoU of half-open boxes in the image "
+    "files' pixels; a hit is IoU >= 0.5; Top-1 and Top-5 Loc also ask that the class is predicted. "
+    "Policy val: the threshold with the most hits on validation images, then fixed. Policy "
+    "fixed: given in advance. Policy oracle: the best threshold on the scored images themselves. "
+    "Policy reference: as the published evaluator (clovaai/wsolevaluation) scores, with its pixel "
+    "conventions and an oracle threshold; its GT-known is MaxBoxAcc at 0.5. MaxBoxAcc and "
+    "MaxBoxAccV2 choose an oracle threshold for each IoU. Policy given: boxes came without a map. "
+    "PxAP has no threshold, pIoU an oracle's. AP50 is COCO's, of the boxes of the first policy "
+    "with the predicted class and its probability. Intervals: 95 %, 1000 bootstrap resamples of "
+    "the images; an oracle chooses again in each, a validation threshold stays."
 )
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one pass over a split yields; rows are images, in the split's order.
+class Row:
+    """One line of a table of scores, shares in [0,1].
 
     Attributes:
-        thresholds: (T,) of the heatmaps.
-        ranks: (N,) position of the true class in the prediction, 0 is first.
-        ious: method -> (N,T) IoU of the largest contour's box.
-        published: method -> two (N,T) tables of `metrics.published_box_ious`; empty if not asked.
+        policy: Who chose the threshold: "val", "fixed:<t>", "oracle", "reference" or "given".
+        threshold: Of the heatmap's maximum; None where boxes were given.
+        top1_loc, top5_loc: None where no predictions, or fewer than five classes, are known.
+        intervals: Score -> lower and upper end of its 95 % interval.
+        class_means: Score -> its mean over classes, of each class's mean over images.
     """
 
-    thresholds: np.ndarray
-    ranks: np.ndarray
-    ious: Mapping[str, np.ndarray]
-    published: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    heatmap: str
+    policy: str
+    threshold: float | None
+    gt_known_loc: float
+    top1_loc: float | None
+    top5_loc: float | None
+    intervals: Mapping[str, tuple[float, float]]
+    class_means: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.policy.partition(":")[0] not in ("val", "fixed", "oracle", "reference", "given"):
+            raise ValueError(f"a score needs the policy of its threshold, not {self.policy!r}")
 
 
-def measure(
-    model: Classifier,
-    loader: DataLoader,
-    methods: Mapping[str, HeatmapMethod],
-    *,
-    thresholds: np.ndarray = THRESHOLDS,
-    published: bool = True,
-    description: str = "measuring",
-) -> Measured:
-    """Predict and localize every image of `loader`, whose data set is a CUB200."""
-    device = next(model.parameters()).device
-    examples = loader.dataset.examples
-    ranks: list[int] = []
-    ious: dict[str, list[np.ndarray]] = {name: [] for name in methods}
-    tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in methods}
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
-        image, label = batch["image"].to(device), batch["label"].to(device)
-        with torch.no_grad():
-            logits = model(image)
-        ranks += _ranks(logits, label).tolist()
-        items = list(zip(batch["box"].numpy(), batch["size"].tolist(), batch["index"], strict=True))
-        for name, method in methods.items():
-            for heatmap, (box, size, index) in zip(method(model, image, label), items, strict=True):
-                ious[name].append(largest_box_ious(heatmap, thresholds, [box]))
-                if published:
-                    truth = inclusive(examples[int(index)].box, size)
-                    tables[name].append(published_box_ious(heatmap, THRESHOLDS, truth, size))
-    return Measured(
-        thresholds,
-        np.array(ranks),
-        {name: np.array(rows) for name, rows in ious.items()},
-        {
-            name: tuple(map(np.array, zip(*rows, strict=True)))
-            for name, rows in tables.items()
-            if published
-        },
-    )
+@dataclass(frozen=True)
+class Chosen:
+    """The boxes that one row scores.
+
+    Attributes:
+        boxes: (N,4) half-open in the files' pixels.
+        iou: (N,) best IoU with a true box.
+        kinds: str (N,), of `errors.KINDS`.
+        results: For COCO; None where no probabilities are known.
+    """
+
+    row: Row
+    boxes: np.ndarray
+    iou: np.ndarray
+    kinds: np.ndarray
+    results: list[dict[str, Any]] | None
 
 
-def _ranks(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    order = logits.argsort(dim=1, descending=True, stable=True)
-    return (order == label[:, None]).int().argmax(dim=1)
+@dataclass(frozen=True)
+class Scores:
+    """`result` is metrics.json's content; `chosen` holds the first row's boxes of each heatmap."""
+
+    result: dict[str, Any]
+    chosen: tuple[Chosen, ...]
 
 
 def score(
-    test: Measured, validation: Measured | None, *, fixed: float | None = None
-) -> dict[str, Any]:
-    """metrics.json's content: accuracy, and for each method its scores under each policy.
+    test: Measured,
+    validation: Measured | None = None,
+    *,
+    thresholds: np.ndarray,
+    fixed: float | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Every score of every heatmap under every policy.
 
     Args:
         test: The scored split.
         validation: Where the "val" policy picks its threshold; without it there is none.
-        fixed: One of the measured thresholds, for the policy "fixed:<t>".
+        thresholds: (T,) to choose from. Those that give every image the same box as the one before
+            are left out.
+        fixed: For the policy "fixed:<t>".
+        seed: Of the bootstrap.
     """
-    correct, correct5 = test.ranks == 0, test.ranks < 5
-    rows = []
-    for name, ious in test.ious.items():
-        policies = {"oracle": best_threshold(ious)}
-        if fixed is not None:
-            (index,) = np.flatnonzero(test.thresholds == fixed)[:1]
-            policies = {f"fixed:{fixed:g}": int(index)} | policies
-        if validation is not None:
-            policies = {"val": best_threshold(validation.ious[name])} | policies
-        for policy, index in policies.items():
-            threshold = float(test.thresholds[index])
-            row = {"heatmap": name, "policy": policy, "threshold": threshold}
-            rows.append(row | localization_scores(ious[:, index], correct, correct5))
-    return {
-        "images": len(test.ranks),
-        "top1_accuracy": float(correct.mean()),
-        "top5_accuracy": float(correct5.mean()),
-        "localization": rows,
-        "curves": {
-            name: {
-                "threshold": test.thresholds.tolist(),
-                "gt_known_loc": box_accuracy(ious).tolist(),
+    rows: list[Row] = []
+    chosen: list[Chosen] = []
+    details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}}
+    for name, maps in test.maps.items():
+        if test.truth.boxes.size:
+            distinct = maps.distinct(thresholds)
+            scorer = _Scorer(name, test.truth, test.predictions, seed)
+            table = maps.ious(test.truth, distinct)
+            own = []
+            if validation is not None:
+                held_out = validation.maps[name]
+                every = held_out.distinct(thresholds)
+                value = every[best_threshold(held_out.ious(validation.truth, every), HIT)]
+                own.append(scorer.at("val", value, maps.ious(test.truth, [value])))
+            if fixed is not None:
+                own.append(scorer.at(f"fixed:{fixed:g}", fixed, maps.ious(test.truth, [fixed])))
+            own.append(scorer.oracle("oracle", distinct, table))
+            first = own[0]
+            published = maps.published_ious(test.truth, distinct)
+            own.append(scorer.oracle("reference", distinct, published))
+            rows += own
+            boxes = rescale(maps.boxes([first.threshold])[:, 0], maps.frame, test.truth.sizes)
+            ious = maps.ious(test.truth, [first.threshold])[:, 0]
+            known = test.predictions is not None and test.predictions.confidence is not None
+            results = coco_results(test.truth, test.predictions, boxes) if known else None
+            chosen.append(_choose(first, boxes, ious, test, results))
+            details["reference"][name] = _reference(maps, published, distinct, seed)
+            details["curves"][name] = {
+                "threshold": distinct.tolist(),
+                "gt_known_loc": box_accuracy(table, HIT).tolist(),
             }
-            for name, ious in test.ious.items()
-        },
-        "oracle": {
-            name: {"max_box_acc": max_box_acc(largest), "max_box_acc_v2": max_box_acc_v2(every)}
-            for name, (largest, every) in test.published.items()
-        },
+        if maps.pixels is not None:
+            details["pixels"][name] = _pixels(maps.pixels, seed)
+    return Scores(_result(test, rows, chosen, details, seed), tuple(chosen))
+
+
+def score_given(truth: Truth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0) -> Scores:
+    """Scores of boxes that came without heatmaps."""
+    test = Measured(truth, given.predictions, {})
+    ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
+    row = _Scorer(name, truth, given.predictions, seed).at("given", None, ious)
+    chosen = [_choose(row, given.boxes, ious[:, 0], test, given.results)]
+    scores = _result(test, [row], chosen, {}, seed)
+    scores["images_without_box"] = int((~given.found).sum())
+    return Scores(scores, tuple(chosen))
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Turns tables of IoUs (N,T) into rows."""
+
+    name: str
+    truth: Truth
+    predictions: Predictions | None
+    seed: int
+
+    def at(self, policy: str, threshold: float | None, ious: np.ndarray) -> Row:
+        """Of ious (N,1), whose threshold stays as it is in every resample."""
+        return self._row(policy, None if threshold is None else float(threshold), ious, 0)
+
+    def oracle(self, policy: str, thresholds: np.ndarray, ious: np.ndarray) -> Row:
+        index = best_threshold(ious, HIT)
+        return self._row(policy, float(thresholds[index]), ious, index)
+
+    def _row(self, policy: str, threshold: float | None, ious: np.ndarray, index: int) -> Row:
+        hit = ious >= HIT
+        tables = {"gt_known_loc": hit}
+        for key, k in (("top1_loc", 1), ("top5_loc", 5)):
+            correct = _correct(self.predictions, self.truth, k)
+            if correct is not None:
+                tables[key] = hit & correct[:, None]
+        numbers = [table.astype(np.float32) for table in tables.values()]
+
+        def statistic(weights: np.ndarray) -> np.ndarray:
+            shares = np.stack([weights @ table for table in numbers])
+            best = shares[0].argmax(axis=1)
+            return np.take_along_axis(shares, best[None, :, None], axis=2)[..., 0].T
+
+        ends = bootstrap(statistic, len(self.truth), seed=self.seed).T.tolist()
+        labels, classes = self.truth.labels, len(self.truth.classes)
+        means = {
+            key: float(np.nanmean(class_means(table[:, index], labels, classes)))
+            for key, table in tables.items()
+        }
+        values = {key: float(table[:, index].mean()) for key, table in tables.items()}
+        return Row(
+            heatmap=self.name,
+            policy=policy,
+            threshold=threshold,
+            gt_known_loc=values["gt_known_loc"],
+            top1_loc=values.get("top1_loc"),
+            top5_loc=values.get("top5_loc"),
+            intervals=dict(zip(tables, map(tuple, ends), strict=True)),
+            class_means=means,
+        )
+
+
+def _correct(predictions: Predictions | None, truth: Truth, k: int) -> np.ndarray | None:
+    return None if predictions is None else predictions.correct(truth.labels, k)
+
+
+def _choose(
+    row: Row,
+    boxes: np.ndarray,
+    ious: np.ndarray,
+    test: Measured,
+    results: list[dict[str, Any]] | None,
+) -> Chosen:
+    truth = test.truth
+    correct = _correct(test.predictions, truth, 1)
+    kinds = ErrorKinds(hit=HIT)(boxes, truth.boxes, truth.counts, correct)
+    return Chosen(row, boxes, ious, kinds, results)
+
+
+def _reference(
+    maps: MapBoxes, published: np.ndarray, thresholds: np.ndarray, seed: int
+) -> dict[str, Any]:
+    images = len(published)
+    scores = {"max_box_acc": {f"{t:g}": max_box_acc(published, t) for t in IOU_THRESHOLDS}}
+    ends = bootstrap(lambda weights: _best_shares(weights, published), images, seed=seed)
+    intervals = {"max_box_acc": dict(zip(scores["max_box_acc"], ends.T.tolist(), strict=True))}
+    if maps.any_iou is not None:
+        any_ious = maps.any_published_ious(thresholds)
+        scores["max_box_acc_v2"] = max_box_acc_v2(any_ious)
+        ends = bootstrap(lambda weights: _best_shares(weights, any_ious).mean(1), images, seed=seed)
+        intervals["max_box_acc_v2"] = ends.tolist()
+    return scores | {"intervals": intervals}
+
+
+def _best_shares(weights: np.ndarray, ious: np.ndarray) -> np.ndarray:
+    """(R,3): MaxBoxAcc of each resample, at each IoU."""
+    hits = [(ious >= t).astype(np.float32) for t in IOU_THRESHOLDS]
+    return np.stack([(weights @ hit).max(axis=1) for hit in hits], axis=1)
+
+
+def _pixels(counts: np.ndarray, seed: int) -> dict[str, Any]:
+    flat = counts.reshape(len(counts), -1).astype(np.float32)
+    scores = {key: float(value) for key, value in pixel_scores(counts.sum(axis=0)).items()}
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        pooled = (weights @ flat).reshape(-1, *counts.shape[1:])
+        return np.stack(list(pixel_scores(pooled).values()), axis=1)
+
+    ends = bootstrap(statistic, len(counts), seed=seed).T.tolist()
+    return scores | {"intervals": dict(zip(scores, ends, strict=True))}
+
+
+def _result(
+    test: Measured,
+    rows: Sequence[Row],
+    chosen: Sequence[Chosen],
+    details: Mapping[str, Mapping[str, Any]],
+    seed: int,
+) -> dict[str, Any]:
+    truth, predictions = test.truth, test.predictions
+    right = {k: _correct(predictions, truth, k) for k in (1, 5)}
+    accuracy = {
+        f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in right.items()
+    }
+    precision = {
+        c.row.heatmap: average_precision(truth, c.results) for c in chosen if c.results is not None
+    }
+    errors = {
+        c.row.heatmap: {kind: float((c.kinds == kind).mean()) for kind in KINDS} for c in chosen
+    }
+    classes = {
+        c.row.heatmap: dict(
+            zip(
+                truth.classes,
+                [
+                    None if np.isnan(share) else float(share)
+                    for share in class_means(c.iou >= HIT, truth.labels, len(truth.classes))
+                ],
+                strict=True,
+            )
+        )
+        for c in chosen
+    }
+    return {
+        "images": len(truth),
+        **accuracy,
+        "localization": [asdict(row) for row in rows],
+        **details,
+        "coco_ap50": precision,
+        "errors": errors,
+        "class_gt_known_loc": classes,
+        "bootstrap_seed": seed,
         "protocol": PROTOCOL,
     }
-
-
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Run name -> `score`'s result, as text in Markdown: percentages, policy in every row."""
-    lines = [
-        "| model | heatmap | threshold policy | GT-known | Top-1 Loc | Top-5 Loc | accuracy |",
-        "|---|---|---|---:|---:|---:|---:|",
-    ]
-    for run, result in results.items():
-        for row in result["localization"]:
-            shares = [row["gt_known_loc"], row["top1_loc"], row["top5_loc"]]
-            numbers = " | ".join(f"{100 * s:.1f}" for s in [*shares, result["top1_accuracy"]])
-            policy = f"{row['policy']} ({row['threshold']:.2f})"
-            lines.append(f"| {run} | {row['heatmap']} | {policy} | {numbers} |")
-    lines += [
-        "",
-        "| model | heatmap | MaxBoxAcc (oracle) | MaxBoxAccV2 (oracle) |",
-        "|---|---|---:|---:|",
-    ]
-    for run, result in results.items():
-        for name, values in result["oracle"].items():
-            numbers = f"{100 * values['max_box_acc']:.1f} | {100 * values['max_box_acc_v2']:.1f}"
-            lines.append(f"| {run} | {name} | {numbers} |")
-    return "\n".join(lines)

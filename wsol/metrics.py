@@ -4,49 +4,12 @@ Rows are images. An (N,T) table holds the IoU of each image's box with its true 
 heatmap thresholds; who chose the threshold is part of a score and must be said beside it.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torchvision.ops import box_iou
 
-from wsol.boxes import all_boxes, largest_boxes, published_boxes, published_truth
-
-V2_IOU_THRESHOLDS = (0.3, 0.5, 0.7)
-
-
-def best_iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """For each of `boxes` (K,4), the largest IoU with any of `truths` (G,4); half-open xyxy.
-
-    The empty box (zeros) has IoU 0 with everything.
-    """
-    overlap = box_iou(
-        torch.as_tensor(np.asarray(boxes, np.float64)),
-        torch.as_tensor(np.asarray(truths, np.float64)),
-    )
-    return overlap.nan_to_num(0).amax(dim=1).numpy()
-
-
-def largest_box_ious(heatmap: np.ndarray, thresholds: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """(T,): IoU of the largest contour's box at each threshold, `truths` in heatmap pixels."""
-    return best_iou(largest_boxes(heatmap, thresholds), truths)
-
-
-def published_box_ious(
-    heatmap: np.ndarray, thresholds: ArrayLike, truth: ArrayLike, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """What MaxBoxAcc and MaxBoxAccV2 count, in the published evaluator's pixel conventions.
-
-    Args:
-        truth: (4,) true box, inclusive xyxy in an image of `size` (width, height).
-
-    Returns:
-        (T,) IoU of the largest contour's box, and (T,) the best IoU of any contour's box.
-    """
-    frame = heatmap.shape[::-1]
-    truths = [published_truth(truth, size, frame)]
-    largest = published_boxes(largest_boxes(heatmap, thresholds), frame)
-    every = [published_boxes(all_boxes(heatmap, t), frame) for t in np.asarray(thresholds)]
-    return best_iou(largest, truths), np.array([best_iou(b, truths).max() for b in every])
+IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
 
 
 def localization_scores(
@@ -82,13 +45,47 @@ def best_threshold(ious: np.ndarray, iou_threshold: float = 0.5) -> int:
 
 
 def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = 0.5) -> float:
-    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on these very images.
-
-    `published_box_ious` gives the table that the published evaluator would make.
-    """
+    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on these very images."""
     return float(box_accuracy(largest_ious, iou_threshold).max())
 
 
 def max_box_acc_v2(any_ious: np.ndarray) -> float:
     """MaxBoxAccV2: mean over IoU .3, .5, .7 of MaxBoxAcc from all boxes, one oracle for each."""
-    return float(np.mean([max_box_acc(any_ious, t) for t in V2_IOU_THRESHOLDS]))
+    return float(np.mean([max_box_acc(any_ious, t) for t in IOU_THRESHOLDS]))
+
+
+def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarray:
+    """(classes,): mean of the values (N,) over each class's images; NaN for a class without any."""
+    count = np.bincount(labels, minlength=classes)
+    total = np.bincount(labels, weights=np.asarray(values, np.float64), minlength=classes)
+    return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    images: int,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> np.ndarray:
+    """95 % percentile interval over images drawn with replacement (Efron, 1979).
+
+    Args:
+        statistic: (R,N) weights, rows summing to 1 -> (R,...) values. One that maximises over
+            thresholds does so again in every resample.
+        images: N.
+        seed: The same seed gives the same resamples to every statistic.
+
+    Returns:
+        (2,...): lower and upper end.
+    """
+    values = [statistic(weights) for weights in _resamples(images, resamples, seed)]
+    return np.quantile(np.concatenate(values), [0.025, 0.975], axis=0)
+
+
+def _resamples(images: int, resamples: int, seed: int, *, chunk: int = 100) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, chunk):
+        drawn = rng.integers(images, size=(min(chunk, resamples - start), images))
+        counts = [np.bincount(row, minlength=images) for row in drawn]
+        yield np.array(counts, np.float32) / np.float32(images)

@@ -3,7 +3,7 @@
 import base64
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 from typing import Any
@@ -14,12 +14,14 @@ import torch
 
 from robust_training.files import write_text
 from robust_training.model import Classifier
-from wsol.boxes import largest_boxes, rescale
+from wsol.boxes import iou, largest_boxes, rescale
 from wsol.data.cub import CUB200
 from wsol.data.image import read_image
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, threshold_curves
+from wsol.errors import KINDS
+from wsol.evaluation import HIT
 from wsol.heatmap import HeatmapMethod
-from wsol.metrics import best_iou
+from wsol.tables import MORE_HEADS, heatmaps, more_cells, percent, score_cells
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,17 @@ img.curves { max-width: 100%; background: white; border-radius: 4px; }
 i.box { display: inline-block; width: .8em; height: .8em; border: 2px solid; }
 </style></head><body>
 <h1>$title</h1>
+<p>Percentages of $images test images, 95&nbsp;% intervals in brackets.</p>
 <div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th><th>threshold policy</th>
 <th>GT-known</th><th>Top-1 Loc</th><th>Top-5 Loc</th><th>accuracy</th></tr></thead>
 <tbody>$rows</tbody></table></div>
+<div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th>$more_heads</tr></thead>
+<tbody>$more</tbody></table></div>
+<h2>What the boxes are</h2>
+<div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th>$kinds</tr></thead>
+<tbody>$errors</tbody></table></div>
+<p>Every image of them, with its box: <code>images.csv</code> in the run's folder.</p>
+<h2>How it was scored</h2>
 <p>$protocol</p>
 <img class="curves" alt="GT-known against the heatmap threshold"
 src="data:image/png;base64,$curves">
@@ -95,7 +105,20 @@ def write_report(
     page = _PAGE.substitute(
         title="Localization from image labels",
         rows="".join(_rows(run, entry.result) for run, entry in entries.items()),
-        protocol=html.escape(f"{len(names)} test images. {first.result['protocol']}"),
+        images=len(names),
+        more_heads=_cells(MORE_HEADS, "th"),
+        more="".join(
+            f"<tr>{_cells([run, name, *more_cells(entry.result, name)])}</tr>"
+            for run, entry in entries.items()
+            for name in heatmaps(entry.result)
+        ),
+        kinds=_cells(KINDS, "th"),
+        errors="".join(
+            f"<tr>{_cells([run, name, *map(percent, kinds.values())])}</tr>"
+            for run, entry in entries.items()
+            for name, kinds in entry.result["errors"].items()
+        ),
+        protocol=html.escape(first.result["protocol"]),
         curves=base64.b64encode(
             threshold_curves({run: entry.result for run, entry in entries.items()})
         ).decode(),
@@ -110,12 +133,14 @@ def write_report(
 def _rows(run: str, result: Mapping[str, Any]) -> str:
     rows = ""
     for row in result["localization"]:
-        shares = [row[key] for key in ("gt_known_loc", "top1_loc", "top5_loc")]
-        cells = [run, row["heatmap"], f"{row['policy']} ({row['threshold']:.2f})"]
-        cells += [f"{100 * share:.1f}" for share in [*shares, result["top1_accuracy"]]]
         lead = ' class="lead"' if row["heatmap"] == "gradient" and row["policy"] == "val" else ""
-        rows += f"<tr{lead}>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
+        cells = [run, row["heatmap"], *score_cells(row, result["top1_accuracy"])]
+        rows += f"<tr{lead}>{_cells(cells)}</tr>"
     return rows
+
+
+def _cells(texts: Iterable[str], tag: str = "td") -> str:
+    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 
 def _picture_row(
@@ -133,10 +158,10 @@ def _picture_row(
         heatmap = entry.methods[name](entry.model, image, label)[0]
         box = largest_boxes(heatmap, [_threshold(entry.result, name)])
         box = rescale(box, heatmap.shape[::-1], (pixels.shape[1], pixels.shape[0]))[0]
-        iou = float(best_iou([box], [example.box])[0])
+        overlap = float(iou(box, example.box))
         picture = draw_boxes(blend(pixels, heatmap), [(example.box, TRUE), (box, PREDICTED)])
-        mark = "hit" if iou >= 0.5 else "miss"
-        cells += f'<td>{_img(picture)}<small class="{mark}">{iou:.2f}</small></td>'
+        mark = "hit" if overlap >= HIT else "miss"
+        cells += f'<td>{_img(picture)}<small class="{mark}">{overlap:.2f}</small></td>'
     return f"<tr>{cells}</tr>"
 
 

@@ -1,0 +1,146 @@
+"""Ground truth from files: the published evaluator's text files, CUB's layout, or COCO's JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsol.coco import read_coco_truth
+from wsol.data.cub import CUB200, Split
+from wsol.predictions import read_lines
+from wsol.truth import MaskFiles, Truth, cub_truth, make_truth
+
+
+def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Truth:
+    """Of `split` at `place`: a COCO file (whatever the split), a folder of the published
+    evaluator's files or of one such folder for each split, or a data set in CUB's layout.
+
+    Args:
+        val_share: See CUB200.
+
+    Raises:
+        ValueError: there is no such thing; says what was looked for.
+    """
+    place = Path(place)
+    if place.is_file():
+        return read_coco_truth(place)
+    for folder in (place / split, place):
+        if (folder / "image_ids.txt").is_file():
+            return published_metadata(folder)
+    if not place.is_dir():
+        raise ValueError(f"there is no file or folder {place}")
+    try:
+        dataset = CUB200(place, split, val_share=val_share)
+    except ValueError as error:
+        raise ValueError(
+            f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set in CUB's "
+            f"layout ({error})"
+        ) from error
+    return cub_truth(dataset, [_size(example.path) for example in dataset.examples])
+
+
+def with_masks(truth: Truth, folder: str | Path) -> Truth:
+    """The same with masks <folder>/<image>.png, as CUB's segmentations are.
+
+    Raises:
+        ValueError: an image has no mask there; names it.
+    """
+    files = [Path(folder) / Path(name).with_suffix(".png") for name in truth.names]
+    for name, file in zip(truth.names, files, strict=True):
+        if not file.is_file():
+            raise ValueError(f"there is no mask {file} for image {name}")
+    return replace(truth, masks=tuple(MaskFiles((file,)) for file in files))
+
+
+def _size(file: Path) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except OSError as error:
+        raise ValueError(f"cannot read image {file}: {error}") from error
+
+
+def published_metadata(folder: str | Path) -> Truth:
+    """Of the published evaluator's text files (clovaai/wsolevaluation).
+
+    image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt; the last holds boxes
+    (`<id>,x0,y0,x1,y1`, several lines for several boxes) or mask files (`<id>,<mask>,<ignore>`,
+    below `folder`). Boxes are read as half-open, which CUB's are.
+
+    Raises:
+        ValueError: a file is missing or malformed (file and line), or has no line for an image.
+    """
+    folder = Path(folder)
+    names = [fields[0] for _, fields in _lines(folder / "image_ids.txt", {1})]
+    labels = _table(folder / "class_labels.txt", 1, names)
+    sizes = _table(folder / "image_sizes.txt", 2, names)
+    file = folder / "localization.txt"
+    boxes: dict[str, list[list[float]]] = {name: [] for name in names}
+    objects: dict[str, list[Path]] = {name: [] for name in names}
+    ignore: dict[str, Path] = {}
+    for number, (name, *fields) in _lines(file, {3, 5}):
+        if name not in boxes:
+            continue  # a file of more splits than this one
+        if len(fields) == 4:
+            boxes[name].append(_numbers(file, number, fields))
+        else:
+            objects[name].append(folder / fields[0])
+            if fields[1]:
+                ignore[name] = folder / fields[1]
+    for name in names:
+        if not (boxes[name] or objects[name]):
+            raise ValueError(f"{file}: no line for image {name}")
+    has_masks = any(objects.values())
+    masks = [MaskFiles(tuple(objects[name]), ignore.get(name)) for name in names]
+    label_column = [int(labels[name][0]) for name in names]
+    if names and min(label_column) < 0:
+        raise ValueError(f"{folder / 'class_labels.txt'}: labels count from 0")
+    classes = [str(label) for label in range(max(label_column, default=0) + 1)]
+    return make_truth(
+        folder,
+        names,
+        label_column,
+        [[int(side) for side in sizes[name]] for name in names],
+        [boxes[name] for name in names],
+        classes,
+        masks=masks if has_masks else (),
+    )
+
+
+def _lines(file: Path, columns: set[int]) -> list[tuple[int, list[str]]]:
+    rows = [
+        (number, [field.strip() for field in line.split(",")])
+        for number, line in enumerate(read_lines(file), start=1)
+        if line.strip()
+    ]
+    for number, fields in rows:
+        if len(fields) not in columns or not fields[0]:
+            expected = " or ".join(map(str, sorted(columns)))
+            raise ValueError(f"{file}, line {number}: expected {expected} comma-separated values")
+    return rows
+
+
+def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[float]]:
+    table: dict[str, list[float]] = {}
+    for number, (name, *fields) in _lines(file, {columns + 1}):
+        if name in table:
+            raise ValueError(f"{file}, line {number}: image {name} stands there twice")
+        table[name] = _numbers(file, number, fields)
+        if any(value != int(value) for value in table[name]):
+            raise ValueError(f"{file}, line {number}: expected whole numbers")
+    for name in names:
+        if name not in table:
+            raise ValueError(f"{file}: no line for image {name}")
+    return table
+
+
+def _numbers(file: Path, number: int, fields: Sequence[str]) -> list[float]:
+    try:
+        values = [float(field) for field in fields]
+    except ValueError as error:
+        raise ValueError(f"{file}, line {number}: {error}") from error
+    if not np.isfinite(values).all():
+        raise ValueError(f"{file}, line {number}: expected finite numbers")
+    return values

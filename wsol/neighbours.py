@@ -1,0 +1,49 @@
+"""What a pixel joins when it is added to a set of pixels, by which of its neighbours are in it."""
+
+import numpy as np
+
+# row and column offsets, a closed walk around the pixel: neighbours on it touch their next ones
+RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
+
+
+def touched(*, diagonal: bool) -> np.ndarray:
+    """uint8 (256,): one neighbour out of each component that a new pixel touches.
+
+    Bit k of the index says that RING's pixel k is in the set, bit k of the entry that it is chosen.
+    Neighbours that hang together around the new pixel are of one component already.
+
+    Args:
+        diagonal: Corners connect (8-connectivity), or only edges do (4-connectivity).
+    """
+
+    def connected(a: int, b: int) -> bool:
+        distances = [abs(p - q) for p, q in zip(RING[a], RING[b], strict=True)]
+        return max(distances) <= 1 if diagonal else sum(distances) <= 1
+
+    table = np.zeros(256, np.uint8)
+    for present in range(256):
+        group = {k: {k} for k in range(8) if present >> k & 1}
+        for a in group:
+            for b in group:
+                if connected(a, b) and group[a] is not group[b]:
+                    group[a] |= group[b]
+                    for member in group[b]:
+                        group[member] = group[a]
+        # a pixel's edge neighbours are RING's odd ones
+        adjacent = [k for k in group if diagonal or k % 2]
+        chosen = {id(group[k]): k for k in adjacent}
+        table[present] = sum(1 << k for k in chosen.values())
+    return table
+
+
+def half_squares() -> np.ndarray:
+    """int32 (256,): by how many half squares a new pixel enlarges the contour area.
+
+    A square between four pixel centres counts half from its third pixel, whole from its fourth.
+    """
+    table = np.zeros(256, np.int32)
+    for present in range(256):
+        for corner in (0, 2, 4, 6):
+            square = (corner, (corner - 1) % 8, (corner + 1) % 8)
+            table[present] += sum(present >> k & 1 for k in square) >= 2
+    return table

@@ -1,0 +1,149 @@
+"""Scores as people and spreadsheets read them."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robust_training.files import write_text
+from wsol.coco import coco_truth
+from wsol.evaluation import Chosen, Scores
+from wsol.measuring import Measured
+
+
+def score_cells(row: Mapping[str, Any], accuracy: float | None) -> list[str]:
+    """Policy and scores of a row of `evaluation.score`'s result, percentages with intervals."""
+    threshold = row["threshold"]
+    policy = row["policy"] if threshold is None else f"{row['policy']} ({threshold:.3g})"
+    keys = ("gt_known_loc", "top1_loc", "top5_loc")
+    scores = [percent(row[key], row["intervals"].get(key)) for key in keys]
+    return [policy, *scores, percent(accuracy)]
+
+
+def percent(share: float | None, interval: Sequence[float] | None = None) -> str:
+    """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" where there is no number."""
+    if share is None:
+        return "-"
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * share:.1f}{ends}"
+
+
+MORE_HEADS = (
+    "MaxBoxAcc .3 / .5 / .7 (oracle each)",
+    "MaxBoxAccV2 (oracle each)",
+    "AP50",
+    "PxAP",
+    "pIoU (oracle)",
+)
+
+
+def more_cells(result: Mapping[str, Any], name: str) -> list[str]:
+    """The scores that a heatmap has once, in the order of `MORE_HEADS`."""
+    reference = result.get("reference", {}).get(name, {})
+    pixels = result.get("pixels", {}).get(name, {})
+    ends, pixel_ends = reference.get("intervals", {}), pixels.get("intervals", {})
+    shares = reference.get("max_box_acc", {})
+    return [
+        " / ".join(percent(share) for share in shares.values()) or "-",
+        percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")),
+        percent(result["coco_ap50"].get(name)),
+        percent(pixels.get("pxap"), pixel_ends.get("pxap")),
+        percent(pixels.get("piou"), pixel_ends.get("piou")),
+    ]
+
+
+def heatmaps(result: Mapping[str, Any]) -> list[str]:
+    """Names of all that a result scores, in order."""
+    names = [row["heatmap"] for row in result["localization"]]
+    return list(dict.fromkeys([*names, *result.get("pixels", {})]))
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Run name -> `evaluation.score`'s result, as text in Markdown: percentages, 95 % intervals."""
+    heads = ("model", "heatmap", "threshold policy", "GT-known", "Top-1 Loc", "Top-5 Loc")
+    rows = [
+        [run, row["heatmap"], *score_cells(row, result["top1_accuracy"])]
+        for run, result in results.items()
+        for row in result["localization"]
+    ]
+    more = [
+        [run, name, *more_cells(result, name)]
+        for run, result in results.items()
+        for name in heatmaps(result)
+    ]
+    wrong = [
+        [run, name, *(percent(share) for share in kinds.values())]
+        for run, result in results.items()
+        for name, kinds in result["errors"].items()
+    ]
+    blocks = [
+        _markdown((*heads, "accuracy"), rows, 3),
+        _markdown(("model", "heatmap", *MORE_HEADS), more, 2),
+    ]
+    if wrong:
+        kinds = next(iter(next(r["errors"] for r in results.values() if r["errors"]).values()))
+        blocks.append(_markdown(("model", "heatmap", *kinds), wrong, 2))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    if not rows:
+        return ""
+    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
+
+
+def write_scores(
+    folder: str | Path, test: Measured, scores: Scores, details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write images.csv, coco/truth.json, coco/<heatmap>.json and, last, metrics.json.
+
+    Args:
+        details: What else metrics.json should say.
+
+    Returns:
+        metrics.json's content.
+    """
+    folder = Path(folder)
+    result = scores.result | details
+    write_text(folder / "images.csv", image_table(test, scores.chosen))
+    if test.truth.boxes.size:
+        write_text(folder / "coco" / "truth.json", json.dumps(coco_truth(test.truth)))
+    for each in scores.chosen:
+        if each.results is not None:
+            file = folder / "coco" / f"{each.row.heatmap.replace(' ', '_')}.json"
+            write_text(file, json.dumps(each.results))
+    write_text(folder / "metrics.json", json.dumps(result, indent=2))
+    return result
+
+
+def image_table(test: Measured, chosen: Sequence[Chosen]) -> str:
+    """CSV with one line for each image and kind of heatmap, boxes in the files' pixels."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = "image,label,prediction,x0,y0,x1,y1,iou,heatmap,policy,threshold,error"
+    writer.writerow(columns.split(","))
+    for each in chosen:
+        writer.writerows(_image_rows(test, each))
+    return text.getvalue()
+
+
+def _image_rows(test: Measured, chosen: Chosen) -> Iterator[list[Any]]:
+    truth, row = test.truth, chosen.row
+    threshold = "" if row.threshold is None else f"{row.threshold:g}"
+    for index, name in enumerate(truth.names):
+        prediction = "" if test.predictions is None else int(test.predictions.order[index, 0])
+        yield [
+            name,
+            int(truth.labels[index]),
+            "" if prediction == -1 else prediction,
+            *(f"{value:.2f}" for value in chosen.boxes[index]),
+            f"{chosen.iou[index]:.6g}",
+            row.heatmap,
+            row.policy,
+            threshold,
+            chosen.kinds[index],
+        ]

@@ -1,0 +1,124 @@
+"""What is true of a split's images: labels, boxes and masks, without the images themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wsol.data.cub import CUB200
+
+_OVERHANG = 1  # pixels by which a true box may leave its image: CUB's own annotations round so
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Segmentation of one image: pixels of any of `objects`, not counting those of `ignore`."""
+
+    objects: tuple[Path, ...]
+    ignore: Path | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Rows are images, in the split's order.
+
+    Attributes:
+        names: The data set's word for each image; unique.
+        labels: int64 (N,), from 0.
+        sizes: int64 (N,2), width and height of the image files.
+        boxes: float64 (N,G,4) half-open xyxy in the files' pixels; rows beyond `counts` repeat the
+            first box. G is 0 where the data set has no boxes.
+        counts: int64 (N,), true boxes of each image.
+        classes: Their names, in order of labels.
+        masks: One for each image, or none.
+        identities: int64 (N,), and category_ids, int64 (classes,): the numbers that COCO files use.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+    counts: np.ndarray
+    classes: tuple[str, ...]
+    masks: tuple[MaskFiles, ...]
+    identities: np.ndarray
+    category_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def make_truth(
+    where: str | Path,
+    names: Sequence[str],
+    labels: Sequence[int],
+    sizes: Sequence[Sequence[int]],
+    boxes: Sequence[Sequence[Sequence[float]]],
+    classes: Sequence[str],
+    *,
+    masks: Sequence[MaskFiles] = (),
+    identities: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> Truth:
+    """A checked `Truth`; `where` stands in messages.
+
+    Raises:
+        ValueError: no images, a name that stands there twice, a box upside down or outside its
+            image; names the image.
+    """
+    if not names:
+        raise ValueError(f"{where}: the split is empty")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise ValueError(f"{where}: image {twice} stands there twice")
+    most = max(map(len, boxes))
+    for name, (width, height), found in zip(names, sizes, boxes, strict=True):
+        if most and not len(found):
+            raise ValueError(f"{where}: image {name} has no box")
+        for x0, y0, x1, y1 in found:
+            inside = x0 >= 0 and y0 >= 0 and x1 <= width + _OVERHANG and y1 <= height + _OVERHANG
+            if not (x0 <= x1 and y0 <= y1 and inside):  # false for NaN too
+                raise ValueError(
+                    f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
+                    f"of {width} x {height} pixels"
+                )
+    padded = [[*found, *found[:1] * (most - len(found))] for found in map(list, boxes)]
+    return Truth(
+        tuple(names),
+        np.array(labels, np.int64),
+        np.array(sizes, np.int64).reshape(-1, 2),
+        np.array(padded, np.float64).reshape(len(names), most, 4),
+        np.array([len(found) for found in boxes], np.int64),
+        tuple(classes),
+        tuple(masks),
+        np.array(range(1, len(names) + 1) if identities is None else identities, np.int64),
+        np.array(range(1, len(classes) + 1) if category_ids is None else category_ids, np.int64),
+    )
+
+
+def cub_truth(dataset: CUB200, sizes: Sequence[Sequence[int]]) -> Truth:
+    """Of a split in CUB's layout, whose image files have `sizes` (N,2: width, height)."""
+    examples = dataset.examples
+    masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
+    return make_truth(
+        dataset.root,
+        [example.name for example in examples],
+        [example.label for example in examples],
+        sizes,
+        [[example.box] for example in examples],
+        dataset.classes,
+        masks=masks if len(masks) == len(examples) else (),
+        identities=[example.identity for example in examples],
+    )
+
+
+def with_classes(truth: Truth, classes: int) -> Truth:
+    """The same with at least so many classes, later ones called by their numbers."""
+    extra = range(len(truth.classes), classes)
+    first = int(truth.category_ids.max(initial=0)) + 1
+    return replace(
+        truth,
+        classes=(*truth.classes, *map(str, extra)),
+        category_ids=np.append(truth.category_ids, np.arange(first, first + len(extra))),
+    )
