@@ -5,7 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsol.boxes import all_boxes, largest_boxes, published_boxes, published_truth, rescale
+from wsol.boxes import (
+    all_boxes,
+    best_of_all_boxes,
+    cuts,
+    iou,
+    largest_boxes,
+    published_boxes,
+    published_truth,
+    rescale,
+    to_bytes,
+)
+from wsol.contours import boxes_by_cut, largest_by_cut
 
 
 def literal(heatmap, threshold):
@@ -36,6 +47,106 @@ def test_boxes_equal_a_literal_reading_of_the_protocol(heatmap, thresholds):
     assert all_boxes(heatmap, thresholds[0]).tolist() == expected[0][1]
 
 
+def assert_as_opencv(pixels):
+    largest, (boxes, spans) = largest_by_cut(pixels), boxes_by_cut(pixels)
+    for cut in sorted({0, 254, *np.unique(pixels).tolist(), *(np.unique(pixels) - 1).clip(0)}):
+        binary = (pixels > cut).astype(np.uint8)
+        contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        expected = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, contours)]
+        there = (spans[:, 0] <= cut) & (cut <= spans[:, 1])
+        assert sorted(boxes[there].tolist()) == sorted(expected)
+        areas = [cv2.contourArea(contour) for contour in contours]
+        first = expected[areas.index(max(areas))] if expected else [0, 0, 0, 0]
+        assert largest[cut].tolist() == first
+
+
+def test_boxes_of_all_cuts_equal_opencvs_on_many_kinds_of_map():
+    """Shapes from one pixel up; plateaus, dust, holes in holes, smooth hills, one-pixel lines."""
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        shape = tuple(rng.integers(1, 24, 2))
+        values = rng.choice([2, 3, 6, 20, 256])
+        noise = rng.integers(0, values, shape) * (255 // (values - 1))
+        assert_as_opencv(noise.astype(np.uint8))
+        assert_as_opencv((noise * (rng.random(shape) < 0.2)).astype(np.uint8))
+        assert_as_opencv(np.where(rng.random(shape) < 0.7, noise.max(), noise).astype(np.uint8))
+        assert_as_opencv(cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 1).astype(np.uint8))
+        lines = np.zeros(shape, np.uint8)
+        for _ in range(rng.integers(1, 6)):
+            ends = [tuple(map(int, rng.integers(0, shape[::-1]))) for _ in range(2)]
+            cv2.line(lines, *ends, int(rng.integers(1, 256)))
+            cv2.rectangle(lines, *ends, int(rng.integers(1, 256)))
+        assert_as_opencv(lines)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+        elements=st.sampled_from([0, 1, 100, 254, 255]) | st.integers(0, 255),
+    )
+)
+def test_boxes_of_all_cuts_equal_opencvs(pixels):
+    assert_as_opencv(pixels)
+
+
+def test_a_constant_map_and_a_large_one():
+    for value in (0, 1, 255):
+        assert_as_opencv(np.full((5, 300), value, np.uint8))
+    hill = np.hypot(*np.mgrid[-1:1:700j, -1:1:900j])
+    pixels = ((1 - hill / hill.max()) * 255).astype(np.uint8)
+    assert largest_by_cut(pixels)[0].tolist() == literal(pixels / 255.0, 0)[0]
+
+
+def test_of_equal_areas_the_one_that_starts_last_wins_even_after_it_has_grown():
+    """A tie whose winner changes while no area does: dots that grow whiskers upwards."""
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        pixels = np.zeros((12, 12), np.uint8)
+        for x in range(0, 12, 2):
+            y = rng.integers(2, 12)
+            pixels[y, x] = rng.integers(100, 104)
+            pixels[y - rng.integers(0, 3) : y, x] = rng.integers(90, 100)
+        assert_as_opencv(pixels)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pixels=hnp.arrays(np.uint8, (6, 8), elements=st.sampled_from([0, 60, 120, 255])),
+    truth=st.tuples(*[st.integers(0, 5)] * 4),
+)
+def test_the_best_of_all_boxes_is_the_best_of_each_cuts_boxes(pixels, truth):
+    x0, y0, width, height = truth
+    truths = np.array([[x0, y0, x0 + width + 1, y0 + height + 1], [1, 1, 4, 3]])
+    best = best_of_all_boxes(pixels, truths)
+    for cut in (0, 59, 60, 130, 254):
+        boxes = [literal_boxes(pixels, cut)]
+        expected = iou(published_boxes(np.array(boxes[0]), (8, 6))[:, None], truths).max()
+        assert best[cut] == expected
+
+
+def literal_boxes(pixels, cut):
+    binary = (pixels > cut).astype(np.uint8)
+    contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, contours)]
+    return boxes or [[0, 0, 0, 0]]
+
+
+def test_iou_by_hand():
+    assert iou([0, 0, 2, 2], [1, 1, 3, 3]) == pytest.approx(1 / 7)
+    assert iou([[0, 0, 2, 2]] * 2, [[5, 5, 6, 6], [0, 0, 2, 1]]).tolist() == [0, 0.5]
+    assert iou([0, 0, 0, 0], [[0, 0, 2, 2], [0, 0, 0, 0]]).tolist() == [0, 0]
+    # disjoint on both axes: the published ART code calls this 0.23
+    assert iou([0, 0, 101, 101], [150, 150, 201, 201]) == 0
+
+
+def test_bytes_and_cuts_are_truncated():
+    assert to_bytes(np.array([[0.5, 0.999, 1.0]])).tolist() == [[127, 254, 255]]
+    assert cuts([0, 0.5, 0.999, 1], 255).tolist() == [0, 127, 254, 255]
+    assert cuts([0.5, 1], [10, 0]).tolist() == [[5, 10], [0, 0]]
+
+
 def test_the_largest_area_wins_not_the_most_pixels():
     """A one-pixel-wide line has contour area 0, however long."""
     heatmap = np.zeros((20, 20))
@@ -53,6 +164,8 @@ def test_nothing_above_the_threshold_gives_zeros():
     ("heatmap", "thresholds", "message"),
     [
         (np.zeros((2, 2, 2)), [0.5], "shape"),
+        (np.zeros((0, 2)), [0.5], "shape"),
+        (np.zeros((1, 40000)), [0.5], "sides"),
         (np.full((2, 2), np.nan), [0.5], "NaN"),
         (np.full((2, 2), 1.5), [0.5], r"\[0,1\]"),
         (np.zeros((2, 2)), [1.5], "thresholds"),
@@ -93,5 +206,7 @@ def test_boxes_equal_the_reference_evaluator(shared):
         for threshold, key in ((0.2, "_all_at_020"), (0.5, "_all_at_050")):
             boxes = sorted(reference(all_boxes(heatmap, threshold)).tolist())
             assert boxes == archive[name + key].tolist(), (name, threshold)
-        counts = [len(all_boxes(heatmap, t)) for t in np.arange(0, 1, 0.01)]
+        _, spans = boxes_by_cut(to_bytes(heatmap))
+        at = cuts(np.arange(0, 1, 0.01), to_bytes(heatmap).max())[:, None]
+        counts = ((spans[:, 0] <= at) & (at <= spans[:, 1])).sum(axis=1).clip(min=1)
         np.testing.assert_array_equal(counts, archive[f"{name}_count"], name)

@@ -11,9 +11,11 @@ from wsol.coco import coco_dataset
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.drawing import overlay
-from wsol.evaluation import measure, score, table
+from wsol.evaluation import score
 from wsol.heatmap import CentredBox, Gradient, HeatmapMethod
 from wsol.localizer import Localization, Localizer
+from wsol.measuring import measure
+from wsol.tables import table
 
 
 class Bright(HeatmapMethod):
@@ -155,25 +157,34 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
         "planted": Planted([example.box for example in data.examples]),
         "centred box": CentredBox(),
     }
-    test = measure(model, config.loader("test"), methods, thresholds=np.array([0.1, 0.2, 0.5]))
-    result = score(test, None, fixed=0.2)
+    thresholds = np.array([0.1, 0.2, 0.5])
+    test = measure(model, config.loader("test"), methods, thresholds=thresholds)
+    result = score(test, thresholds=thresholds, fixed=0.2).result
     rows = {(row["heatmap"], row["policy"]): row for row in result["localization"]}
-    assert set(rows) == {(m, p) for m in methods for p in ("fixed:0.2", "oracle")}
-    assert rows["planted", "oracle"]["gt_known_loc"] == 1
+    assert set(rows) == {(m, p) for m in methods for p in ("fixed:0.2", "oracle", "reference")}
+    for policy in ("oracle", "reference"):
+        assert rows["planted", policy]["gt_known_loc"] == 1
+        assert rows["centred box", policy]["gt_known_loc"] < 0.5
     assert rows["planted", "fixed:0.2"]["top1_loc"] == result["top1_accuracy"]
-    assert rows["centred box", "oracle"]["gt_known_loc"] < 0.5
-    assert result["oracle"]["planted"] == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
-    assert result["oracle"]["centred box"]["max_box_acc"] < 0.5
+    assert result["reference"]["planted"]["max_box_acc_v2"] == 1
+    assert result["errors"]["planted"]["right"] == result["top1_accuracy"]
+    assert result["pixels"]["planted"]["pxap"] > result["pixels"]["centred box"]["pxap"]
     assert "| planted | oracle" in table({"run": result})
 
 
 def test_the_validation_policy_never_looks_at_the_test_images(model, toy):
     config = DataConfig(str(toy), image_size=48, val_share=0.2, num_workers=0)
     methods = {"gradient": Gradient()}
-    validation = measure(model, config.loader("val"), methods, published=False)
-    test = measure(model, config.loader("test"), methods)
-    chosen = score(test, validation)["localization"][0]
-    accuracy = (validation.ious["gradient"] >= 0.5).mean(axis=0)
-    index = round(chosen["threshold"] * 100)
-    assert accuracy[index] == accuracy.max()
-    assert chosen["gt_known_loc"] == (test.ious["gradient"][:, index] >= 0.5).mean()
+    thresholds = np.arange(0, 1, 0.01)
+    validation, test = (
+        measure(model, config.loader(split), methods, thresholds=thresholds)
+        for split in ("val", "test")
+    )
+    chosen = score(test, validation, thresholds=thresholds).result["localization"][0]
+    assert chosen["policy"] == "val"
+    ious = validation.maps["gradient"].ious(validation.truth, thresholds)
+    accuracy = (ious >= 0.5).mean(axis=0)
+    at_chosen = validation.maps["gradient"].ious(validation.truth, [chosen["threshold"]])
+    assert (at_chosen >= 0.5).mean() == accuracy.max()
+    hits = test.maps["gradient"].ious(test.truth, [chosen["threshold"]]) >= 0.5
+    assert chosen["gt_known_loc"] == hits.mean()

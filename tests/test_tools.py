@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
-from robust_training.model import create_model, save_model
+from robust_training.model import create_model, load_model, save_model
+from wsol.data.loaders import DataConfig
+from wsol.heatmap import Gradient
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,9 +70,14 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text())
     policies = {(row["heatmap"], row["policy"]) for row in metrics["localization"]}
     maps = ("gradient", "cam", "centred box")
-    assert policies == {(m, p) for m in maps for p in ("val", "fixed:0.2", "oracle")}
+    assert policies == {(m, p) for m in maps for p in ("val", "fixed:0.2", "oracle", "reference")}
     assert metrics["images"] == 20
-    assert text.count("| art |") == 12
+    assert text.count("| art |") == 12 + 3 + 3
+    lines = (run / "images.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 20
+    assert {p.name for p in (run / "coco").iterdir()} == {
+        *("truth.json", "gradient.json", "cam.json", "centred_box.json")
+    }
     page = (run / "report.html").read_text()
     assert page.count("<img") == 12 * 3 + 1
     assert (tmp_path / "r").read_text().count("<img") == 12 * 3 + 1
@@ -98,6 +106,75 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     assert "15 image(s)" in text
     assert error.startswith("skipped: cannot read image")
     assert "broken.jpg" in error
+
+
+def test_other_programs_maps_and_boxes(run, toy, tmp_path):
+    """The run's own maps and boxes, handed over as files, get the run's own scores."""
+    status, _, error = tool("evaluate.py", run, "--root", toy)
+    assert status == 0, error
+    own = json.loads((run / "metrics.json").read_text())
+    data = DataConfig(str(toy), image_size=32, num_workers=0)
+    model, predictions = load_model(run / "best"), []
+    for split in ("test", "val"):
+        for batch in data.loader(split):
+            examples = [data.dataset(split).examples[i] for i in batch["index"]]
+            heatmaps = Gradient()(model, batch["image"], batch["label"])
+            order = model(batch["image"]).argsort(dim=1, descending=True)
+            for example, heatmap, classes in zip(examples, heatmaps, order.tolist(), strict=True):
+                file = tmp_path / "maps" / f"{example.name}.npy"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.save(file, heatmap)
+                predictions.append(",".join(map(str, [example.name, *classes])))
+    (tmp_path / "predictions.txt").write_text("\n".join(predictions))
+    command = ("evaluate.py", "scoremaps", "--scoremaps", tmp_path / "maps", "--metadata", toy)
+    options = ("--predictions", tmp_path / "predictions.txt", "--masks", toy / "segmentations")
+    status, text, error = tool(*command, *options, "--output", tmp_path / "out", "--workers", 0)
+    assert status == 0, error
+    scored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    mine = [row for row in own["localization"] if row["heatmap"] == "gradient"]
+    assert [row | {"heatmap": "gradient"} for row in scored["localization"]] == mine
+    for key in ("reference", "errors", "pixels"):
+        assert scored[key]["maps"] == own[key]["gradient"]
+    assert text.count("| maps | maps |") == len(mine) + 2
+
+    status, text, error = tool(
+        *("evaluate.py", "boxes", "--results", run / "coco" / "gradient.json"),
+        *("--metadata", run / "coco" / "truth.json", "--output", tmp_path / "boxes"),
+    )
+    assert status == 0, error
+    boxes = json.loads((tmp_path / "boxes" / "metrics.json").read_text())
+    (row,) = boxes["localization"]
+    for key in ("gt_known_loc", "top1_loc"):
+        assert row[key] == mine[0][key]
+    assert boxes["coco_ap50"]["boxes"] == own["coco_ap50"]["gradient"]
+    assert "| gradient | boxes | given |" in text
+
+    (tmp_path / "maps" / "stray.npy").write_bytes(b"")
+    status, _, error = tool(*command)
+    assert (status, error.split(": ")[2]) == (2, "stray.npy")
+    (tmp_path / "maps" / "stray.npy").unlink()
+    bad = {
+        "hold no NaN": np.full((4, 4), np.nan),
+        "must lie in [0,1]": np.full((4, 4), 255.0),
+        "has shape (H,W), not (3, 4, 4)": np.zeros((3, 4, 4)),
+        "holds uint8, not floating": np.zeros((4, 4), np.uint8),
+        "has no map for": None,
+        "cannot read map": b"half",
+    }
+    first = sorted((tmp_path / "maps").rglob("*.npy"))[0]
+    for message, content in bad.items():
+        first.unlink()
+        if isinstance(content, bytes):
+            first.write_bytes(content)
+        elif content is not None:
+            np.save(first, content)
+        for workers in (0, 1):
+            status, _, error = tool(*command, "--workers", workers, "--output", tmp_path / "out")
+            assert status == 2
+            assert message in error
+            assert first.name.removesuffix(".npy") in error
+        first.touch()
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == scored
 
 
 def test_a_saved_config_runs_again_and_a_run_is_not_overwritten(run, tmp_path):
@@ -210,6 +287,9 @@ def test_prepare_draws_toy_birds(tmp_path):
         (("train.py", "--model.weights", "/nowhere.pth"), "there is no weights file /nowhere.pth"),
         (("train.py", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
         (("evaluate.py", "/nowhere"), "is not a model folder"),
+        (("evaluate.py", "scoremaps", "--scoremaps", "m", "--metadata", "/no"), "folder /no"),
+        (("evaluate.py", "scoremaps", "--scorempas", "m"), "scoremaps"),
+        (("evaluate.py", "boxes", "--results", "r", "--metadata", "/no"), "folder /no"),
         (("localize.py", "/nowhere", "x.jpg", "--output", "o"), "no image or folder x.jpg"),
         (("prepare_data.py", "toy", "x", "--species", 1), "species must be 2 to 10"),
         (("prepare_data.py", "tooy", "x"), "tooy"),

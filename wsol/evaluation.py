@@ -21,10 +21,9 @@ from wsol.metrics import (
     max_box_acc_v2,
 )
 from wsol.pixels import pixel_scores
-from wsol.predictions import Predictions
+from wsol.rows import HIT, Row, Scorer
 from wsol.truth import Truth
 
-HIT = 0.5  # IoU
 PROTOCOL = (
     "Heatmap of the true class; box of the largest contour; IoU of half-open boxes in the image "
     "files' pixels; a hit is IoU >= 0.5; Top-1 and Top-5 Loc also ask that the class is predicted. "
@@ -37,32 +36,6 @@ PROTOCOL = (
     "with the predicted class and its probability. Intervals: 95 %, 1000 bootstrap resamples of "
     "the images; an oracle chooses again in each, a validation threshold stays."
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table of scores, shares in [0,1].
-
-    Attributes:
-        policy: Who chose the threshold: "val", "fixed:<t>", "oracle", "reference" or "given".
-        threshold: Of the heatmap's maximum; None where boxes were given.
-        top1_loc, top5_loc: None where no predictions, or fewer than five classes, are known.
-        intervals: Score -> lower and upper end of its 95 % interval.
-        class_means: Score -> its mean over classes, of each class's mean over images.
-    """
-
-    heatmap: str
-    policy: str
-    threshold: float | None
-    gt_known_loc: float
-    top1_loc: float | None
-    top5_loc: float | None
-    intervals: Mapping[str, tuple[float, float]]
-    class_means: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        if self.policy.partition(":")[0] not in ("val", "fixed", "oracle", "reference", "given"):
-            raise ValueError(f"a score needs the policy of its threshold, not {self.policy!r}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +88,7 @@ def score(
     for name, maps in test.maps.items():
         if test.truth.boxes.size:
             distinct = maps.distinct(thresholds)
-            scorer = _Scorer(name, test.truth, test.predictions, seed)
+            scorer = Scorer(name, test, seed)
             table = maps.ious(test.truth, distinct)
             own = []
             if validation is not None:
@@ -149,65 +122,11 @@ def score_given(truth: Truth, given: GivenBoxes, *, name: str = "boxes", seed: i
     """Scores of boxes that came without heatmaps."""
     test = Measured(truth, given.predictions, {})
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
-    row = _Scorer(name, truth, given.predictions, seed).at("given", None, ious)
+    row = Scorer(name, test, seed).at("given", None, ious)
     chosen = [_choose(row, given.boxes, ious[:, 0], test, given.results)]
     scores = _result(test, [row], chosen, {}, seed)
     scores["images_without_box"] = int((~given.found).sum())
     return Scores(scores, tuple(chosen))
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    """Turns tables of IoUs (N,T) into rows."""
-
-    name: str
-    truth: Truth
-    predictions: Predictions | None
-    seed: int
-
-    def at(self, policy: str, threshold: float | None, ious: np.ndarray) -> Row:
-        """Of ious (N,1), whose threshold stays as it is in every resample."""
-        return self._row(policy, None if threshold is None else float(threshold), ious, 0)
-
-    def oracle(self, policy: str, thresholds: np.ndarray, ious: np.ndarray) -> Row:
-        index = best_threshold(ious, HIT)
-        return self._row(policy, float(thresholds[index]), ious, index)
-
-    def _row(self, policy: str, threshold: float | None, ious: np.ndarray, index: int) -> Row:
-        hit = ious >= HIT
-        tables = {"gt_known_loc": hit}
-        for key, k in (("top1_loc", 1), ("top5_loc", 5)):
-            correct = _correct(self.predictions, self.truth, k)
-            if correct is not None:
-                tables[key] = hit & correct[:, None]
-        numbers = [table.astype(np.float32) for table in tables.values()]
-
-        def statistic(weights: np.ndarray) -> np.ndarray:
-            shares = np.stack([weights @ table for table in numbers])
-            best = shares[0].argmax(axis=1)
-            return np.take_along_axis(shares, best[None, :, None], axis=2)[..., 0].T
-
-        ends = bootstrap(statistic, len(self.truth), seed=self.seed).T.tolist()
-        labels, classes = self.truth.labels, len(self.truth.classes)
-        means = {
-            key: float(np.nanmean(class_means(table[:, index], labels, classes)))
-            for key, table in tables.items()
-        }
-        values = {key: float(table[:, index].mean()) for key, table in tables.items()}
-        return Row(
-            heatmap=self.name,
-            policy=policy,
-            threshold=threshold,
-            gt_known_loc=values["gt_known_loc"],
-            top1_loc=values.get("top1_loc"),
-            top5_loc=values.get("top5_loc"),
-            intervals=dict(zip(tables, map(tuple, ends), strict=True)),
-            class_means=means,
-        )
-
-
-def _correct(predictions: Predictions | None, truth: Truth, k: int) -> np.ndarray | None:
-    return None if predictions is None else predictions.correct(truth.labels, k)
 
 
 def _choose(
@@ -218,7 +137,7 @@ def _choose(
     results: list[dict[str, Any]] | None,
 ) -> Chosen:
     truth = test.truth
-    correct = _correct(test.predictions, truth, 1)
+    correct = test.correct(1)
     kinds = ErrorKinds(hit=HIT)(boxes, truth.boxes, truth.counts, correct)
     return Chosen(row, boxes, ious, kinds, results)
 
@@ -263,8 +182,8 @@ def _result(
     details: Mapping[str, Mapping[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
-    truth, predictions = test.truth, test.predictions
-    right = {k: _correct(predictions, truth, k) for k in (1, 5)}
+    truth = test.truth
+    right = {k: test.correct(k) for k in (1, 5)}
     accuracy = {
         f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in right.items()
     }

@@ -24,6 +24,10 @@ class Measured:
     predictions: Predictions | None
     maps: Mapping[str, MapBoxes]
 
+    def correct(self, k: int) -> np.ndarray | None:
+        """(N,): whether the true class is among the first k predicted; None where not known."""
+        return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
+
 
 def measure(
     model: Classifier,

@@ -19,8 +19,8 @@ from wsol.data.cub import CUB200
 from wsol.data.image import read_image
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, threshold_curves
 from wsol.errors import KINDS
-from wsol.evaluation import HIT
 from wsol.heatmap import HeatmapMethod
+from wsol.rows import HIT
 from wsol.tables import MORE_HEADS, heatmaps, more_cells, percent, score_cells
 
 
