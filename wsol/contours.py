@@ -9,266 +9,18 @@ them. Three facts make its boxes those of `cv2.findContours(..., RETR_TREE, ...)
 * The contour area of a component without holes is a count over the squares between four pixel
   centres: 1 for a square with four pixels in the component, 1/2 for one with three.
 * A contour inside another encloses less, so the largest is the outer contour of a component that
-  no other surrounds. Filling everything that the border cannot reach (`_fill`) leaves just those.
+  no other surrounds. Filling all that the border cannot reach (`level_sets`) leaves just those.
 
 Of equal areas OpenCV lists that one first whose first pixel in reading order comes last.
 """
 
 import numpy as np
-from numba import njit
 
-from wsol import neighbours
+from wsol import level_sets, neighbours
 
-CUTS = 256  # the last one, 255, keeps nothing
 _TOUCHED_8 = neighbours.touched(diagonal=True)
 _TOUCHED_4 = neighbours.touched(diagonal=False)
 _HALF_SQUARES = neighbours.half_squares()
-
-
-@njit(cache=True, nogil=True)
-def _offsets(width):
-    """Of `neighbours.RING`'s pixels, in a flat map whose rows are `width` long."""
-    return np.array([-width - 1, -width, -width + 1, 1, width + 1, width, width - 1, -1])
-
-
-@njit(cache=True, nogil=True)
-def _shift(width):
-    """Rows of a framed map are 2**shift long, so that a place's row and column are bits of it."""
-    shift = 0
-    while 1 << shift < width + 2:
-        shift += 1
-    return shift
-
-
-@njit(cache=True, nogil=True)
-def _find(parent, pixel):
-    while parent[pixel] != pixel:
-        parent[pixel] = parent[parent[pixel]]
-        pixel = parent[pixel]
-    return pixel
-
-
-@njit(cache=True, nogil=True)
-def _framed(pixels, shift):
-    """Flat, with a frame of zeros around the map, in rows 2**shift long."""
-    height, width = pixels.shape
-    framed = np.zeros((height + 2, 1 << shift), np.uint8)
-    framed[1:-1, 1 : width + 1] = pixels
-    return framed.ravel()
-
-
-@njit(cache=True, nogil=True)
-def _fill(value, height, width, shift):
-    """Fill holes at every cut, in place, and sort the pixels by the result.
-
-    A pixel gets the smallest value that a 4-connected path from outside the map can keep to.
-
-    Returns:
-        The pixels' places in rising order.
-    """
-    stride = 1 << shift
-    waiting = np.zeros((height + 2, stride), np.bool_)
-    waiting[1:-1, 1 : width + 1] = True
-    waiting = waiting.ravel()
-    top = np.full(256, -1, np.int32)  # a stack for each value, linked through `below`
-    below = np.empty(value.size, np.int32)
-    for y in range(1, height + 1):
-        step = 1 if y in (1, height) else max(1, width - 1)
-        for x in range(1, width + 1, step):
-            place = (y << shift) + x
-            waiting[place] = False
-            below[place] = top[value[place]]
-            top[value[place]] = place
-    order = np.empty(height * width, np.int32)
-    count = 0
-    for level in range(256):
-        while top[level] >= 0:
-            place = top[level]
-            top[level] = below[place]
-            order[count] = place
-            count += 1
-            for near in (place - stride, place - 1, place + 1, place + stride):
-                if waiting[near]:
-                    waiting[near] = False
-                    reached = max(value[near], np.uint8(level))
-                    value[near] = reached
-                    below[near] = top[reached]
-                    top[reached] = near
-    return order
-
-
-@njit(cache=True, nogil=True)
-def _largest(pixels, touched, half_squares):
-    height, width = pixels.shape
-    shift = _shift(width)
-    stride = 1 << shift
-    ring = _offsets(stride)
-    value = _framed(pixels, shift)
-    order = _fill(value, height, width, shift)
-    parent = np.full(value.size, -1, np.int32)
-    first = np.empty(value.size, np.int32)  # of a root: its component's first pixel
-    area = np.empty(value.size, np.int32)
-    box = np.empty((value.size, 4), np.int16)
-    result = np.zeros((CUTS, 4), np.int16)
-    best, best_area, best_first, stale = -1, -1, -1, False
-    previous = value[order[-1]]
-    for index in range(order.size - 1, -2, -1):
-        level = value[order[index]] if index >= 0 else 0
-        if level < previous:
-            if stale:  # the best one's first pixel moved up: another of its area may precede it
-                for i in range(index + 1, order.size):
-                    root = order[i]
-                    if (
-                        parent[root] == root
-                        and area[root] == best_area
-                        and first[root] > first[best]
-                    ):
-                        best = root
-                best_first, stale = first[best], False
-            for cut in range(level, previous):
-                result[cut] = box[best]
-            previous = level
-        if level == 0:
-            break
-        place = order[index]
-        present = 0
-        for k in range(8):
-            present |= (parent[place + ring[k]] >= 0) << k
-        chosen = touched[present]
-        y, x = (place >> shift) - 1, (place & (stride - 1)) - 1
-        root = -1
-        for k in range(8):
-            if chosen >> k & 1:
-                other = _find(parent, place + ring[k])
-                if root < 0:
-                    root = other
-                    held_best = other == best
-                elif other != root:
-                    held_best |= other == best
-                    parent[other] = root
-                    area[root] += area[other]
-                    first[root] = min(first[root], first[other])
-                    box[root, 0] = min(box[root, 0], box[other, 0])
-                    box[root, 1] = min(box[root, 1], box[other, 1])
-                    box[root, 2] = max(box[root, 2], box[other, 2])
-                    box[root, 3] = max(box[root, 3], box[other, 3])
-        if root < 0:
-            root, held_best = place, False
-            area[place], first[place] = 0, place
-            box[place, 0], box[place, 1], box[place, 2], box[place, 3] = x, y, x + 1, y + 1
-            parent[place] = place
-        else:
-            parent[place] = root
-            area[root] += half_squares[present]
-            first[root] = min(first[root], place)
-            box[root, 0] = min(box[root, 0], x)
-            box[root, 1] = min(box[root, 1], y)
-            box[root, 2] = max(box[root, 2], x + 1)
-            box[root, 3] = max(box[root, 3], y + 1)
-        if area[root] > best_area or (
-            area[root] == best_area and (held_best or first[root] > best_first)
-        ):
-            stale = area[root] == best_area and (stale or first[root] < best_first)
-            best, best_area, best_first = root, area[root], first[root]
-    return result
-
-
-@njit(cache=True, nogil=True)
-def _rising(value, floor):
-    """The places whose value is above their floor, sorted by value."""
-    start = np.zeros(257, np.int64)
-    for place in range(value.size):
-        start[value[place] + 1] += value[place] > floor[place]
-    start = np.cumsum(start)
-    order = np.empty(start[-1], np.int32)
-    for place in range(value.size):
-        if value[place] > floor[place]:
-            order[start[value[place]]] = place
-            start[value[place]] += 1
-    return order
-
-
-@njit(cache=True, nogil=True)
-def _components(value, floor, shift, touched):
-    """Boxes of the components of all cuts, and between which cuts each of them lasts.
-
-    Args:
-        value: uint8, flat, framed: a pixel is present at the cuts below its value ...
-        floor: ... and not below this one, which is the same all over a component.
-        touched: `neighbours.touched`, which says what is connected.
-
-    Returns:
-        int16 (M,4) half-open xyxy and int16 (M,2), first and last cut, both included.
-    """
-    stride = 1 << shift
-    ring = _offsets(stride)
-    order = _rising(value, floor)
-    parent = np.full(value.size, -1, np.int32)
-    box = np.empty((value.size, 4), np.int16)
-    since = np.empty(value.size, np.int16)
-    boxes = np.empty((2 * order.size, 4), np.int16)
-    spans = np.empty((2 * order.size, 2), np.int16)
-    count = 0
-    roots = np.empty(4, np.int32)
-    for index in range(order.size - 1, -1, -1):
-        place = order[index]
-        level = value[place]
-        present = 0
-        for k in range(8):
-            present |= (parent[place + ring[k]] >= 0) << k
-        chosen = touched[present]
-        merged = 0
-        x0, y0 = (place & (stride - 1)) - 1, (place >> shift) - 1
-        x1, y1 = x0 + 1, y0 + 1
-        for k in range(8):
-            if chosen >> k & 1:
-                root = _find(parent, place + ring[k])
-                if merged and root in roots[:merged]:
-                    continue
-                roots[merged] = root
-                merged += 1
-                x0, y0 = min(x0, box[root, 0]), min(y0, box[root, 1])
-                x1, y1 = max(x1, box[root, 2]), max(y1, box[root, 3])
-        # the one with this very box, if there is one, lives on; the others end here
-        heir = -1
-        for root in roots[:merged]:
-            if heir < 0 and (
-                x0 == box[root, 0]
-                and y0 == box[root, 1]
-                and x1 == box[root, 2]
-                and y1 == box[root, 3]
-            ):
-                heir = root
-            elif since[root] > level:
-                boxes[count] = box[root]
-                spans[count, 0], spans[count, 1] = level, since[root] - 1
-                count += 1
-        if heir < 0:
-            heir = roots[0] if merged else place
-            box[heir] = (x0, y0, x1, y1)
-            since[heir] = level
-        parent[place] = heir
-        for root in roots[:merged]:
-            parent[root] = heir
-    for place in order:
-        if parent[place] == place:
-            boxes[count] = box[place]
-            spans[count, 0], spans[count, 1] = floor[place], since[place] - 1
-            count += 1
-    return boxes[:count].copy(), spans[:count].copy()
-
-
-@njit(cache=True, nogil=True)
-def _all(pixels, touched_8, touched_4):
-    height, width = pixels.shape
-    shift = _shift(width)
-    value = _framed(pixels, shift)
-    filled = value.copy()
-    _fill(filled, height, width, shift)
-    boxes, spans = _components(value, np.zeros_like(value), shift, touched_8)
-    # background is present from the pixel's own value on, and in a hole below the filled one
-    holes, mirrored = _components(255 - value, 255 - filled, shift, touched_4)
-    return boxes, spans, holes, mirrored
 
 
 def largest_by_cut(pixels: np.ndarray) -> np.ndarray:
@@ -280,7 +32,7 @@ def largest_by_cut(pixels: np.ndarray) -> np.ndarray:
     Returns:
         int16 (256,4): half-open xyxy at cut 0, 1, ...; zeros where no pixel is above the cut.
     """
-    return _largest(np.ascontiguousarray(pixels), _TOUCHED_8, _HALF_SQUARES)
+    return level_sets.largest(np.ascontiguousarray(pixels), _TOUCHED_8, _HALF_SQUARES)
 
 
 def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,16 +45,13 @@ def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         int16 (M,4) half-open xyxy, and int16 (M,2): the first and the last cut of which this box is
         a contour's. A box occurs as often as contours have it.
     """
-    boxes, spans, holes, mirrored = _all(np.ascontiguousarray(pixels), _TOUCHED_8, _TOUCHED_4)
+    boxes, spans, holes, mirrored = level_sets.every_component(
+        np.ascontiguousarray(pixels), _TOUCHED_8, _TOUCHED_4
+    )
     holes += np.array([-1, -1, 1, 1], np.int16)
     return np.concatenate([boxes, holes]), np.concatenate([spans, 254 - mirrored[:, ::-1]])
 
 
-@njit(cache=True, nogil=True)
-def highest_by_cut(values, spans):
+def highest_by_cut(values: np.ndarray, spans: np.ndarray) -> np.ndarray:
     """float64 (256,): at each cut, the largest of the values (M,) >= 0 whose span holds it."""
-    highest = np.zeros(CUTS)
-    for row in range(values.size):
-        for cut in range(spans[row, 0], spans[row, 1] + 1):
-            highest[cut] = max(highest[cut], values[row])
-    return highest
+    return level_sets.highest(values, spans)

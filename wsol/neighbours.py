@@ -7,10 +7,10 @@ RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
 
 def touched(*, diagonal: bool) -> np.ndarray:
-    """uint8 (256,): one neighbour out of each component that a new pixel touches.
+    """int8 (256,5): one neighbour out of each component that a new pixel touches, then -1.
 
-    Bit k of the index says that RING's pixel k is in the set, bit k of the entry that it is chosen.
-    Neighbours that hang together around the new pixel are of one component already.
+    Bit k of the row's number says that RING's pixel k is in the set. Neighbours that hang together
+    around the new pixel are of one component already, so that there are four at most.
 
     Args:
         diagonal: Corners connect (8-connectivity), or only edges do (4-connectivity).
@@ -20,7 +20,7 @@ def touched(*, diagonal: bool) -> np.ndarray:
         distances = [abs(p - q) for p, q in zip(RING[a], RING[b], strict=True)]
         return max(distances) <= 1 if diagonal else sum(distances) <= 1
 
-    table = np.zeros(256, np.uint8)
+    table = np.full((256, 5), -1, np.int8)
     for present in range(256):
         group = {k: {k} for k in range(8) if present >> k & 1}
         for a in group:
@@ -32,7 +32,7 @@ def touched(*, diagonal: bool) -> np.ndarray:
         # a pixel's edge neighbours are RING's odd ones
         adjacent = [k for k in group if diagonal or k % 2]
         chosen = {id(group[k]): k for k in adjacent}
-        table[present] = sum(1 << k for k in chosen.values())
+        table[present, : len(chosen)] = list(chosen.values())
     return table
 
 
