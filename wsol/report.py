@@ -45,8 +45,10 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; } th, td { padding: .3rem .7rem; text-align: right;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; } tr.lead { background: var(--soft); }
-.gallery td { text-align: center; padding: .3rem; } .gallery img { width: 9rem; display: block;
+th:nth-child(-n+2), td:nth-child(-n+2), .policy th:nth-child(3), .policy td:nth-child(3)
+  { text-align: left; } .scroll { margin-bottom: 1.5rem; } tr.lead { background: var(--soft); }
+.gallery th, .gallery td { text-align: center; padding: .3rem; }
+.gallery img { width: 9rem; display: block;
   image-rendering: auto; border-radius: 4px; } .gallery small { display: block; }
 img.curves { max-width: 100%; background: white; border-radius: 4px; }
 .hit { color: #2a9d3a; } .miss { color: #d43a3a; }
@@ -54,25 +56,26 @@ i.box { display: inline-block; width: .8em; height: .8em; border: 2px solid; }
 </style></head><body>
 <h1>$title</h1>
 <p>Percentages of $images test images, 95&nbsp;% intervals in brackets.</p>
-<div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th><th>threshold policy</th>
+<div class="scroll"><table class="policy"><thead><tr><th>model</th><th>heatmap</th>
+<th>threshold policy</th>
 <th>GT-known</th><th>Top-1 Loc</th><th>Top-5 Loc</th><th>accuracy</th></tr></thead>
 <tbody>$rows</tbody></table></div>
 <div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th>$more_heads</tr></thead>
 <tbody>$more</tbody></table></div>
+<img class="curves" alt="GT-known against the heatmap threshold"
+src="data:image/png;base64,$curves">
 <h2>What the boxes are</h2>
 <div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th>$kinds</tr></thead>
 <tbody>$errors</tbody></table></div>
 <p>Every image of them, with its box: <code>images.csv</code> in the run's folder.</p>
-<h2>How it was scored</h2>
-<p>$protocol</p>
-<img class="curves" alt="GT-known against the heatmap threshold"
-src="data:image/png;base64,$curves">
 <h2>The same test images under every model and map</h2>
 <p><i class="box" style="border-color:$true"></i> true box,
 <i class="box" style="border-color:$predicted"></i> box read off the heatmap of the true class
 at the validation threshold; the number is their IoU, a hit from 0.5 on.</p>
 <div class="scroll"><table class="gallery"><thead><tr><th>image</th>$columns</tr></thead>
 <tbody>$pictures</tbody></table></div>
+<h2>How it was scored</h2>
+<p>$protocol</p>
 </body></html>
 """)
 
@@ -161,7 +164,8 @@ def _picture_row(
         overlap = float(iou(box, example.box))
         picture = draw_boxes(blend(pixels, heatmap), [(example.box, TRUE), (box, PREDICTED)])
         mark = "hit" if overlap >= HIT else "miss"
-        cells += f'<td>{_img(picture)}<small class="{mark}">{overlap:.2f}</small></td>'
+        shown = f"{np.floor(100 * overlap) / 100:.2f}"  # never up to a hit
+        cells += f'<td>{_img(picture)}<small class="{mark}">{shown}</small></td>'
     return f"<tr>{cells}</tr>"
 
 
