@@ -50,7 +50,16 @@ def test_a_mistake_on_the_shell_shows_no_traceback(tmp_path):
 
 def train(*arguments):
     config = ROOT / "configs" / "toy_art.yaml"
-    small = ("--data.image_size", 32, "--data.num_workers", 0, "--epochs", 1)
+    small = (
+        "--data.image_size",
+        32,
+        "--data.num_workers",
+        0,
+        "--epochs",
+        1,
+        "--data.cache",
+        "null",
+    )
     return tool("train.py", "--config", config, *small, *arguments)
 
 

@@ -232,7 +232,11 @@ def _data_config(folder: Path, root: str | None, batch_size: int, image_size: in
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the config of a run: {error}") from error
     return dataclasses.replace(
-        config, root=root or config.root, batch_size=batch_size, image_size=image_size
+        config,
+        root=root or config.root,
+        batch_size=batch_size,
+        image_size=image_size,
+        cache=None,  # every image is read once
     )
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from wsol.boxes import rescale
+from wsol.data.cache import cached_images, load_images
 from wsol.data.image import read_image
+from wsol.data.transforms import eval_transform
 
 Split = Literal["train", "val", "test"]
 
@@ -48,6 +52,9 @@ class CUB200(Dataset):
         split: "train", "test", or "val": images held out of the training split by `val_share`.
         transform: From wsol.data.transforms; None keeps the file's size.
         val_share: Share of each class's training images that "val" takes away from "train".
+        cache: Folder that keeps the images decoded and resized to `cache_size`, which the transform
+            then starts from; None decodes the files every time.
+        cache_size: Side in pixels, that which the transform would resize to first.
 
     Raises:
         ValueError: a file is missing or malformed (file and line), or the split is empty.
@@ -60,6 +67,8 @@ class CUB200(Dataset):
         *,
         transform: A.Compose | None = None,
         val_share: float = 0.0,
+        cache: str | os.PathLike | None = None,
+        cache_size: int | None = None,
     ) -> None:
         self.root = find_root(Path(root))
         self.split = split
@@ -69,14 +78,24 @@ class CUB200(Dataset):
         if not self.examples:
             hint = "; give a val_share above 0" if split == "val" else ""
             raise ValueError(f"the {split} split of {self.root} is empty{hint}")
+        self._cache: Path | None = None
+        if cache is not None and cache_size is not None:
+            files = [example.path for example in self.examples]
+            what = f"resized to {cache_size}"
+            self._cache = cached_images(cache, files, partial(_resized, size=cache_size), what)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.examples[index]
-        pixels, box = read_image(example.path), np.array([example.box])
-        size = (pixels.shape[1], pixels.shape[0])
+        if self._cache is None:
+            pixels = read_image(example.path)
+            size = (pixels.shape[1], pixels.shape[0])
+        else:
+            record = load_images(self._cache)[index]
+            pixels, size = record["image"], tuple(record["size"].tolist())
+        box = rescale([example.box], size, pixels.shape[1::-1])
         if self.transform is not None:
             # Drawn from PyTorch's generator, so that one seed decides everything in every worker.
             self.transform.set_random_seed(int(torch.randint(2**31, ())))
@@ -96,6 +115,12 @@ class CUB200(Dataset):
         if example.mask is None:
             raise ValueError(f"{example.name} has no segmentation mask")
         return np.asarray(read_image(example.mask)).max(axis=2) > 127
+
+
+def _resized(file: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    pixels = read_image(file)
+    small = eval_transform(size)(image=pixels, bboxes=[])["image"]
+    return small, (pixels.shape[1], pixels.shape[0])
 
 
 def find_root(folder: Path) -> Path:
