@@ -200,6 +200,17 @@ def test_a_saved_config_runs_again_and_a_run_is_not_overwritten(run, tmp_path):
     assert (status, error) == (2, f"error: {run} already holds a run; --resume continues it")
 
 
+def test_a_saved_config_keeps_what_was_switched_off(run):
+    """null overrides base.yaml, so it must stand in the file."""
+    status, text, error = tool(
+        *("train.py", "--config", run / "config.yaml", "--clip_norm", "null", "--output", "o"),
+        "--print_config",
+    )
+    assert status == 0, error
+    assert "cache: null" in (run / "config.yaml").read_text()
+    assert "clip_norm: null" in text
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_training_image_is_named(toy, tmp_path, workers):
     shutil.copytree(toy, tmp_path / "data")

@@ -135,7 +135,9 @@ def main() -> None:
             output.mkdir(parents=True, exist_ok=True)
             saved = settings.clone()
             saved.pop("resume")
-            parser.save(saved, output / "config.yaml", skip_validation=True, overwrite=True)
+            parser.save(
+                saved, output / "config.yaml", skip_validation=True, skip_none=False, overwrite=True
+            )
 
     train(**built, fabric=fabric, save_config=save_config)
 
