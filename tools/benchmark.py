@@ -1,8 +1,10 @@
 """Time what this project is for: `benchmark.py boxes` (heatmap to boxes against the literal OpenCV
-loop) or `benchmark.py scoremaps --metadata DIR` (a whole split of made-up maps). One process,
-warm-up, medians, ratios within the run; alone on the machine, please. Each has --help.
+loop), `scoremaps --metadata DIR` (a whole split of made-up maps), `train` (a training step of each
+objective) or `loader --data.root DIR`. One process, warm-up, medians, ratios within the run; alone
+on the machine, please. Each has --help.
 """
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -13,14 +15,23 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
+from robust_training.attack import PGD
+from robust_training.curvature import FiniteDifference
 from robust_training.files import write_text
+from robust_training.model import create_model
+from robust_training.objectives import ART, AdversarialTraining, Standard
+from robust_training.profiling import peak_bytes, step_seconds
+from robust_training.trainer import Step
 from wsol.boxes import best_of_all_boxes, iou, largest_boxes, published_boxes, to_bytes
-from wsol.cli import Parser, run
+from wsol.cli import Parser, find_device, run
+from wsol.data.loaders import DataConfig
 from wsol.evaluation import score
+from wsol.made_up import made_up_maps, write_made_up_maps
 from wsol.measuring import Measured
 from wsol.metadata import read_truth
 from wsol.pixels import bin_edges
@@ -75,12 +86,95 @@ def scoremaps(arguments: list[str]) -> None:
     truth = read_truth(settings.metadata, "test")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(settings.folder or scratch)
-        _write_maps(folder, truth, settings.size)
+        write_made_up_maps(folder, truth, settings.size)
         rows = [
             _time_split(folder, truth, every_box, workers)
             for every_box in (False, True)
             for workers in settings.workers
         ]
+    _report(rows, settings.output)
+
+
+OBJECTIVES = {
+    "Standard": Standard(),
+    "PGD": AdversarialTraining(attack=PGD(eps=2 / 255, step_size=1.5 / 255, steps=3)),
+    "ART exact": ART(),
+    "ART first-order": ART(
+        curvature="finite_difference", attack_curvature=FiniteDifference(one_sided=True)
+    ),
+    "ART two wide steps": ART(
+        attack=PGD(eps=2 / 255, step_size=2 / 255, steps=2),
+        curvature="finite_difference",
+        attack_curvature=FiniteDifference(step=0.1, one_sided=True),
+    ),
+}
+
+
+def train(arguments: list[str]) -> None:
+    parser = Parser(
+        prog="benchmark.py train",
+        description="A training step of each objective, as a multiple of the Standard step.",
+    )
+    parser.add_argument("--model", type=str, default="resnet50", help="any timm name")
+    parser.add_argument("--size", type=PositiveInt, default=96)
+    parser.add_argument("--batch", type=PositiveInt, default=8)
+    parser.add_argument("--classes", type=PositiveInt, default=200)
+    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--repeats", type=PositiveInt, default=3)
+    parser.add_argument("--output", type=str | None, default=None, help="JSON file")
+    settings = parser.parse_args(arguments)
+    torch.set_flush_denormal(True)
+    device = find_device(settings.device)
+    torch.manual_seed(0)
+    image = torch.rand(settings.batch, 3, settings.size, settings.size, device=device)
+    label = torch.randint(settings.classes, (settings.batch,), device=device)
+    steps = {}
+    for name, objective in OBJECTIVES.items():
+        torch.manual_seed(0)
+        model = create_model(settings.model, settings.classes, image_size=settings.size)
+        steps[name] = Step(model.to(device), objective)
+    seconds = step_seconds(steps, image, label, repeats=settings.repeats)
+    memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}
+    rows = [
+        {
+            "objective": name,
+            "step_s": float(np.median(seconds[name])),
+            "ratio": float(np.median(seconds[name] / seconds["Standard"])),
+            "memory_mb": memory[name] / 1e6,
+            "memory_ratio": memory[name] / memory["Standard"],
+        }
+        for name in steps
+    ]
+    _report(rows, settings.output)
+
+
+def loader(arguments: list[str]) -> None:
+    parser = Parser(
+        prog="benchmark.py loader",
+        description="Training images per second, decoded each time and from the cache.",
+    )
+    parser.add_argument("--data", type=DataConfig, required=True, help="as in a config")
+    parser.add_argument("--output", type=str | None, default=None, help="JSON file")
+    settings = parser.parse_args(arguments)
+    data = parser.instantiate(settings).data
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = []
+        for cache in (None, data.cache or scratch):
+            start = time.perf_counter()
+            images = dataclasses.replace(data, cache=cache).training_loader()
+            opened = time.perf_counter() - start
+            count = sum(len(batch["label"]) for batch in images)  # the first epoch warms up
+            start = time.perf_counter()
+            count = sum(len(batch["label"]) for batch in images)
+            seconds = time.perf_counter() - start
+            rows.append(
+                {
+                    "cached": cache is not None,
+                    "opening_s": opened,
+                    "images": count,
+                    "images_per_s": count / seconds,
+                }
+            )
     _report(rows, settings.output)
 
 
@@ -139,53 +233,13 @@ def _corners(rectangle: tuple[int, int, int, int]) -> list[int]:
 
 def _maps(settings: Namespace) -> dict[str, np.ndarray]:
     if settings.maps is None:
-        return _made_up(settings.size)
+        return made_up_maps(settings.size)
     try:
         with np.load(settings.maps) as archive:
             keys = [key for key in archive if key.endswith("_map")]
             return {key.removesuffix("_map"): archive[key] / 255.0 for key in keys}
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read maps {settings.maps}: {error}") from error
-
-
-def _made_up(side: int) -> dict[str, np.ndarray]:
-    """Maps of every kind that a method makes, (side,side) in [0,1]."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-
-    def blob(cx: float, cy: float, width: float) -> np.ndarray:
-        return np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * width**2))
-
-    noise = rng.random((side, side))
-    gradient = np.abs(rng.standard_normal((side, side))) * (0.2 + blob(0, 0, 0.3))
-    kinds = {
-        "one blob": blob(0.1, 0, 0.3),
-        "many blobs": sum(blob(*rng.uniform(-0.9, 0.9, 2), 0.07) for _ in range(20)),
-        "smooth noise": cv2.GaussianBlur(noise, (0, 0), side / 28),
-        "blurred gradient": cv2.GaussianBlur(gradient, (0, 0), side / 75),
-        "ring": np.exp(-(((np.hypot(x, y) - 0.5) / 0.15) ** 2)),
-        "blocks": np.kron(rng.random((7, 7)), np.ones((-(-side // 7),) * 2))[:side, :side],
-        "raw gradient": gradient,
-        "white noise": noise,
-    }
-    spans = {name: (m - m.min()) / (m.max() - m.min()) for name, m in kinds.items()}
-    return spans | {"zeros": np.zeros((side, side))}
-
-
-def _write_maps(folder: Path, truth: Truth, side: int) -> None:
-    """A noisy hill near the true box for every image, float64 as the published evaluator's."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:side, :side] / side
-    for index, name in enumerate(tqdm(truth.names, desc="writing", unit="map", leave=False)):
-        x0, y0, x1, y1 = truth.boxes[index, 0] / np.tile(truth.sizes[index], 2)
-        x, y = np.array([x0 + x1, y0 + y1]) / 2 + rng.normal(0, 0.07, 2)
-        widths = np.array([x1 - x0, y1 - y0]) * rng.uniform(0.2, 0.5, 2)
-        hill = np.exp(-(((columns - x) / widths[0]) ** 2) - ((rows - y) / widths[1]) ** 2)
-        rough = cv2.GaussianBlur(rng.random((side, side)), (0, 0), rng.choice([1, 3, 8]))
-        hill += (rough - rough.min()) / np.ptp(rough) * rng.uniform(0.1, 0.6)
-        file = folder / f"{name}.npy"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, (hill - hill.min()) / np.ptp(hill))
 
 
 def _median(call: Callable[[], object], repeats: int) -> float:
@@ -208,7 +262,7 @@ def _report(rows: list[dict[str, Any]], output: str | None) -> None:
         write_text(output, json.dumps(rows, indent=2))
 
 
-_COMMANDS = {"boxes": boxes, "scoremaps": scoremaps}
+_COMMANDS = {"boxes": boxes, "scoremaps": scoremaps, "train": train, "loader": loader}
 
 
 def main() -> None:

@@ -111,9 +111,13 @@ def score_scoremaps(arguments: list[str]) -> None:
         "--workers", type=NonNegativeInt, default=2, help="processes; 0: none beside this one"
     )
     settings = parser.parse_args(arguments)
+    _check_output(settings)
     test = read_truth(settings.metadata, "test")
     validation = _validation(settings)
     other = () if validation is None else validation.names
+    both = sorted(set(test.names).intersection(other))
+    if both:
+        raise ValueError(f"{len(both)} images are for validation and for test: {both[0]}, ...")
     predictions = None
     if settings.predictions:
         predictions = read_predictions(settings.predictions, test, other)
@@ -150,6 +154,7 @@ def score_boxes(arguments: list[str]) -> None:
     _add_truth(parser)
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
     settings = parser.parse_args(arguments)
+    _check_output(settings)
     truth = read_truth(settings.metadata, "test")
     given = read_coco_results(settings.results, truth)
     without = int((~given.found).sum())
@@ -181,6 +186,12 @@ def _add_truth(parser: Parser) -> None:
         help="the published evaluator's metadata folder, a data set in CUB's layout, or COCO JSON",
     )
     parser.add_argument("--output", type=str | None, default=None, help="folder for the results")
+
+
+def _check_output(settings: Namespace) -> None:
+    """Before anything is scored, not after."""
+    if settings.output and Path(settings.output).exists() and not Path(settings.output).is_dir():
+        raise ValueError(f"--output {settings.output} is a file, not a folder")
 
 
 def _thresholds(settings: Namespace) -> np.ndarray:
