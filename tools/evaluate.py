@@ -17,8 +17,8 @@ from jsonargparse import Namespace
 from jsonargparse.typing import (
     ClosedUnitInterval,
     NonNegativeInt,
-    OpenUnitInterval,
     PositiveInt,
+    restricted_number_type,
 )
 
 from robust_training.model import Classifier, load_model
@@ -30,14 +30,16 @@ from wsol.evaluation import Scores, score, score_given
 from wsol.heatmap import CAM, CentredBox, Gradient
 from wsol.localizer import model_folder
 from wsol.measuring import Measured, measure
-from wsol.metadata import read_truth, with_masks
-from wsol.pixels import HALF, bin_edges
+from wsol.metadata import read_truth, with_mask_cut, with_masks
+from wsol.metrics import IOU_THRESHOLDS
+from wsol.pixels import bin_edges
 from wsol.predictions import read_predictions
 from wsol.report import Entry, write_report
 from wsol.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
 from wsol.tables import table, write_scores
 from wsol.truth import Truth, with_classes
 
+_Step = restricted_number_type("Step", float, [(">=", 1e-4), ("<", 1)])
 METHODS = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
 
 
@@ -68,15 +70,18 @@ def score_runs(arguments: list[str]) -> None:
                 model,
                 loader,
                 methods,
-                thresholds=_thresholds(settings),
+                thresholds=_thresholds(settings) if split == "test" else None,
                 every_box=settings.v2 and split == "test",
-                mask_cut=settings.mask_cut,
                 description=f"{name}: {split}",
             )
             for split, loader in (("test", test), ("val", validation))
         }
         scores = _score(settings, measured["test"], measured["val"])
-        details = {"model": str(folder), "data": dataclasses.asdict(data)}
+        details = {
+            "model": str(folder),
+            "data": dataclasses.asdict(data),
+            "settings": dict(settings.as_dict()),
+        }
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)
         write_report(folder / "report.html", {name: entries[name]})
@@ -106,6 +111,12 @@ def score_scoremaps(arguments: list[str]) -> None:
     parser.add_argument(
         "--masks", type=str | None, default=None, help="folder of <image>.png, for PxAP and pIoU"
     )
+    parser.add_argument(
+        "--mask_cut",
+        type=NonNegativeInt | None,
+        default=None,
+        help="a mask is its pixels above this; default: 127, the metadata's own masks 0",
+    )
     _add_scoring(parser)
     parser.add_argument(
         "--workers", type=NonNegativeInt, default=2, help="processes; 0: none beside this one"
@@ -113,34 +124,38 @@ def score_scoremaps(arguments: list[str]) -> None:
     settings = parser.parse_args(arguments)
     _check_output(settings)
     test = read_truth(settings.metadata, "test")
+    if settings.masks:
+        test = with_masks(test, settings.masks)
+    if settings.mask_cut is not None:
+        test = with_mask_cut(test, settings.mask_cut)
     validation = _validation(settings)
     other = () if validation is None else validation.names
-    both = sorted(set(test.names).intersection(other))
-    if both:
-        raise ValueError(f"{len(both)} images are for validation and for test: {both[0]}, ...")
     predictions = None
     if settings.predictions:
         predictions = read_predictions(settings.predictions, test, other)
         test = with_classes(test, predictions.classes)
-    if settings.masks:
-        test = with_masks(test, settings.masks)
-
-    def measured(truth: Truth, split: str) -> Measured:
-        known = other if split == "test" else test.names
+    splits = {"test": test} if validation is None else {"test": test, "val": validation}
+    files = {
+        split: find_scoremaps(settings.scoremaps, truth, (*test.names, *other))
+        for split, truth in splits.items()
+    }
+    both = sorted(set(files["test"]).intersection(files.get("val", ())))
+    if both:
+        raise ValueError(f"{len(both)} maps are for validation and for test, such as {both[0]}")
+    measured = {}
+    for split, truth in splits.items():
+        is_test = split == "test"
         maps = measure_scoremaps(
-            find_scoremaps(settings.scoremaps, truth, known),
+            files[split],
             truth,
-            edges=bin_edges(_thresholds(settings)),
-            mask_cut=settings.mask_cut,
-            every_box=settings.v2 and split == "test",
+            edges=bin_edges(_thresholds(settings)) if is_test else None,
+            every_box=settings.v2 and is_test,
             workers=settings.workers,
             description=split,
         )
-        return Measured(truth, predictions if split == "test" else None, {"maps": maps})
-
-    found = measured(test, "test")
-    held_out = None if validation is None else measured(validation, "val")
-    _finish(settings, settings.scoremaps, found, _score(settings, found, held_out))
+        measured[split] = Measured(truth, predictions if is_test else None, {"maps": maps})
+    scores = _score(settings, measured["test"], measured.get("val"))
+    _finish(settings, settings.scoremaps, measured["test"], scores)
 
 
 def score_boxes(arguments: list[str]) -> None:
@@ -169,11 +184,14 @@ def _add_scoring(parser: Parser) -> None:
         "--threshold", type=ClosedUnitInterval | None, default=None, help="adds policy fixed:<t>"
     )
     parser.add_argument(
-        "--step", type=OpenUnitInterval, default=0.001, help="between thresholds to choose from"
+        "--step", type=_Step, default=0.001, help="between thresholds to choose from"
     )
     parser.add_argument("--v2", type=bool, default=True, help="MaxBoxAccV2 too, from all contours")
     parser.add_argument(
-        "--mask_cut", type=NonNegativeInt, default=HALF, help="a mask is its pixels above this"
+        "--ious",
+        type=list[ClosedUnitInterval],
+        default=list(IOU_THRESHOLDS),
+        help="at which MaxBoxAcc is scored",
     )
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
 
@@ -204,6 +222,7 @@ def _score(settings: Namespace, test: Measured, validation: Measured | None) -> 
         validation,
         thresholds=_thresholds(settings),
         fixed=settings.threshold,
+        iou_thresholds=settings.ious,
         seed=settings.seed,
     )
 
@@ -212,16 +231,19 @@ def _validation(settings: Namespace) -> Truth | None:
     """Images whose maps choose a threshold: those that are named, or --metadata's if mapped."""
     if settings.val_metadata:
         return read_truth(settings.val_metadata, "val")
-    if Path(settings.metadata).is_file() or (Path(settings.metadata) / "image_ids.txt").is_file():
-        return None  # one split alone
+    folder = Path(settings.metadata)
+    published = (folder / "image_ids.txt", folder / "test" / "image_ids.txt")
+    one_split = any(file.is_file() for file in published) and not (folder / "val").is_dir()
+    if folder.is_file() or one_split:
+        return None
     truth = read_truth(settings.metadata, "val")
     return truth if any_scoremap(settings.scoremaps, truth) else None
 
 
 def _finish(settings: Namespace, source: str, test: Measured, scores: Scores) -> None:
-    if settings.output:
-        write_scores(settings.output, test, scores, dict(settings.as_dict()))
     print(table({Path(source).resolve().stem: scores.result}))
+    if settings.output:
+        write_scores(settings.output, test, scores, {"settings": dict(settings.as_dict())})
 
 
 def _check_classes(folder: Path, model: Classifier, dataset: CUB200) -> None:

@@ -1,11 +1,22 @@
 """Weakly supervised object localization: gradient maps -> boxes -> scores."""
 
+import importlib
 import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network when imported
 
-from wsol import boxes
-from wsol.data.cub import CUB200
-from wsol.localizer import Localization, Localizer
-
+# Loaded when asked for: who only scores maps need not wait for PyTorch.
+_HOMES = {
+    "CUB200": "wsol.data.cub",
+    "Localization": "wsol.localizer",
+    "Localizer": "wsol.localizer",
+}
 __all__ = ["CUB200", "Localization", "Localizer", "boxes"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "boxes":
+        return importlib.import_module("wsol.boxes")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'wsol' has no attribute {name!r}")

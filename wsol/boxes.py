@@ -68,6 +68,8 @@ def to_bytes(heatmap: np.ndarray) -> np.ndarray:
         ValueError: the shape, a NaN, a value outside [0,1], or a side too large.
     """
     heatmap = np.asarray(heatmap)
+    if heatmap.dtype.kind not in "fiub":
+        raise ValueError(f"a heatmap holds real numbers, not {heatmap.dtype}")
     if heatmap.ndim != 2 or heatmap.size == 0:
         raise ValueError(f"a heatmap has shape (H,W), not {heatmap.shape}")
     if max(heatmap.shape) > LARGEST_SIDE:

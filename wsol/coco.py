@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from wsol.localizer import Localization
 from wsol.predictions import Predictions
-from wsol.truth import Truth, make_truth
+from wsol.truth import MOST_CLASSES, Truth, make_truth
 
 
 def coco_dataset(
@@ -98,42 +98,51 @@ def read_coco_truth(file: str | Path) -> Truth:
     """Ground truth from a COCO data set whose images show one category each.
 
     Raises:
-        ValueError: it is no such file; names it and the image.
+        ValueError: it is no such file; names it and what is wrong.
     """
     dataset = _read_json(Path(file))
     try:
-        categories = sorted(dataset["categories"], key=lambda category: category["id"])
-        label = {int(category["id"]): index for index, category in enumerate(categories)}
-        images = {int(image["id"]): image for image in dataset["images"]}
+        categories = _by_id(dataset["categories"], "category")
+        images = _by_id(dataset["images"], "image")
+        label = {identity: index for index, identity in enumerate(sorted(categories))}
         labels: dict[int, int] = {}
         boxes: dict[int, list[tuple[float, ...]]] = {identity: [] for identity in images}
         for annotation in dataset["annotations"]:
-            identity = int(annotation["image_id"])
+            identity = _whole(annotation["image_id"])
             if identity not in images:
-                raise ValueError(f"{file}: an annotation is for image {identity}, which is none")
+                raise ValueError(f"an annotation is for image {identity}, which is none")
             if annotation.get("iscrowd"):
-                raise ValueError(f"{file}: image {identity} has a crowd, which is no object's box")
-            found = label[int(annotation["category_id"])]
-            if labels.setdefault(identity, found) != found:
+                raise ValueError(f"image {identity} has a crowd, which is no object's box")
+            category = _whole(annotation["category_id"])
+            if category not in label:
+                raise ValueError(f"image {identity} has category {category}, which is none")
+            if labels.setdefault(identity, label[category]) != label[category]:
                 raise ValueError(
-                    f"{file}: image {identity} shows two categories; localization scores need one"
+                    f"image {identity} shows two categories; localization scores need one"
                 )
             boxes[identity].append(_half_open(annotation["bbox"]))
         for identity in images:
             if identity not in labels:
-                raise ValueError(f"{file}: image {identity} has no annotation, so no label")
-        return make_truth(
-            file,
-            [str(image["file_name"]) for image in images.values()],
-            [labels[identity] for identity in images],
-            [(int(image["width"]), int(image["height"])) for image in images.values()],
-            list(boxes.values()),
-            [str(category["name"]) for category in categories],
-            identities=list(images),
-            category_ids=[int(category["id"]) for category in categories],
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no COCO ground truth: {error!r}") from error
+                raise ValueError(f"image {identity} has no annotation, so no label")
+        names = [image["file_name"] for image in images.values()]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a file_name is no text")
+        sizes = [(_whole(image["width"]), _whole(image["height"])) for image in images.values()]
+        titles = [str(categories[identity]["name"]) for identity in label]
+    except KeyError as error:
+        raise ValueError(f"{file} is no COCO ground truth: no {error}") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{file} is no COCO ground truth: {error}") from error
+    return make_truth(
+        file,
+        names,
+        [labels[identity] for identity in images],
+        sizes,
+        list(boxes.values()),
+        titles,
+        identities=list(images),
+        category_ids=list(label),
+    )
 
 
 @dataclass(frozen=True)
@@ -173,45 +182,75 @@ def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
     results = []
     for number, result in enumerate(given, start=1):
         try:
-            score, box = float(result["score"]), _half_open(result["bbox"])
-            image, category = rows.get(result["image_id"]), label.get(result["category_id"])
-            if image is None or category is None:
-                kind = "image_id" if image is None else "category_id"
+            score, box = _number(result["score"]), _half_open(result["bbox"])
+            image, category = result["image_id"], _whole(result["category_id"])
+            row = rows.get(image if isinstance(image, str) else _whole(image))
+            if truth.open_classes and 1 <= category <= MOST_CLASSES:
+                index = category - 1
+            else:
+                index = label.get(category)
+            if row is None or index is None:
+                kind = "image_id" if row is None else "category_id"
                 raise ValueError(f"unknown {kind} {result[kind]!r}")
-            if not np.isfinite([score, *box]).all():
-                raise ValueError("a number is not finite")
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise ValueError(f"{file}, result {number}: {reason}") from error
-        candidates[image].append((score, category, box))
-        annotation = _annotation(
-            0, int(truth.identities[image]), int(truth.category_ids[category]), box
-        )
+        except KeyError as error:
+            raise ValueError(f"{file}, result {number}: no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file}, result {number}: {error}") from error
+        candidates[row].append((score, index, box))
+        annotation = _annotation(0, int(truth.identities[row]), category, box)
         results.append(_as_result(annotation, score))
-    order = np.full((len(truth), 5), -1, np.int64)
+    ranked = []
+    for found in candidates:
+        found.sort(key=lambda candidate: -candidate[0])
+        ranked.append(list(dict.fromkeys(category for _, category, _ in found))[:5])
+    # as wide as the longest ranking: Top-5 is no score of boxes that come with one class each
+    order = np.full((len(truth), max(1, *map(len, ranked))), -1, np.int64)
     confidence, boxes = np.zeros(len(truth)), np.zeros((len(truth), 4))
     for row, found in enumerate(candidates):
-        found.sort(key=lambda candidate: -candidate[0])
         if found:
-            ranked = list(dict.fromkeys(category for _, category, _ in found))[:5]
-            order[row, : len(ranked)] = ranked
+            order[row, : len(ranked[row])] = ranked[row]
             own = [c for c in found if c[1] == truth.labels[row]] or found
             confidence[row], boxes[row] = found[0][0], own[0][2]
     has_box = np.array([bool(found) for found in candidates])
-    return GivenBoxes(Predictions(order, confidence, len(truth.classes)), boxes, has_box, results)
+    classes = max(len(truth.classes), int(order.max()) + 1)
+    return GivenBoxes(Predictions(order, confidence, classes), boxes, has_box, results)
 
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
 
 
-def _half_open(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, width, height = map(float, bbox)
+def _by_id(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, Mapping[str, Any]]:
+    table: dict[int, Mapping[str, Any]] = {}
+    for entry in entries:
+        identity = _whole(entry["id"])
+        if identity in table:
+            raise ValueError(f"two {what} entries have id {identity}")
+        table[identity] = entry
+    return table
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**53:
+        raise ValueError(f"{value!r:.40} is no finite number")  # NaN is not below it either
+    return float(value)
+
+
+def _whole(value: object) -> int:
+    if _number(value) % 1:
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _half_open(bbox: object) -> tuple[float, float, float, float]:
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise ValueError(f"box {bbox!r:.60} is no list of four numbers")
+    x, y, width, height = map(_number, bbox)
     if width < 0 or height < 0:
         raise ValueError(f"box {bbox} has a negative side")
     return x, y, x + width, y + height

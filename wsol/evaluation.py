@@ -32,15 +32,15 @@ PROTOCOL = (
     "Policy reference: as the published evaluator (clovaai/wsolevaluation) scores, with its pixel "
     "conventions and an oracle threshold; its GT-known is MaxBoxAcc at 0.5. MaxBoxAcc and "
     "MaxBoxAccV2 choose an oracle threshold for each IoU. Policy given: boxes came without a map. "
-    "PxAP has no threshold, pIoU an oracle's. AP50 is COCO's, of the boxes of the first policy "
-    "with the predicted class and its probability. Intervals: 95 %, 1000 bootstrap resamples of "
+    "PxAP has no threshold, pIoU an oracle's. AP50 is COCO's, of the boxes of the policy beside "
+    "it with the predicted class and its probability. Intervals: 95 %, 1000 bootstrap resamples of "
     "the images; an oracle chooses again in each, a validation threshold stays."
 )
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The boxes that one row scores.
+    """The boxes that one row scores: the headline of its kind of heatmap.
 
     Attributes:
         boxes: (N,4) half-open in the files' pixels.
@@ -70,6 +70,7 @@ def score(
     *,
     thresholds: np.ndarray,
     fixed: float | None = None,
+    iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     seed: int = 0,
 ) -> Scores:
     """Every score of every heatmap under every policy.
@@ -80,8 +81,14 @@ def score(
         thresholds: (T,) to choose from. Those that give every image the same box as the one before
             are left out.
         fixed: For the policy "fixed:<t>".
+        iou_thresholds: Of MaxBoxAcc.
         seed: Of the bootstrap.
+
+    Raises:
+        ValueError: the validation images have no boxes, or the masks no object.
     """
+    if validation is not None and test.truth.boxes.size and not validation.truth.boxes.size:
+        raise ValueError("the validation images have no true boxes to choose a threshold by")
     rows: list[Row] = []
     chosen: list[Chosen] = []
     details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}}
@@ -90,36 +97,32 @@ def score(
             distinct = maps.distinct(thresholds)
             scorer = Scorer(name, test, seed)
             table = maps.ious(test.truth, distinct)
-            own = []
-            if validation is not None:
-                held_out = validation.maps[name]
-                every = held_out.distinct(thresholds)
-                value = every[best_threshold(held_out.ious(validation.truth, every), HIT)]
-                own.append(scorer.at("val", value, maps.ious(test.truth, [value])))
-            if fixed is not None:
-                own.append(scorer.at(f"fixed:{fixed:g}", fixed, maps.ious(test.truth, [fixed])))
-            own.append(scorer.oracle("oracle", distinct, table))
-            first = own[0]
             published = maps.published_ious(test.truth, distinct)
-            own.append(scorer.oracle("reference", distinct, published))
-            rows += own
-            boxes = rescale(maps.boxes([first.threshold])[:, 0], maps.frame, test.truth.sizes)
-            ious = maps.ious(test.truth, [first.threshold])[:, 0]
-            known = test.predictions is not None and test.predictions.confidence is not None
-            results = coco_results(test.truth, test.predictions, boxes) if known else None
-            chosen.append(_choose(first, boxes, ious, test, results))
-            details["reference"][name] = _reference(maps, published, distinct, seed)
+            oracle = scorer.oracle("oracle", distinct, table)
+            honest = [
+                scorer.at(policy, threshold, maps.ious(test.truth, [threshold]))
+                for policy, threshold in _chosen_thresholds(name, validation, thresholds, fixed)
+            ]
+            rows += [*honest, oracle, scorer.oracle("reference", distinct, published)]
+            chosen.append(_headline(honest[0] if honest else oracle, maps, test))
+            details["reference"][name] = _reference(maps, published, distinct, iou_thresholds, seed)
             details["curves"][name] = {
                 "threshold": distinct.tolist(),
                 "gt_known_loc": box_accuracy(table, HIT).tolist(),
             }
         if maps.pixels is not None:
-            details["pixels"][name] = _pixels(maps.pixels, seed)
+            details["pixels"][name] = _pixels(maps.pixels, test.truth.masks[0].cut, seed)
     return Scores(_result(test, rows, chosen, details, seed), tuple(chosen))
 
 
 def score_given(truth: Truth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0) -> Scores:
-    """Scores of boxes that came without heatmaps."""
+    """Scores of boxes that came without heatmaps.
+
+    Raises:
+        ValueError: the images have no true boxes.
+    """
+    if not truth.boxes.size:
+        raise ValueError("there are no true boxes to score boxes by")
     test = Measured(truth, given.predictions, {})
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
     row = Scorer(name, test, seed).at("given", None, ious)
@@ -127,6 +130,29 @@ def score_given(truth: Truth, given: GivenBoxes, *, name: str = "boxes", seed: i
     scores = _result(test, [row], chosen, {}, seed)
     scores["images_without_box"] = int((~given.found).sum())
     return Scores(scores, tuple(chosen))
+
+
+def _chosen_thresholds(
+    name: str, validation: Measured | None, thresholds: np.ndarray, fixed: float | None
+) -> list[tuple[str, float]]:
+    """(policy, threshold) of those that never saw the scored images, the headline's first."""
+    found = []
+    if validation is not None:
+        maps = validation.maps[name]
+        distinct = maps.distinct(thresholds)
+        best = best_threshold(maps.ious(validation.truth, distinct), HIT)
+        found.append(("val", float(distinct[best])))
+    if fixed is not None:
+        found.append((f"fixed:{fixed:g}", float(fixed)))
+    return found
+
+
+def _headline(row: Row, maps: MapBoxes, test: Measured) -> Chosen:
+    boxes = rescale(maps.boxes([row.threshold])[:, 0], maps.frame, test.truth.sizes)
+    ious = maps.ious(test.truth, [row.threshold])[:, 0]
+    known = test.predictions is not None and test.predictions.confidence is not None
+    results = coco_results(test.truth, test.predictions, boxes) if known else None
+    return _choose(row, boxes, ious, test, results)
 
 
 def _choose(
@@ -137,42 +163,60 @@ def _choose(
     results: list[dict[str, Any]] | None,
 ) -> Chosen:
     truth = test.truth
-    correct = test.correct(1)
-    kinds = ErrorKinds(hit=HIT)(boxes, truth.boxes, truth.counts, correct)
+    kinds = ErrorKinds(hit=HIT)(boxes, truth.boxes, truth.counts, test.correct(1))
     return Chosen(row, boxes, ious, kinds, results)
 
 
 def _reference(
-    maps: MapBoxes, published: np.ndarray, thresholds: np.ndarray, seed: int
+    maps: MapBoxes,
+    published: np.ndarray,
+    thresholds: np.ndarray,
+    iou_thresholds: Sequence[float],
+    seed: int,
 ) -> dict[str, Any]:
-    images = len(published)
-    scores = {"max_box_acc": {f"{t:g}": max_box_acc(published, t) for t in IOU_THRESHOLDS}}
-    ends = bootstrap(lambda weights: _best_shares(weights, published), images, seed=seed)
-    intervals = {"max_box_acc": dict(zip(scores["max_box_acc"], ends.T.tolist(), strict=True))}
+    def interval(ious: np.ndarray, at: Sequence[float]) -> np.ndarray:
+        return bootstrap(lambda drawn: _best_shares(drawn, ious, at), len(ious), seed=seed)
+
+    names = [f"{t:g}" for t in iou_thresholds]
+    shares = [max_box_acc(published, t) for t in iou_thresholds]
+    ends = interval(published, iou_thresholds).T.tolist()
+    scores = {
+        "policy": "oracle for each IoU",
+        "max_box_acc": dict(zip(names, shares, strict=True)),
+        "intervals": {"max_box_acc": dict(zip(names, ends, strict=True))},
+    }
     if maps.any_iou is not None:
-        any_ious = maps.any_published_ious(thresholds)
-        scores["max_box_acc_v2"] = max_box_acc_v2(any_ious)
-        ends = bootstrap(lambda weights: _best_shares(weights, any_ious).mean(1), images, seed=seed)
-        intervals["max_box_acc_v2"] = ends.tolist()
-    return scores | {"intervals": intervals}
+        ious = maps.any_published_ious(thresholds)
+        scores["max_box_acc_v2"] = max_box_acc_v2(ious)
+        ends = bootstrap(
+            lambda drawn: _best_shares(drawn, ious, IOU_THRESHOLDS).mean(axis=1),
+            len(ious),
+            seed=seed,
+        )
+        scores["intervals"]["max_box_acc_v2"] = ends.tolist()
+    return scores
 
 
-def _best_shares(weights: np.ndarray, ious: np.ndarray) -> np.ndarray:
-    """(R,3): MaxBoxAcc of each resample, at each IoU."""
-    hits = [(ious >= t).astype(np.float32) for t in IOU_THRESHOLDS]
-    return np.stack([(weights @ hit).max(axis=1) for hit in hits], axis=1)
+def _best_shares(
+    drawn: np.ndarray, ious: np.ndarray, iou_thresholds: Sequence[float]
+) -> np.ndarray:
+    """(R, IoUs): MaxBoxAcc of each resample."""
+    hits = [(ious >= t).astype(np.float32) for t in iou_thresholds]
+    return np.stack([(drawn @ hit).max(axis=1) for hit in hits], axis=1) / len(ious)
 
 
-def _pixels(counts: np.ndarray, seed: int) -> dict[str, Any]:
-    flat = counts.reshape(len(counts), -1).astype(np.float32)
+def _pixels(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
     scores = {key: float(value) for key, value in pixel_scores(counts.sum(axis=0)).items()}
+    if np.isnan(scores["pxap"]):
+        raise ValueError(f"the masks hold no object: no pixel is above {cut} (--mask_cut)")
+    flat = counts.reshape(len(counts), -1).astype(np.float64)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        pooled = (weights @ flat).reshape(-1, *counts.shape[1:])
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        pooled = (drawn.astype(np.float64) @ flat).reshape(-1, *counts.shape[1:])
         return np.stack(list(pixel_scores(pooled).values()), axis=1)
 
     ends = bootstrap(statistic, len(counts), seed=seed).T.tolist()
-    return scores | {"intervals": dict(zip(scores, ends, strict=True))}
+    return scores | {"mask_cut": cut, "intervals": dict(zip(scores, ends, strict=True))}
 
 
 def _result(
@@ -187,33 +231,25 @@ def _result(
     accuracy = {
         f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in right.items()
     }
-    precision = {
-        c.row.heatmap: average_precision(truth, c.results) for c in chosen if c.results is not None
-    }
-    errors = {
-        c.row.heatmap: {kind: float((c.kinds == kind).mean()) for kind in KINDS} for c in chosen
-    }
-    classes = {
-        c.row.heatmap: dict(
-            zip(
-                truth.classes,
-                [
-                    None if np.isnan(share) else float(share)
-                    for share in class_means(c.iou >= HIT, truth.labels, len(truth.classes))
-                ],
-                strict=True,
-            )
-        )
-        for c in chosen
-    }
+    headlines = {}
+    for each in chosen:
+        shares = class_means(each.iou >= HIT, truth.labels, len(truth.classes)).tolist()
+        headlines[each.row.heatmap] = {
+            "policy": each.row.policy,
+            "threshold": each.row.threshold,
+            "coco_ap50": None if each.results is None else average_precision(truth, each.results),
+            "errors": {kind: float((each.kinds == kind).mean()) for kind in KINDS},
+            "class_gt_known_loc": {
+                name: None if np.isnan(share) else share
+                for name, share in zip(truth.classes, shares, strict=True)
+            },
+        }
     return {
         "images": len(truth),
         **accuracy,
         "localization": [asdict(row) for row in rows],
+        "headline": headlines,
         **details,
-        "coco_ap50": precision,
-        "errors": errors,
-        "class_gt_known_loc": classes,
         "bootstrap_seed": seed,
         "protocol": PROTOCOL,
     }

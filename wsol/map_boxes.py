@@ -1,6 +1,6 @@
 """What is kept of a split's heatmaps: a few KB an image, from which every score follows."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class MapBoxes:
         peak: int64 (N,), its largest byte.
         largest: int16 (N,256,4), the box of the largest contour at every cut.
         any_iou: float64 (N,256), `boxes.best_of_all_boxes`; None where not asked for.
-        pixels: int64 (N,2,B), `pixels.pixel_counts`; None without masks.
+        pixels: int32 (N,2,B), `pixels.pixel_counts`; None without masks.
     """
 
     frame: np.ndarray
@@ -46,7 +46,9 @@ class MapBoxes:
     def ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
         """(N,T): IoU of half-open boxes in the image files' pixels."""
         return self._ious(
-            thresholds, lambda boxes, rows: rescale(boxes, *self._sizes(truth, rows)), truth.boxes
+            thresholds,
+            lambda boxes, rows: rescale(boxes, self.frame[rows, None], truth.sizes[rows, None]),
+            truth.boxes,
         )
 
     def published_ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
@@ -68,10 +70,14 @@ class MapBoxes:
         table = cuts(thresholds, np.unique(self.peak))
         return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
 
-    def _sizes(self, truth: Truth, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        return self.frame[rows, None, :], truth.sizes[rows, None, :]
-
-    def _ious(self, thresholds, convert, truths, *, chunk: int = 256) -> np.ndarray:
+    def _ious(
+        self,
+        thresholds: ArrayLike,
+        convert: Callable[[np.ndarray, slice], np.ndarray],
+        truths: np.ndarray,
+        *,
+        chunk: int = 256,
+    ) -> np.ndarray:
         # in pieces: a split's boxes at all thresholds are large in float64
         pieces = []
         for start in range(0, len(self.peak), chunk):

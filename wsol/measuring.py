@@ -11,7 +11,7 @@ from tqdm import tqdm
 from robust_training.model import Classifier
 from wsol.heatmap import HeatmapMethod
 from wsol.map_boxes import MapBoxes, read_off, stack
-from wsol.pixels import HALF, bin_edges, read_mask
+from wsol.pixels import bin_edges, read_mask
 from wsol.predictions import Predictions
 from wsol.truth import MaskFiles, Truth, cub_truth
 
@@ -34,22 +34,24 @@ def measure(
     loader: DataLoader,
     methods: Mapping[str, HeatmapMethod],
     *,
-    thresholds: np.ndarray,
+    thresholds: np.ndarray | None = None,
     every_box: bool = True,
-    mask_cut: int = HALF,
     description: str = "measuring",
 ) -> Measured:
     """Predict and localize every image of `loader`, whose data set is a CUB200.
 
     Args:
-        thresholds: Bins of the pixel scores, where every image has a mask.
+        thresholds: Bins of the pixel scores, for a split whose images all have a mask; None leaves
+            these scores out.
         every_box: Also what MaxBoxAccV2 needs.
-        mask_cut: See `pixels.read_mask`.
+
+    Raises:
+        ValueError: a heatmap is not one; names the image.
     """
     device = next(model.parameters()).device
     dataset = loader.dataset
     masks = [example.mask for example in dataset.examples]
-    edges = bin_edges(thresholds) if None not in masks else None
+    edges = None if thresholds is None or None in masks else bin_edges(thresholds)
     order: list[torch.Tensor] = []
     confidence: list[torch.Tensor] = []
     sizes: list[list[int]] = []
@@ -68,11 +70,15 @@ def measure(
             ):
                 mask = None
                 if edges is not None:
-                    mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, mask_cut)
-                truths = np.array([dataset.examples[index].box]) if every_box else None
-                rows[name].append(
-                    read_off(heatmap, truths=truths, size=size, mask=mask, edges=edges)
-                )
+                    mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, size)
+                example = dataset.examples[index]
+                truths = np.array([example.box]) if every_box else None
+                try:
+                    rows[name].append(
+                        read_off(heatmap, truths=truths, size=size, mask=mask, edges=edges)
+                    )
+                except ValueError as error:
+                    raise ValueError(f"{name} of {example.name}: {error}") from error
     predictions = Predictions(
         torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
     )

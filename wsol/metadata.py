@@ -10,7 +10,7 @@ from PIL import Image
 from wsol.coco import read_coco_truth
 from wsol.data.cub import CUB200, Split
 from wsol.predictions import read_lines
-from wsol.truth import MaskFiles, Truth, cub_truth, make_truth
+from wsol.truth import MOST_CLASSES, MaskFiles, Truth, cub_truth, make_truth
 
 
 def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Truth:
@@ -54,6 +54,11 @@ def with_masks(truth: Truth, folder: str | Path) -> Truth:
     return replace(truth, masks=tuple(MaskFiles((file,)) for file in files))
 
 
+def with_mask_cut(truth: Truth, cut: int) -> Truth:
+    """The same with masks of the pixels above `cut`."""
+    return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
+
+
 def _size(file: Path) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
@@ -93,11 +98,10 @@ def published_metadata(folder: str | Path) -> Truth:
         if not (boxes[name] or objects[name]):
             raise ValueError(f"{file}: no line for image {name}")
     has_masks = any(objects.values())
-    masks = [MaskFiles(tuple(objects[name]), ignore.get(name)) for name in names]
+    masks = [MaskFiles(tuple(objects[name]), ignore.get(name), cut=0) for name in names]
     label_column = [int(labels[name][0]) for name in names]
-    if names and min(label_column) < 0:
-        raise ValueError(f"{folder / 'class_labels.txt'}: labels count from 0")
-    classes = [str(label) for label in range(max(label_column, default=0) + 1)]
+    highest = max(label_column, default=0)
+    classes = [str(label) for label in range(min(highest, MOST_CLASSES) + 1)]
     return make_truth(
         folder,
         names,
@@ -106,6 +110,7 @@ def published_metadata(folder: str | Path) -> Truth:
         [boxes[name] for name in names],
         classes,
         masks=masks if has_masks else (),
+        open_classes=True,
     )
 
 
@@ -128,7 +133,7 @@ def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[
         if name in table:
             raise ValueError(f"{file}, line {number}: image {name} stands there twice")
         table[name] = _numbers(file, number, fields)
-        if any(value != int(value) for value in table[name]):
+        if any(value % 1 for value in table[name]):
             raise ValueError(f"{file}, line {number}: expected whole numbers")
     for name in names:
         if name not in table:

@@ -12,26 +12,6 @@ from numpy.typing import ArrayLike
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
 
 
-def localization_scores(
-    iou: np.ndarray, correct: np.ndarray, correct5: np.ndarray, *, iou_threshold: float = 0.5
-) -> dict[str, float]:
-    """GT-known, Top-1 and Top-5 localization (ILSVRC) at one threshold per image.
-
-    With class-conditional maps the box of a right prediction is the box of the true class, so one
-    map per image serves all three.
-
-    Args:
-        iou: (N,) of the true class's box.
-        correct, correct5: (N,) whether the true class is predicted first, among the first five.
-    """
-    hit = np.asarray(iou) >= iou_threshold
-    return {
-        "gt_known_loc": float(np.mean(hit)),
-        "top1_loc": float(np.mean(hit & correct)),
-        "top5_loc": float(np.mean(hit & correct5)),
-    }
-
-
 def box_accuracy(ious: np.ndarray, iou_threshold: float = 0.5) -> np.ndarray:
     """(T,): share of images that are hits, at each heatmap threshold, from ious (N,T)."""
     return (ious >= iou_threshold).mean(axis=0)
@@ -39,9 +19,14 @@ def box_accuracy(ious: np.ndarray, iou_threshold: float = 0.5) -> np.ndarray:
 
 def best_threshold(ious: np.ndarray, iou_threshold: float = 0.5) -> int:
     """Index of the threshold with the most hits in ious (N,T); ties go to the middle one."""
-    accuracy = box_accuracy(ious, iou_threshold)
-    best = np.flatnonzero(accuracy == accuracy.max())
-    return int(best[len(best) // 2])
+    return int(middle_argmax((ious >= iou_threshold).sum(axis=0)))
+
+
+def middle_argmax(values: np.ndarray) -> np.ndarray:
+    """Index of the largest of values (...,T) in each row; of several equal ones the middle one."""
+    best = values == values.max(axis=-1, keepdims=True)
+    wanted = best.sum(axis=-1, keepdims=True) // 2 + 1
+    return (best.cumsum(axis=-1) >= wanted).argmax(axis=-1)
 
 
 def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = 0.5) -> float:
@@ -71,21 +56,21 @@ def bootstrap(
     """95 % percentile interval over images drawn with replacement (Efron, 1979).
 
     Args:
-        statistic: (R,N) weights, rows summing to 1 -> (R,...) values. One that maximises over
-            thresholds does so again in every resample.
+        statistic: How often each image was drawn, float32 (R,N) of whole numbers -> (R,...) values,
+            NaN where a resample has none. One that maximises over thresholds does so again in every
+            resample.
         images: N.
         seed: The same seed gives the same resamples to every statistic.
 
     Returns:
         (2,...): lower and upper end.
     """
-    values = [statistic(weights) for weights in _resamples(images, resamples, seed)]
-    return np.quantile(np.concatenate(values), [0.025, 0.975], axis=0)
+    values = [statistic(drawn) for drawn in _resamples(images, resamples, seed)]
+    return np.nanquantile(np.concatenate(values), [0.025, 0.975], axis=0)
 
 
 def _resamples(images: int, resamples: int, seed: int, *, chunk: int = 100) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):
         drawn = rng.integers(images, size=(min(chunk, resamples - start), images))
-        counts = [np.bincount(row, minlength=images) for row in drawn]
-        yield np.array(counts, np.float32) / np.float32(images)
+        yield np.array([np.bincount(row, minlength=images) for row in drawn], np.float32)

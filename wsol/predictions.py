@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol.truth import Truth
+from wsol.truth import MOST_CLASSES, Truth
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()
     file = Path(file)
     table: dict[str, tuple[list[int], float | None]] = {}
     wanted = set(truth.names)
+    most = MOST_CLASSES if truth.open_classes else len(truth.classes)
     for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
@@ -54,7 +55,7 @@ def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()
                 raise ValueError("this image stands there twice")
             if name not in wanted and name not in known:
                 raise ValueError("this image is not in the metadata")
-            table[name] = _ranking(fields)
+            table[name] = _ranking(fields, most)
         except ValueError as error:
             raise ValueError(f"{file}, line {number}: {error}: {line.strip()[:80]!r}") from error
     for name in truth.names:
@@ -81,11 +82,13 @@ def read_lines(file: Path) -> list[str]:
         raise ValueError(f"{file} is not a UTF-8 text file: {error.reason}") from error
 
 
-def _ranking(fields: list[str]) -> tuple[list[int], float | None]:
+def _ranking(fields: list[str], most: int) -> tuple[list[int], float | None]:
     pairs = [field.partition(":") for field in fields]
     classes = [int(label) for label, _, _ in pairs]
     if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
         raise ValueError("expected an image and different classes, counted from 0")
+    if max(classes) >= most:
+        raise ValueError(f"class {max(classes)} is not in 0 to {most - 1}")
     probability = float(pairs[0][2]) if pairs[0][1] else None
     if probability is not None and not 0 <= probability <= 1:
         raise ValueError("a probability lies in [0,1]")

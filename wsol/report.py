@@ -21,7 +21,7 @@ from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, threshold_curves
 from wsol.errors import KINDS
 from wsol.heatmap import HeatmapMethod
 from wsol.rows import HIT
-from wsol.tables import MORE_HEADS, heatmaps, more_cells, percent, score_cells
+from wsol.tables import MORE_HEADS, error_cells, heatmaps, more_cells, score_cells
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ i.box { display: inline-block; width: .8em; height: .8em; border: 2px solid; }
 <img class="curves" alt="GT-known against the heatmap threshold"
 src="data:image/png;base64,$curves">
 <h2>What the boxes are</h2>
-<div class="scroll"><table><thead><tr><th>model</th><th>heatmap</th>$kinds</tr></thead>
-<tbody>$errors</tbody></table></div>
+<div class="scroll"><table class="policy">
+<thead><tr><th>model</th><th>heatmap</th>$kinds</tr></thead><tbody>$errors</tbody></table></div>
 <p>Every image of them, with its box: <code>images.csv</code> in the run's folder.</p>
 <h2>The same test images under every model and map</h2>
 <p><i class="box" style="border-color:$true"></i> true box,
@@ -115,11 +115,11 @@ def write_report(
             for run, entry in entries.items()
             for name in heatmaps(entry.result)
         ),
-        kinds=_cells(KINDS, "th"),
+        kinds=_cells(("policy", *KINDS), "th"),
         errors="".join(
-            f"<tr>{_cells([run, name, *map(percent, kinds.values())])}</tr>"
+            f"<tr>{_cells([run, name, *error_cells(entry.result, name)])}</tr>"
             for run, entry in entries.items()
-            for name, kinds in entry.result["errors"].items()
+            for name in entry.result["headline"]
         ),
         protocol=html.escape(first.result["protocol"]),
         curves=base64.b64encode(

@@ -1,15 +1,16 @@
 """Lines of a table of localization scores, each with who chose its threshold, and intervals."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from wsol.measuring import Measured
-from wsol.metrics import best_threshold, bootstrap, class_means
+from wsol.metrics import best_threshold, bootstrap, class_means, middle_argmax
 
 HIT = 0.5  # IoU
-POLICIES = ("val", "fixed", "oracle", "reference", "given")
+_POLICY = re.compile(r"val|oracle|reference|given|fixed:[\d.e-]+")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Row:
     class_means: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if self.policy.partition(":")[0] not in POLICIES:
+        if not _POLICY.fullmatch(self.policy):
             raise ValueError(f"a score needs the policy of its threshold, not {self.policy!r}")
 
 
@@ -61,14 +62,14 @@ class Scorer:
             correct = self.measured.correct(k)
             if correct is not None:
                 tables[key] = hit & correct[:, None]
+        truth = self.measured.truth
         numbers = [table.astype(np.float32) for table in tables.values()]
 
-        def statistic(weights: np.ndarray) -> np.ndarray:
-            shares = np.stack([weights @ table for table in numbers])
-            best = shares[0].argmax(axis=1)
-            return np.take_along_axis(shares, best[None, :, None], axis=2)[..., 0].T
+        def statistic(drawn: np.ndarray) -> np.ndarray:
+            hits = np.stack([drawn @ table for table in numbers])  # whole numbers, so exact
+            best = middle_argmax(hits[0])
+            return np.take_along_axis(hits, best[None, :, None], axis=2)[..., 0].T / len(truth)
 
-        truth = self.measured.truth
         ends = bootstrap(statistic, len(truth), seed=self.seed).T.tolist()
         means = {
             key: float(np.nanmean(class_means(table[:, index], truth.labels, len(truth.classes))))

@@ -1,6 +1,7 @@
 """Heatmaps that other programs wrote: one .npy file for each image, as the published evaluator
 (clovaai/wsolevaluation) has them."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsol.map_boxes import MapBoxes, read_off, stack
-from wsol.pixels import HALF, read_mask
+from wsol.pixels import read_mask
 from wsol.truth import Truth
 
 
@@ -26,9 +27,18 @@ def find_scoremaps(folder: str | Path, truth: Truth, known: Collection[str] = ()
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*.npy")}
-
-    found = [next((s for s in _spellings(name) if s in there), None) for name in truth.names]
+    there = {
+        (Path(place) / file).relative_to(folder).as_posix()
+        for place, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if file.endswith(".npy")
+    }
+    found = []
+    for name in truth.names:
+        own = [spelling for spelling in dict.fromkeys(_spellings(name)) if spelling in there]
+        if len(own) > 1:
+            raise ValueError(f"{folder} has two maps of {name}: {own[0]} and {own[1]}")
+        found.append(own[0] if own else None)
     missing = [name for name, file in zip(truth.names, found, strict=True) if file is None]
     if missing:
         raise ValueError(f"{folder} has no map for {_some(missing)}")
@@ -57,7 +67,7 @@ def read_scoremap(file: Path) -> np.ndarray:
     """
     try:
         heatmap = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # a damaged file makes NumPy raise almost anything
         raise ValueError(f"cannot read map {file}: {error}") from error
     if not isinstance(heatmap, np.ndarray) or heatmap.dtype.kind != "f":
         kind = getattr(heatmap, "dtype", "an archive")
@@ -68,9 +78,11 @@ def read_scoremap(file: Path) -> np.ndarray:
 class _ScoreMaps(Dataset):
     """Items are what `read_off` keeps of each map."""
 
-    def __init__(self, files, truth, edges, mask_cut, every_box):
+    def __init__(
+        self, files: list[Path], truth: Truth, edges: np.ndarray | None, every_box: bool
+    ) -> None:
         self.files, self.truth = files, truth
-        self.edges, self.mask_cut, self.every_box = edges, mask_cut, every_box
+        self.edges, self.every_box = edges, every_box
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,8 +90,8 @@ class _ScoreMaps(Dataset):
     def __getitem__(self, index: int) -> MapBoxes:
         heatmap, truth = read_scoremap(self.files[index]), self.truth
         mask = None
-        if truth.masks and heatmap.ndim == 2:
-            mask = read_mask(truth.masks[index], heatmap.shape, self.mask_cut)
+        if truth.masks and self.edges is not None and heatmap.ndim == 2:
+            mask = read_mask(truth.masks[index], heatmap.shape, truth.sizes[index])
         boxes = truth.boxes[index] if self.every_box and truth.boxes.size else None
         try:
             return read_off(
@@ -93,8 +105,7 @@ def measure_scoremaps(
     files: list[Path],
     truth: Truth,
     *,
-    edges: np.ndarray,
-    mask_cut: int = HALF,
+    edges: np.ndarray | None,
     every_box: bool = True,
     workers: int = 2,
     description: str = "maps",
@@ -103,11 +114,11 @@ def measure_scoremaps(
 
     Args:
         files: One for each row of `truth`, from `find_scoremaps`.
-        edges: `pixels.bin_edges`, used where `truth` has masks.
+        edges: `pixels.bin_edges`, used where `truth` has masks; None leaves masks alone.
         every_box: Also what MaxBoxAccV2 needs, for about twice the time.
         workers: Processes, which share nothing but the list of files; 0 reads in this one.
     """
-    dataset = _ScoreMaps(files, truth, edges, mask_cut, every_box)
+    dataset = _ScoreMaps(files, truth, edges, every_box)
     loader = DataLoader(
         dataset,
         16,

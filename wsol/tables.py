@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robust_training.files import write_text
+from robust_training.files import write_texts
 from wsol.coco import coco_truth
+from wsol.errors import KINDS
 from wsol.evaluation import Chosen, Scores
 from wsol.measuring import Measured
 
@@ -31,7 +32,7 @@ def percent(share: float | None, interval: Sequence[float] | None = None) -> str
 
 
 MORE_HEADS = (
-    "MaxBoxAcc .3 / .5 / .7 (oracle each)",
+    "MaxBoxAcc (oracle each)",
     "MaxBoxAccV2 (oracle each)",
     "AP50",
     "PxAP",
@@ -43,15 +44,24 @@ def more_cells(result: Mapping[str, Any], name: str) -> list[str]:
     """The scores that a heatmap has once, in the order of `MORE_HEADS`."""
     reference = result.get("reference", {}).get(name, {})
     pixels = result.get("pixels", {}).get(name, {})
+    headline = result["headline"].get(name, {})
     ends, pixel_ends = reference.get("intervals", {}), pixels.get("intervals", {})
     shares = reference.get("max_box_acc", {})
+    precision = percent(headline.get("coco_ap50"))
+    mask = f" (mask > {pixels['mask_cut']})" if pixels else ""
     return [
-        " / ".join(percent(share) for share in shares.values()) or "-",
+        ", ".join(f"{percent(share)} at {iou}" for iou, share in shares.items()) or "-",
         percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")),
-        percent(result["coco_ap50"].get(name)),
-        percent(pixels.get("pxap"), pixel_ends.get("pxap")),
-        percent(pixels.get("piou"), pixel_ends.get("piou")),
+        precision if precision == "-" else f"{precision} ({headline['policy']})",
+        percent(pixels.get("pxap"), pixel_ends.get("pxap")) + mask,
+        percent(pixels.get("piou"), pixel_ends.get("piou")) + mask,
     ]
+
+
+def error_cells(result: Mapping[str, Any], name: str) -> list[str]:
+    """Policy, and share of each of `errors.KINDS`."""
+    headline = result["headline"][name]
+    return [headline["policy"], *map(percent, headline["errors"].values())]
 
 
 def heatmaps(result: Mapping[str, Any]) -> list[str]:
@@ -74,17 +84,15 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for name in heatmaps(result)
     ]
     wrong = [
-        [run, name, *(percent(share) for share in kinds.values())]
+        [run, name, *error_cells(result, name)]
         for run, result in results.items()
-        for name, kinds in result["errors"].items()
+        for name in result["headline"]
     ]
     blocks = [
         _markdown((*heads, "accuracy"), rows, 3),
         _markdown(("model", "heatmap", *MORE_HEADS), more, 2),
+        _markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
     ]
-    if wrong:
-        kinds = next(iter(next(r["errors"] for r in results.values() if r["errors"]).values()))
-        blocks.append(_markdown(("model", "heatmap", *kinds), wrong, 2))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -99,7 +107,7 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns:
 def write_scores(
     folder: str | Path, test: Measured, scores: Scores, details: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write images.csv, coco/truth.json, coco/<heatmap>.json and, last, metrics.json.
+    """Write images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json, all or none.
 
     Args:
         details: What else metrics.json should say.
@@ -109,14 +117,18 @@ def write_scores(
     """
     folder = Path(folder)
     result = scores.result | details
-    write_text(folder / "images.csv", image_table(test, scores.chosen))
+    texts = {"images.csv": image_table(test, scores.chosen)}
     if test.truth.boxes.size:
-        write_text(folder / "coco" / "truth.json", json.dumps(coco_truth(test.truth)))
+        texts["coco/truth.json"] = json.dumps(coco_truth(test.truth))
     for each in scores.chosen:
         if each.results is not None:
-            file = folder / "coco" / f"{each.row.heatmap.replace(' ', '_')}.json"
-            write_text(file, json.dumps(each.results))
-    write_text(folder / "metrics.json", json.dumps(result, indent=2))
+            file = f"coco/{each.row.heatmap.replace(' ', '_')}.json"
+            texts[file] = json.dumps(each.results)
+    texts["metrics.json"] = json.dumps(result, indent=2)
+    write_texts(folder, texts)
+    for file in (folder / "coco").glob("*.json"):
+        if f"coco/{file.name}" not in texts:
+            file.unlink()  # of another scoring
     return result
 
 
@@ -141,7 +153,7 @@ def _image_rows(test: Measured, chosen: Chosen) -> Iterator[list[Any]]:
             int(truth.labels[index]),
             "" if prediction == -1 else prediction,
             *(f"{value:.2f}" for value in chosen.boxes[index]),
-            f"{chosen.iou[index]:.6g}",
+            repr(float(chosen.iou[index])),
             row.heatmap,
             row.policy,
             threshold,

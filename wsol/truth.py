@@ -8,15 +8,23 @@ import numpy as np
 
 from wsol.data.cub import CUB200
 
+MOST_CLASSES = 1_000_000
+_LONGEST = 1_000_000  # side of an image
 _OVERHANG = 1  # pixels by which a true box may leave its image: CUB's own annotations round so
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Segmentation of one image: pixels of any of `objects`, not counting those of `ignore`."""
+    """Segmentation of one image: pixels of any of `objects`, not counting those of `ignore`.
+
+    Attributes:
+        cut: A file's mask is its pixels above this, 0 to 254. CUB's have soft edges, of which 127
+            takes half; the published evaluator's cut is 0, DA-WSOL's for CUB too.
+    """
 
     objects: tuple[Path, ...]
     ignore: Path | None = None
+    cut: int = 127
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Truth:
         classes: Their names, in order of labels.
         masks: One for each image, or none.
         identities: int64 (N,), and category_ids, int64 (classes,): the numbers that COCO files use.
+        open_classes: There may be more classes, whose names and number nobody said.
     """
 
     names: tuple[str, ...]
@@ -44,6 +53,7 @@ class Truth:
     masks: tuple[MaskFiles, ...]
     identities: np.ndarray
     category_ids: np.ndarray
+    open_classes: bool
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,20 +70,33 @@ def make_truth(
     masks: Sequence[MaskFiles] = (),
     identities: Sequence[int] | None = None,
     category_ids: Sequence[int] | None = None,
+    open_classes: bool = False,
 ) -> Truth:
     """A checked `Truth`; `where` stands in messages.
 
+    A box that an image has twice counts once. One without area is kept: the published evaluator
+    counts it as a pixel, half-open IoU as nothing.
+
     Raises:
-        ValueError: no images, a name that stands there twice, a box upside down or outside its
-            image; names the image.
+        ValueError: no images, a name that stands there twice, a size or label out of range, a box
+            upside down or outside its image, masks for some images alone; names the image.
     """
     if not names:
         raise ValueError(f"{where}: the split is empty")
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"{where}: image {twice} stands there twice")
+    boxes = [list(dict.fromkeys(tuple(map(float, box)) for box in found)) for found in boxes]
     most = max(map(len, boxes))
+    for name, mask in zip(names, masks, strict=bool(masks)):
+        if not mask.objects:
+            raise ValueError(f"{where}: image {name} has no mask, others have")
+    for name, label in zip(names, labels, strict=True):
+        if not 0 <= label < MOST_CLASSES:
+            raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
     for name, (width, height), found in zip(names, sizes, boxes, strict=True):
+        if not (1 <= width <= _LONGEST and 1 <= height <= _LONGEST):
+            raise ValueError(f"{where}: image {name} has {width:g} x {height:g} pixels")
         if most and not len(found):
             raise ValueError(f"{where}: image {name} has no box")
         for x0, y0, x1, y1 in found:
@@ -83,7 +106,7 @@ def make_truth(
                     f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
                     f"of {width} x {height} pixels"
                 )
-    padded = [[*found, *found[:1] * (most - len(found))] for found in map(list, boxes)]
+    padded = [[*found, *found[:1] * (most - len(found))] for found in boxes]
     return Truth(
         tuple(names),
         np.array(labels, np.int64),
@@ -94,6 +117,7 @@ def make_truth(
         tuple(masks),
         np.array(range(1, len(names) + 1) if identities is None else identities, np.int64),
         np.array(range(1, len(classes) + 1) if category_ids is None else category_ids, np.int64),
+        open_classes,
     )
 
 
