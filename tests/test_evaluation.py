@@ -1,6 +1,8 @@
 """Scores of other programs' maps and boxes: equal to the published evaluator, honest, exact."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +20,8 @@ from wsol.metadata import published_metadata, read_truth
 from wsol.pixels import bin_edges, pixel_counts, pixel_scores, read_mask
 from wsol.predictions import Predictions, read_predictions
 from wsol.rows import Row
-from wsol.tables import image_table, table
+from wsol.scoremaps import find_scoremaps, read_scoremap
+from wsol.tables import image_table, table, write_scores
 from wsol.truth import MaskFiles, make_truth
 
 THRESHOLDS = np.arange(0, 1, 0.01)
@@ -93,14 +96,21 @@ def test_the_floor_on_cub(shared):
 def test_the_identities_hold_on_any_input(seed):
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, (12, 10), (8, 2))
-    truth = birds([(*c, *(c + rng.integers(1, 7, 2))) for c in corners])
-    maps = stack(
-        read_off(cv2.GaussianBlur(rng.random((10, 14)), (0, 0), 1.5).clip(0, 1)) for _ in range(8)
+    truth = birds([(*c, *(c + rng.integers(1, 7, 2))) for c in corners], classes=7)
+    kinds = [
+        lambda: cv2.GaussianBlur(rng.random((10, 14)), (0, 0), 1.5).clip(0, 1),
+        lambda: rng.random((3, 5)).round(1),
+        lambda: np.full((4, 4), rng.choice([0, 0.003, 1])),
+        lambda: (rng.random((9, 9)) < 0.2) * rng.random(),
+    ]
+    test_maps, val_maps = (
+        stack(read_off(kinds[rng.integers(4)]()) for _ in range(8)) for _ in range(2)
     )
-    classes = np.argsort(rng.random((8, 3)), axis=1)
-    predictions = Predictions(classes, rng.random(8), 3)
-    measured = Measured(truth, predictions, {"maps": maps})
-    result = score(measured, measured, thresholds=THRESHOLDS, fixed=0.3).result
+    classes = np.argsort(rng.random((8, 7)), axis=1)[:, :5]
+    predictions = Predictions(classes, rng.random(8), 7)
+    measured = Measured(truth, predictions, {"maps": test_maps})
+    validation = Measured(truth, None, {"maps": val_maps})
+    result = score(measured, validation, thresholds=THRESHOLDS, fixed=0.3).result
     assert {row["policy"] for row in result["localization"]} == {
         *("val", "fixed:0.3", "oracle", "reference")
     }
@@ -114,8 +124,9 @@ def test_the_identities_hold_on_any_input(seed):
                 assert low <= row[key] <= high
     oracle = next(row for row in result["localization"] if row["policy"] == "oracle")
     assert oracle["gt_known_loc"] == max(row["gt_known_loc"] for row in own)
-    assert sum(result["errors"]["maps"].values()) == pytest.approx(1)
-    assert result["errors"]["maps"]["right"] == result["localization"][0]["top1_loc"]
+    headline = result["headline"]["maps"]
+    assert sum(headline["errors"].values()) == pytest.approx(1)
+    assert headline["errors"]["right"] == result["localization"][0]["top1_loc"]
 
 
 def test_top5_needs_the_map_of_the_true_class_alone():
@@ -164,9 +175,78 @@ def test_thresholds_that_change_nothing_are_left_out():
     )
 
 
-def test_a_score_without_a_policy_cannot_be():
+@pytest.mark.parametrize("policy", ["", "fixed", "val:1", "best", "oracle:val"])
+def test_a_score_without_a_policy_cannot_be(policy):
     with pytest.raises(ValueError, match="policy"):
-        Row("maps", "", 0.5, 1.0, None, None, {}, {})
+        Row("maps", policy, 0.5, 1.0, None, None, {}, {})
+
+
+def test_a_box_that_is_listed_twice_is_one_object():
+    box = [2, 2, 10, 12]
+    truth = make_truth("here", ["a"], [0], [(20, 16)], [[box, box]], ["x"])
+    assert truth.boxes.shape == (1, 1, 4)
+    kinds = ErrorKinds()(np.array([[0, 0, 20, 16]]), truth.boxes, truth.counts)
+    assert kinds == ["box too large"]
+
+
+def test_damaged_maps_are_named(tmp_path):
+    np.save(tmp_path / "good.npy", np.zeros((30, 30)))
+    good = (tmp_path / "good.npy").read_bytes()
+    huge = good.replace(b"(30, 30)", b"(10000000, 10000000)")
+    rng = np.random.default_rng(0)
+    damaged = [b"", b"PK\x03\x04garbage", good[:100], huge]
+    for _ in range(300):
+        bytes_ = bytearray(good)
+        for place in rng.integers(0, 128, rng.integers(1, 4)):
+            bytes_[place] = rng.integers(256)
+        damaged.append(bytes(bytes_))
+    for content in damaged:
+        (tmp_path / "bad.npy").write_bytes(content)
+        try:
+            heatmap = read_scoremap(tmp_path / "bad.npy")
+        except ValueError as error:
+            assert "bad.npy" in str(error)
+        else:
+            assert heatmap.dtype.kind == "f"
+
+
+def test_maps_are_found_and_none_is_used_twice(tmp_path):
+    truth = birds([(2, 2, 10, 12)] * 2)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("0.jpg", "1"):
+        np.save(tmp_path / "elsewhere" / f"{name}.npy", np.zeros((2, 2)))
+    (tmp_path / "maps").symlink_to(tmp_path / "elsewhere")
+    names = [file.name for file in find_scoremaps(tmp_path / "maps", truth)]
+    assert names == ["0.jpg.npy", "1.npy"]
+    shared_stem = replace(truth, names=("1.jpg", "1.png"))
+    (tmp_path / "maps" / "0.jpg.npy").unlink()
+    with pytest.raises(ValueError, match="two images share one map"):
+        find_scoremaps(tmp_path / "maps", shared_stem)
+    np.save(tmp_path / "maps" / "1.jpg.npy", np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"two maps of 1.jpg: 1.jpg.npy and 1.npy"):
+        find_scoremaps(tmp_path / "maps", replace(truth, names=("1.jpg", "2.jpg")))
+
+
+def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
+    truth = birds([(2, 2, 10, 12)] * 3)
+    maps = {"a map": stack([read_off(planted((2, 2, 10, 12)))] * 3)}
+    predictions = Predictions(np.zeros((3, 1), np.int64), np.ones(3), 3)
+    test = Measured(truth, predictions, maps)
+    write_scores(tmp_path, test, score(test, thresholds=[0.0]), {"settings": {"seed": 0}})
+    before = {file: file.read_text() for file in tmp_path.rglob("*.*") if file.is_file()}
+    assert {file.name for file in before} == {
+        *("images.csv", "metrics.json", "truth.json", "a_map.json")
+    }
+    (tmp_path / "coco" / "truth.json").unlink()
+    (tmp_path / "coco" / "truth.json").mkdir()
+    other = replace(test, predictions=None)
+    with pytest.raises(OSError, match=r"truth.json"):
+        write_scores(tmp_path, other, score(other, thresholds=[0.0]), {})
+    (tmp_path / "coco" / "truth.json").rmdir()
+    del before[tmp_path / "coco" / "truth.json"]
+    assert {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == before
+    write_scores(tmp_path, other, score(other, thresholds=[0.0]), {})
+    assert not (tmp_path / "coco" / "a_map.json").exists()
 
 
 def test_perfect_and_constant_maps_against_masks():
@@ -186,8 +266,9 @@ def test_perfect_and_constant_maps_against_masks():
     assert by_hand["piou"] == pytest.approx(0.5)
     ignored = np.array([[1, 1, -1, 0]], np.int8)
     assert pixel_counts(heatmap, ignored, edges).sum() == 3
-    with pytest.raises(ValueError, match="no object pixel"):
-        pixel_scores(pixel_counts(heatmap, np.zeros((1, 4), np.int8), edges))
+    everything = pixel_scores(pixel_counts(heatmap, np.ones((1, 4), np.int8), edges))
+    assert everything == {"pxap": 1, "piou": 1}
+    assert np.isnan(pixel_scores(pixel_counts(heatmap, np.zeros((1, 4), np.int8), edges))["pxap"])
 
 
 def test_masks_are_read_as_published(tmp_path):
@@ -196,10 +277,87 @@ def test_masks_are_read_as_published(tmp_path):
     for name, pixels in (("mask.png", soft), ("ignore.png", ignore)):
         cv2.imwrite(str(tmp_path / name), pixels)
     files = MaskFiles((tmp_path / "mask.png",), tmp_path / "ignore.png")
-    assert read_mask(files, (2, 4)).tolist() == [[-1, 0, 1, 1]] * 2
-    assert read_mask(files, (4, 8), cut=0)[0].tolist() == [-1, -1, 1, 1, 1, 1, 1, 1]
+    assert read_mask(files, (2, 4), (400, 400)).tolist() == [[-1, 0, 1, 1]] * 2
+    loose = replace(files, cut=0)
+    assert read_mask(loose, (4, 8), (4, 4))[0].tolist() == [-1, -1, 1, 1, 1, 1, 1, 1]
     with pytest.raises(ValueError, match=r"no mask .*nowhere.png"):
-        read_mask(MaskFiles((tmp_path / "nowhere.png",)), (2, 2))
+        read_mask(MaskFiles((tmp_path / "nowhere.png",)), (2, 2), (4, 4))
+    with pytest.raises(ValueError, match=r"mask .*mask.png has 4 x 4 pixels, its image 8 x 4"):
+        read_mask(files, (2, 2), (8, 4))
+
+
+def test_one_image_without_an_object_spoils_no_interval():
+    """Most resamples of six images leave out the only one whose mask is not empty."""
+    truth = birds([(2, 2, 10, 12)] * 6)
+    masks = [np.zeros((16, 20), np.int8) for _ in range(6)]
+    masks[3][2:12, 2:10] = 1
+    edges = bin_edges(THRESHOLDS)
+    maps = stack(
+        read_off(planted((2, 2, 10, 12)), mask=mask, edges=edges, truths=None) for mask in masks
+    )
+    truth = replace(truth, masks=(MaskFiles((Path("a"),)),) * 6)
+    result = score(Measured(truth, None, {"maps": maps}), thresholds=THRESHOLDS).result
+    assert result["pixels"]["maps"]["pxap"] == pytest.approx(1 / 6)
+    empty = stack(read_off(planted((2, 2, 4, 4)), mask=m * 0, edges=edges) for m in masks)
+    with pytest.raises(ValueError, match="no pixel is above 127"):
+        score(Measured(truth, None, {"maps": empty}), thresholds=THRESHOLDS)
+
+
+def test_the_validation_images_choose_and_the_test_images_do_not():
+    """On validation the faint ring is right, on test the bright core: each has its own best."""
+    ring, core = (2, 2, 18, 14), (6, 5, 12, 11)
+    heatmap = 0.4 * planted(ring) + 0.6 * planted(core)
+    maps = stack([read_off(heatmap)] * 6)
+    test = Measured(birds([core] * 6), None, {"maps": maps})
+    validation = Measured(birds([ring] * 6), None, {"maps": maps})
+    scores = score(test, validation, thresholds=THRESHOLDS)
+    rows = {row["policy"]: row for row in scores.result["localization"]}
+    assert rows["val"]["threshold"] < 0.4 <= rows["oracle"]["threshold"]
+    assert [rows[p]["gt_known_loc"] for p in ("val", "oracle", "reference")] == [0, 1, 1]
+    headline = scores.result["headline"]["maps"]
+    assert headline["policy"] == "val"
+    assert headline["errors"]["box too large"] == 1
+    assert set(headline["class_gt_known_loc"].values()) == {0.0}
+    assert scores.chosen[0].boxes.tolist() == [list(ring)] * 6
+    curve = scores.result["curves"]["maps"]
+    at = dict(zip(curve["threshold"], curve["gt_known_loc"], strict=True))
+    assert (at[0.0], at[max(at)]) == (0, 1)
+    without = replace(validation, truth=replace(validation.truth, boxes=np.zeros((6, 0, 4))))
+    with pytest.raises(ValueError, match="validation images have no true boxes"):
+        score(test, without, thresholds=THRESHOLDS)
+
+
+def test_an_oracles_interval_chooses_again_in_every_resample():
+    """Half the images want a low threshold, half a high one: the better half of a resample counts,
+    so an oracle's interval lies above one half, and that of a fixed threshold around it."""
+    ring, core = (2, 2, 18, 14), (6, 5, 12, 11)
+    maps = stack([read_off(0.4 * planted(ring) + 0.6 * planted(core))] * 40)
+    test = Measured(birds([ring, core] * 20), None, {"maps": maps})
+    result = score(test, thresholds=THRESHOLDS, fixed=0.1).result
+    intervals = {row["policy"]: row["intervals"]["gt_known_loc"] for row in result["localization"]}
+    assert intervals["fixed:0.1"][0] < 0.4
+    assert intervals["oracle"][0] >= 0.5
+    assert intervals["reference"][0] >= 0.5
+    assert result["reference"]["maps"]["intervals"]["max_box_acc"]["0.5"][0] >= 0.5
+
+
+def test_class_means_weigh_classes_not_images():
+    truth = birds([(2, 2, 10, 12)] * 3 + [(12, 2, 18, 12)], labels=[0, 0, 0, 1])
+    maps = stack([read_off(planted((2, 2, 10, 12)))] * 4)
+    result = score(Measured(truth, None, {"maps": maps}), thresholds=[0.0], fixed=0.0).result
+    row = result["localization"][0]
+    assert (row["gt_known_loc"], row["class_means"]["gt_known_loc"]) == (0.75, 0.5)
+    shares = result["headline"]["maps"]["class_gt_known_loc"]
+    assert shares == {"a": 1.0, "b": 0.0, "c": None}
+
+
+def test_the_published_truth_is_clipped_to_the_last_pixel():
+    """A box that reaches the image's border: the published evaluator ends it one pixel before."""
+    truth = birds([(0, 0, 2, 16)], size=(2, 16))
+    maps = stack([read_off(planted((0, 0, 1, 16), (2, 16)))])
+    (published,) = maps.published_ious(truth, [0.0])
+    assert published.tolist() == [1.0]  # corners 0 and 1, both inside, on both sides
+    assert maps.ious(truth, [0.0]).tolist() == [[0.5]]
 
 
 def test_kinds_of_error_by_hand():
@@ -219,6 +377,19 @@ def test_kinds_of_error_by_hand():
         *("right", "box on a part", "box too large", "elsewhere"),
         *("several instances", "elsewhere"),
     ]
+    edges = {  # on both sides of each share
+        (10, 10, 30, 19): "box on a part",
+        (0, 10, 19, 19): "elsewhere",  # 47 % of it inside
+        (0, 10, 21, 19): "box on a part",  # 52 %
+        (0, 10, 21, 30): "elsewhere",  # 52 % of it inside, but no smaller than the bird
+        (0, 0, 25, 40): "box too large",
+        (0, 0, 23, 40): "elsewhere",
+    }
+    for box, kind in edges.items():
+        assert ErrorKinds()(np.array([box]), truths[:1], counts[:1]) == [kind], box
+    two, pair = truths[4:5], np.array([2])
+    assert ErrorKinds()(np.array([[6, 0, 24, 20]]), two, pair) == ["several instances"]
+    assert ErrorKinds()(np.array([[8, 0, 22, 20]]), two, pair) == ["elsewhere"]
     wrong = ErrorKinds()(np.array(boxes), truths, counts, np.zeros(6, bool))
     assert set(wrong) == {"wrong class"}
     assert set(kinds) | set(wrong) == set(KINDS)
@@ -261,10 +432,14 @@ def test_metadata_in_three_formats_is_one_truth(toy, tmp_path):
         ("localization.txt", lambda t: t.replace("2,2", "2,a"), "localization.txt, line 1"),
         ("class_labels.txt", lambda t: t[:-7], "class_labels.txt.*2.jpg"),
         ("class_labels.txt", lambda t: t + "\n0.jpg,1", "line 4: image 0.jpg stands there twice"),
-        ("class_labels.txt", lambda t: t.replace(",1", ",-1"), "count from 0"),
+        ("class_labels.txt", lambda t: t.replace(",1", ",-1"), "label -1 of 1.jpg"),
         ("class_labels.txt", lambda t: t.replace(",1", ",0.5"), "line 2: expected whole"),
         ("image_sizes.txt", lambda t: t.replace("20,16", "20", 1), "image_sizes.txt, line 1"),
         ("image_ids.txt", lambda t: t + "\n0.jpg", "0.jpg stands there twice"),
+        ("class_labels.txt", lambda t: t.replace(",1", ",1e30"), "label 1.* of 1.jpg"),
+        ("image_sizes.txt", lambda t: t.replace("20,16", "0,0", 1), "0.jpg has 0 x 0 pixels"),
+        ("image_sizes.txt", lambda t: t.replace("20", "1e300", 1), "0.jpg has 1"),
+        ("localization.txt", lambda t: t.replace("2,2,10,12", "m.png,", 1), "1.jpg has no mask"),
         ("image_ids.txt", lambda t: "", "the split is empty"),
     ],
 )
@@ -273,6 +448,11 @@ def test_broken_metadata_is_named(tmp_path, file, change, message):
     (folder / file).write_text(change((folder / file).read_text()))
     with pytest.raises(ValueError, match=message):
         published_metadata(folder)
+
+
+def test_an_image_without_a_box_is_named():
+    with pytest.raises(ValueError, match="here: image b has no box"):
+        make_truth("here", ["a", "b"], [0, 0], [(9, 9)] * 2, [[(1, 1, 2, 2)], []], ["x"])
 
 
 def test_metadata_that_is_not_there(tmp_path):
@@ -289,20 +469,20 @@ def test_openimages_metadata_has_masks(tmp_path):
     truth = published_metadata(folder)
     assert truth.boxes.size == 0
     assert truth.masks == (
-        MaskFiles((folder / "a.png", folder / "b.png"), folder / "i.png"),
-        MaskFiles((folder / "c.png",)),
+        MaskFiles((folder / "a.png", folder / "b.png"), folder / "i.png", cut=0),
+        MaskFiles((folder / "c.png",), cut=0),
     )
     for name in "abci":
         cv2.imwrite(str(folder / f"{name}.png"), np.eye(16, 20, dtype=np.uint8) * 255)
     edges = bin_edges(THRESHOLDS)
     maps = stack(
-        read_off(np.eye(16, 20), mask=read_mask(files, (16, 20)), edges=edges)
+        read_off(np.eye(16, 20), mask=read_mask(files, (16, 20), (20, 16)), edges=edges)
         for files in truth.masks
     )
     scores = score(Measured(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
     assert scores.result["pixels"]["maps"]["pxap"] == 1
     assert scores.result["localization"] == []
-    assert "| 100.0 [100.0, 100.0] |" in table({"run": scores.result})
+    assert "| 100.0 [100.0, 100.0] (mask > 0) |" in table({"run": scores.result})
 
 
 def test_predictions_files(tmp_path):
@@ -314,6 +494,10 @@ def test_predictions_files(tmp_path):
     assert read.confidence.tolist() == [0.9, 0.5, 1]
     assert read.correct(truth.labels, 1).tolist() == [True, False, False]
     assert read.correct(truth.labels, 5) is None
+    file.write_text("0.jpg,0,1,2\n1.jpg,2\n2.jpg,0,1\n")
+    assert read_predictions(file, truth).order.tolist() == [[0], [2], [0]]
+    file.write_text("0.jpg,7\n1.jpg,2\n2.jpg,0\n")
+    assert read_predictions(file, replace(truth, open_classes=True)).classes == 8
     for text, message in {
         "0.jpg,0\n": "no line for image 1.jpg",
         "0.jpg,0\n1.jpg,1\n2.jpg,1\nx.jpg,1": "line 4: this image is not",
@@ -322,6 +506,7 @@ def test_predictions_files(tmp_path):
         "0.jpg,-1": "line 1: expected",
         "0.jpg": "line 1: invalid literal|line 1: expected",
         "0.jpg,0:7": "line 1: a probability",
+        "0.jpg,3": "line 1: class 3 is not in 0 to 2",
         "0.jpg,zero": "line 1: invalid literal",
     }.items():
         file.write_text(text)
@@ -358,8 +543,8 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
     results = [
         {"image_id": 1, "category_id": 1, **box},
         {"image_id": "1.jpg", "category_id": 1, **box},
-        {"image_id": 3, "category_id": 1, "bbox": [11, 11, 2, 2], "score": 0.9},
         {"image_id": 3, "category_id": 3, **box},
+        {"image_id": 3, "category_id": 1, "bbox": [11, 11, 2, 2], "score": 0.9},
     ]
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
@@ -368,18 +553,23 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
     scores = score_given(truth, given_boxes)
     (row,) = scores.result["localization"]
     assert (row["policy"], row["threshold"]) == ("given", None)
-    assert [row[key] for key in ("gt_known_loc", "top1_loc", "top5_loc")] == [0.75, 0.25, 0.5]
+    assert [row[key] for key in ("gt_known_loc", "top1_loc", "top5_loc")] == [0.75, 0.25, None]
     assert scores.result["images_without_box"] == 1
     assert scores.chosen[0].kinds.tolist() == ["right", *["wrong class"] * 3]
     lines = image_table(Measured(truth, given_boxes.predictions, {}), scores.chosen).splitlines()
-    assert lines[1] == "0.jpg,0,0,2.00,2.00,10.00,12.00,1,boxes,given,,right"
-    assert lines[4] == "3.jpg,0,,0.00,0.00,0.00,0.00,0,boxes,given,,wrong class"
+    assert lines[1] == "0.jpg,0,0,2.00,2.00,10.00,12.00,1.0,boxes,given,,right"
+    assert lines[4] == "3.jpg,0,,0.00,0.00,0.00,0.00,0.0,boxes,given,,wrong class"
     for change, message in (
         ({"image_id": 9}, "result 1: unknown image_id 9"),
         ({"category_id": 9}, "result 1: unknown category_id 9"),
         ({"bbox": [0, 0, -1, 1]}, "result 1: box .* negative"),
-        ({"bbox": [0, 0, 1]}, "result 1"),
-        ({"score": float("nan")}, "result 1: a number is not finite"),
+        ({"bbox": [0, 0, 1]}, "result 1: box .* four numbers"),
+        ({"bbox": "0123"}, "result 1: box .* four numbers"),
+        ({"score": float("nan")}, "result 1: nan is no finite number"),
+        ({"score": 10**400}, "result 1: 1000.* is no finite number"),
+        ({"score": None}, "result 1: None is no finite"),
+        ({"image_id": 1.5}, "result 1: 1.5 is no whole"),
+        ({"image_id": True}, "result 1: True is no finite"),
         ({"image_id": [1]}, "result 1"),
     ):
         file.write_text(json.dumps([results[0] | change]))
@@ -397,6 +587,13 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
         (lambda d: d["annotations"].pop(), "image 3 has no annotation"),
         (lambda d: d["annotations"][0].update(image_id=7), "image 7, which is none"),
         (lambda d: d["annotations"].append(d["annotations"][0] | {"category_id": 2}), "two categ"),
+        (lambda d: d["images"].append(d["images"][0]), "two image entries have id 1"),
+        (lambda d: d["categories"].append(d["categories"][0]), "two category entries have id 1"),
+        (lambda d: d["images"][0].update(file_name=None), "a file_name is no text"),
+        (lambda d: d["images"][0].update(width=20.7), "20.7 is no whole number"),
+        (lambda d: d["images"][0].update(width=10**30), "is no finite number"),
+        (lambda d: d["annotations"][0].update(category_id=9), "category 9, which is none"),
+        (lambda d: d.update(images=[3]), "no COCO ground truth"),
         (lambda d: d["annotations"][0].update(iscrowd=1), "crowd"),
         (lambda d: d["annotations"][0].update(bbox=[0, 0, 100, 5]), "box 0,0,100,5 of 0.jpg"),
         (lambda d: d.pop("images"), "no COCO ground truth"),

@@ -167,7 +167,7 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
         assert rows["centred box", policy]["gt_known_loc"] < 0.5
     assert rows["planted", "fixed:0.2"]["top1_loc"] == result["top1_accuracy"]
     assert result["reference"]["planted"]["max_box_acc_v2"] == 1
-    assert result["errors"]["planted"]["right"] == result["top1_accuracy"]
+    assert result["headline"]["planted"]["errors"]["right"] == result["top1_accuracy"]
     assert result["pixels"]["planted"]["pxap"] > result["pixels"]["centred box"]["pxap"]
     assert "| planted | oracle" in table({"run": result})
 

@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 
 from robust_training.model import create_model, load_model, save_model
+from wsol.coco import coco_truth
+from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.heatmap import Gradient
+from wsol.truth import cub_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -142,8 +145,14 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
     scored = json.loads((tmp_path / "out" / "metrics.json").read_text())
     mine = [row for row in own["localization"] if row["heatmap"] == "gradient"]
     assert [row | {"heatmap": "gradient"} for row in scored["localization"]] == mine
-    for key in ("reference", "errors", "pixels"):
+    for key in ("reference", "pixels"):
         assert scored[key]["maps"] == own[key]["gradient"]
+    headline = own["headline"]["gradient"]
+    for key in ("policy", "threshold", "errors"):
+        assert scored["headline"]["maps"][key] == headline[key]
+    assert headline["policy"] == "val"
+    assert headline["threshold"] == mine[0]["threshold"]
+    assert scored["settings"]["masks"] == str(toy / "segmentations")
     assert text.count("| maps | maps |") == len(mine) + 2
 
     status, text, error = tool(
@@ -155,13 +164,17 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
     (row,) = boxes["localization"]
     for key in ("gt_known_loc", "top1_loc"):
         assert row[key] == mine[0][key]
-    assert boxes["coco_ap50"]["boxes"] == own["coco_ap50"]["gradient"]
+    assert boxes["headline"]["boxes"]["coco_ap50"] == headline["coco_ap50"]
     assert "| gradient | boxes | given |" in text
 
     (tmp_path / "maps" / "stray.npy").write_bytes(b"")
     status, _, error = tool(*command)
     assert (status, error.split(": ")[2]) == (2, "stray.npy")
     (tmp_path / "maps" / "stray.npy").unlink()
+    own_cut = scored["pixels"]["maps"]["mask_cut"]
+    status, text, error = tool(*command, *options, "--mask_cut", 254, "--workers", 0)
+    assert own_cut == 127
+    assert "(mask > 254)" in text
     bad = {
         "hold no NaN": np.full((4, 4), np.nan),
         "must lie in [0,1]": np.full((4, 4), 255.0),
@@ -184,6 +197,30 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
             assert first.name.removesuffix(".npy") in error
         first.touch()
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == scored
+
+
+def test_maps_of_one_split_alone_have_no_validation_threshold(toy, tmp_path):
+    """Nor may the test images choose it under another name."""
+    data = CUB200(toy, "test")
+    truth = cub_truth(data, [(48, 48)] * len(data))
+    (tmp_path / "truth.json").write_text(json.dumps(coco_truth(truth)))
+    for name in truth.names:
+        file = tmp_path / "maps" / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.tri(16, 16))
+    command = ("evaluate.py", "scoremaps", "--scoremaps", tmp_path / "maps")
+    truth_file = ("--metadata", tmp_path / "truth.json")
+    status, text, error = tool(*command, *truth_file, "--ious", "[0.9]")
+    assert status == 0, error
+    assert "| maps | maps | oracle" in text
+    assert "| val" not in text
+    assert "at 0.9" in text
+    status, _, error = tool(*command, *truth_file, "--val_metadata", tmp_path / "truth.json")
+    assert status == 2
+    assert "20 maps are for validation and for test" in error
+    (tmp_path / "file").write_text("")
+    status, _, error = tool(*command, *truth_file, "--output", tmp_path / "file")
+    assert (status, error) == (2, f"error: --output {tmp_path / 'file'} is a file, not a folder")
 
 
 def test_a_saved_config_runs_again_and_a_run_is_not_overwritten(run, tmp_path):
