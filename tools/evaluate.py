@@ -65,6 +65,9 @@ def score_runs(arguments: list[str]) -> None:
         methods = {title: method for title, method in METHODS.items() if method.fits(model)}
         for title in METHODS.keys() - methods.keys():
             print(f"{name}: no {title} for this network")
+        unmasked = sum(example.mask is None for example in test.dataset.examples)
+        if 0 < unmasked < len(test.dataset):
+            print(f"{name}: {unmasked} test images have no mask, so no PxAP", file=sys.stderr)
         measured = {
             split: measure(
                 model,

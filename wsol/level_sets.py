@@ -115,12 +115,16 @@ def largest(pixels, touched, half_squares):
     area = np.empty(value.size, np.int32)
     box = np.empty((value.size, 4), np.int16)
     result = np.zeros((CUTS, 4), np.int16)
+    # `best` is the root of a component with the largest area of all, and if not `stale`, of those
+    # with that area the one whose first pixel comes last. Areas only grow, so a component can take
+    # the lead only when it gets a pixel; but the leader's first pixel may move up, and then one
+    # that was passed over before may be it.
     best, best_area, best_first, stale = -1, -1, -1, False
     previous = value[order[-1]]
     for index in range(order.size - 1, -2, -1):
         level = value[order[index]] if index >= 0 else 0
         if level < previous:
-            if stale:  # the best one's first pixel moved up: another of its area may precede it
+            if stale:
                 for i in range(index + 1, order.size):
                     root = order[i]
                     if (
