@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import re
 import time
@@ -73,6 +74,7 @@ def fit(
     seed: int = 0,
     lr_multipliers: Mapping[str, float] | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
     channels_last: bool = False,
     selection: Selection = "val_accuracy",
     resume: bool = False,
@@ -90,6 +92,8 @@ def fit(
         lr_multipliers: Regular expression -> factor on the learning rate of the backbone
             parameters whose name it finds; the first that matches counts.
         clip_norm: Largest gradient norm, or None.
+        accumulate: Batches whose mean gradient makes one step of the optimizer; the last step of an
+            epoch takes what is left. BatchNorm still sees one batch at a time.
         selection: Which epoch becomes `best/`: the one with the highest validation accuracy, or the
             "last" one, where validation images are too few to rank epochs, or where accuracy would
             favour the epochs before robustness sets in.
@@ -106,6 +110,8 @@ def fit(
     output = Path(output)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be at least 1 batch, not {accumulate}")
     if fabric.device.type == "cpu":
         torch.set_flush_denormal(True)  # softplus makes denormals, 5-10 times slower
     if channels_last:
@@ -115,7 +121,8 @@ def fit(
         group["lr"] *= group["multiplier"]
     train = fabric.setup_dataloaders(train)
     per_epoch = len(train)  # of this process's share
-    scheduler = LambdaLR(optimizer_, lambda step: schedule(step / per_epoch, epochs))
+    updates = math.ceil(per_epoch / accumulate)
+    scheduler = LambdaLR(optimizer_, lambda step: schedule(step / updates, epochs))
     step, optimizer_ = fabric.setup(Step(model, objective), optimizer_)
     validation = fabric.setup_dataloaders(validation, use_distributed_sampler=False)
     state = {
@@ -147,7 +154,9 @@ def fit(
             torch.manual_seed((seed * 100_003 + epoch) * 1_009 + fabric.global_rank)
             started = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": optimizer_.param_groups[0]["lr"]}
-            row |= _train_epoch(fabric, step, train, optimizer_, scheduler, clip_norm, bar)
+            row |= _train_epoch(
+                fabric, step, train, optimizer_, scheduler, clip_norm, accumulate, bar
+            )
             row |= _validate(fabric, model, validation)
             row["seconds"] = time.perf_counter() - started
             state["log"] = [*state["log"], row]
@@ -191,24 +200,28 @@ def _train_epoch(
     optimizer: Optimizer,
     scheduler: LambdaLR,
     clip_norm: float | None,
+    accumulate: int,
     bar: tqdm,
 ) -> dict[str, float]:
     step.train()
     means: dict[str, MeanMetric] = {}
     for number, batch in enumerate(loader):
-        image, label = batch["image"], batch["label"]
-        terms = step(Batch(image, label))
-        values = {name: term.item() for name, term in terms.items()}
-        if not all(map(_finite, values.values())):
-            raise FloatingPointError(
-                f"the loss is not finite at {bar.desc.strip(': ')}, step {number + 1}: {values}"
-            )
-        fabric.backward(sum(terms.values()))
-        if clip_norm is not None:
-            fabric.clip_gradients(step, optimizer, max_norm=clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
+        group = min(accumulate, len(loader) - number // accumulate * accumulate)
+        is_last = number % accumulate == group - 1
+        with fabric.no_backward_sync(step, enabled=not is_last):
+            terms = step(Batch(batch["image"], batch["label"]))
+            values = {name: term.item() for name, term in terms.items()}
+            if not all(map(_finite, values.values())):
+                raise FloatingPointError(
+                    f"the loss is not finite at {bar.desc.strip(': ')}, step {number + 1}: {values}"
+                )
+            fabric.backward(sum(terms.values()) / group)
+        if is_last:
+            if clip_norm is not None:
+                fabric.clip_gradients(step, optimizer, max_norm=clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
         for name, value in values.items():
             means.setdefault(name, MeanMetric().to(fabric.device)).update(
                 value, len(batch["label"])

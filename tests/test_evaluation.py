@@ -89,6 +89,7 @@ def test_the_floor_on_cub(shared):
     assert result["images"] == 5794
     rows = {row["policy"]: round(100 * row["gt_known_loc"], 2) for row in result["localization"]}
     assert rows == {"fixed:0": 58.91, "oracle": 58.91, "reference": 59.51}
+    assert round(100 * result["curves"]["square"]["gt_known_loc"][0], 2) == 58.91
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,15 +30,24 @@ class Stripes(Dataset):
 
 
 def train(
-    output, *, epochs=2, objective=None, seed=0, resume=False, precision="32-true", **settings
+    output,
+    *,
+    epochs=2,
+    objective=None,
+    seed=0,
+    resume=False,
+    precision="32-true",
+    batch=8,
+    network="test_resnet",
+    **settings,
 ):
     torch.manual_seed(seed)
-    model = create_model("test_resnet", 2, image_size=32)
+    model = create_model(network, 2, image_size=32)
     log = fit(
         Fabric(accelerator="cpu", devices=1, precision=precision),
         model,
         objective or Standard(),
-        DataLoader(Stripes(), 8, shuffle=True),
+        DataLoader(Stripes(), batch, shuffle=True),
         DataLoader(Stripes(), 8),
         output,
         optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
@@ -65,6 +74,23 @@ def test_training_learns_and_leaves_a_run(tmp_path):
     best = load_model(tmp_path / "run" / "best")
     batch = next(iter(DataLoader(Stripes(), 16)))
     assert (best(batch["image"]).argmax(1) == batch["label"]).float().mean() > 0.9
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path):
+    """A network without BatchNorm; the last step of an epoch may have fewer batches."""
+    whole, log = train(tmp_path / "whole", batch=8, network="test_vit", clip_norm=1.0)
+    parts, parts_log = train(
+        tmp_path / "parts", batch=4, accumulate=2, network="test_vit", clip_norm=1.0
+    )
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+    assert [row["lr"] for row in log] == [row["lr"] for row in parts_log]
+    assert log[-1]["cross_entropy"] == pytest.approx(parts_log[-1]["cross_entropy"], rel=1e-4)
+    odd, _ = train(tmp_path / "odd", batch=4, accumulate=3, network="test_vit", epochs=1)
+    plain, _ = train(tmp_path / "plain", batch=4, network="test_vit", epochs=1)
+    assert any((a != b).any() for a, b in zip(odd.parameters(), plain.parameters(), strict=True))
+    with pytest.raises(ValueError, match="accumulate must be at least 1"):
+        train(tmp_path / "none", accumulate=0)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):

@@ -52,6 +52,7 @@ def train(
     seed: int = 0,
     lr_multipliers: dict[str, float] | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
     channels_last: bool = False,
     selection: Selection = "val_accuracy",
     *,
@@ -72,6 +73,7 @@ def train(
         seed: Decides everything random.
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate.
         clip_norm: Largest gradient norm.
+        accumulate: Batches whose mean gradient makes one step.
         channels_last: Memory format that GPUs prefer.
         selection: Epoch that becomes best/: the highest validation accuracy, or the last.
         resume: Continue from output/last.ckpt.
@@ -103,6 +105,7 @@ def train(
         seed=seed,
         lr_multipliers=lr_multipliers,
         clip_norm=clip_norm,
+        accumulate=accumulate,
         channels_last=channels_last,
         selection=selection,
         resume=resume,
