@@ -139,7 +139,11 @@ def main() -> None:
             saved = settings.clone()
             saved.pop("resume")
             parser.save(
-                saved, output / "config.yaml", skip_validation=True, skip_none=False, overwrite=True
+                saved,
+                output / "config.yaml",
+                skip_validation=True,
+                skip_unset=False,
+                overwrite=True,
             )
 
     train(**built, fabric=fabric, save_config=save_config)
