@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_training.model import Classifier
+from tests.commands import train
 from wsol.data.toy import write_toy
 
 torch.set_flush_denormal(True)
@@ -25,6 +26,16 @@ def shared() -> Path:
 def toy(tmp_path_factory) -> Path:
     """60 toy birds of 48 px: 4 species, 15 images each, 5 of them for test."""
     return write_toy(tmp_path_factory.mktemp("toy"), images=60, size=48, species=4)
+
+
+@pytest.fixture(scope="session")
+def run(toy, tmp_path_factory):
+    """A run of train.py: ART on the toy birds, one epoch."""
+    output = tmp_path_factory.mktemp("runs") / "art"
+    status, text, error = train("--data.root", toy, "--output", output)
+    assert status == 0, error
+    assert str(output / "best") in text
+    return output
 
 
 class TinyNet(nn.Module):
