@@ -27,7 +27,7 @@ from robust_training.model import create_model
 from robust_training.objectives import ART, AdversarialTraining, Standard
 from robust_training.profiling import peak_bytes, step_seconds
 from robust_training.trainer import Step
-from wsol.boxes import best_of_all_boxes, iou, largest_boxes, published_boxes, to_bytes
+from wsol.boxes import best_of_all_boxes, cuts, iou, largest_boxes, published_boxes, to_bytes
 from wsol.cli import Parser, find_device, run
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import score
@@ -163,7 +163,8 @@ def loader(arguments: list[str]) -> None:
             start = time.perf_counter()
             images = dataclasses.replace(data, cache=cache).training_loader()
             opened = time.perf_counter() - start
-            count = sum(len(batch["label"]) for batch in images)  # the first epoch warms up
+            for _ in images:  # the first epoch warms up
+                pass
             start = time.perf_counter()
             count = sum(len(batch["label"]) for batch in images)
             seconds = time.perf_counter() - start
@@ -201,7 +202,7 @@ def _largest(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _best(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
     pixels = to_bytes(heatmap)
-    return best_of_all_boxes(pixels, truth)[(THRESHOLDS * pixels.max()).astype(int)]
+    return best_of_all_boxes(pixels, truth)[cuts(THRESHOLDS, pixels.max())]
 
 
 def _literal_largest(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:

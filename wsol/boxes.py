@@ -92,7 +92,7 @@ def cuts(thresholds: ArrayLike, peak: ArrayLike) -> np.ndarray:
 
 def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
     """Intersection over union of half-open boxes (...,4), broadcast; 0 where there is no area."""
-    return _divide(intersection(boxes, truths), _union(boxes, truths))
+    return share(intersection(boxes, truths), _union(boxes, truths))
 
 
 def intersection(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
@@ -151,5 +151,6 @@ def _union(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
     return area(boxes) + area(truths) - intersection(boxes, truths)
 
 
-def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Of areas of one shape; 0 where there is no area."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsol.boxes import area, intersection, iou
+from wsol.boxes import area, intersection, iou, share
 
 RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = KINDS = (
     "right",
@@ -54,8 +54,8 @@ class ErrorKinds:
         boxes = np.asarray(boxes)[:, None]
         real = np.arange(truths.shape[1]) < np.asarray(counts)[:, None]
         shared = intersection(boxes, truths)
-        of_truth = _share(shared, area(truths))
-        of_box = _share(shared, area(boxes))
+        of_truth = share(shared, area(truths))
+        of_box = share(shared, area(boxes))
         smaller = area(boxes) < area(truths)
         wrong = np.zeros(len(boxes), bool) if correct is None else ~np.asarray(correct)
         return np.select(
@@ -69,7 +69,3 @@ class ErrorKinds:
             [WRONG_CLASS, RIGHT, SEVERAL, PART, TOO_LARGE],
             ELSEWHERE,
         )
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

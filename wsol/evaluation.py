@@ -1,6 +1,6 @@
 """Scores of heatmaps or boxes on a data set, with the threshold policy beside every number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -174,12 +174,10 @@ def _reference(
     iou_thresholds: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
-    def interval(ious: np.ndarray, at: Sequence[float]) -> np.ndarray:
-        return bootstrap(lambda drawn: _best_shares(drawn, ious, at), len(ious), seed=seed)
-
     names = [f"{t:g}" for t in iou_thresholds]
     shares = [max_box_acc(published, t) for t in iou_thresholds]
-    ends = interval(published, iou_thresholds).T.tolist()
+    resampled = _best_shares(published, iou_thresholds)
+    ends = bootstrap(resampled, len(published), seed=seed).T.tolist()
     scores = {
         "policy": "oracle for each IoU",
         "max_box_acc": dict(zip(names, shares, strict=True)),
@@ -188,21 +186,22 @@ def _reference(
     if maps.any_iou is not None:
         ious = maps.any_published_ious(thresholds)
         scores["max_box_acc_v2"] = max_box_acc_v2(ious)
-        ends = bootstrap(
-            lambda drawn: _best_shares(drawn, ious, IOU_THRESHOLDS).mean(axis=1),
-            len(ious),
-            seed=seed,
-        )
+        each = _best_shares(ious, IOU_THRESHOLDS)
+        ends = bootstrap(lambda drawn: each(drawn).mean(axis=1), len(ious), seed=seed)
         scores["intervals"]["max_box_acc_v2"] = ends.tolist()
     return scores
 
 
 def _best_shares(
-    drawn: np.ndarray, ious: np.ndarray, iou_thresholds: Sequence[float]
-) -> np.ndarray:
-    """(R, IoUs): MaxBoxAcc of each resample."""
+    ious: np.ndarray, iou_thresholds: Sequence[float]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A statistic for `bootstrap`, (R, IoUs): MaxBoxAcc of each resample."""
     hits = [(ious >= t).astype(np.float32) for t in iou_thresholds]
-    return np.stack([(drawn @ hit).max(axis=1) for hit in hits], axis=1) / len(ious)
+
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        return np.stack([(drawn @ hit).max(axis=1) for hit in hits], axis=1) / len(ious)
+
+    return statistic
 
 
 def _pixels(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:

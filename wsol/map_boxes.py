@@ -41,7 +41,7 @@ class MapBoxes:
 
     def boxes(self, thresholds: ArrayLike) -> np.ndarray:
         """int16 (N,T,4) half-open xyxy in the heatmaps' frames."""
-        return self.largest[np.arange(len(self.peak))[:, None], cuts(thresholds, self.peak)]
+        return self._boxes(thresholds, slice(None))
 
     def ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
         """(N,T): IoU of half-open boxes in the image files' pixels."""
@@ -70,6 +70,10 @@ class MapBoxes:
         table = cuts(thresholds, np.unique(self.peak))
         return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
 
+    def _boxes(self, thresholds: ArrayLike, rows: slice) -> np.ndarray:
+        cut = cuts(thresholds, self.peak[rows])
+        return self.largest[rows][np.arange(len(cut))[:, None], cut]
+
     def _ious(
         self,
         thresholds: ArrayLike,
@@ -82,9 +86,9 @@ class MapBoxes:
         pieces = []
         for start in range(0, len(self.peak), chunk):
             rows = slice(start, start + chunk)
-            cut = cuts(thresholds, self.peak[rows])
-            boxes = self.largest[rows][np.arange(len(cut))[:, None], cut]
-            overlap = iou(convert(boxes, rows)[:, :, None], truths[rows, None])
+            overlap = iou(
+                convert(self._boxes(thresholds, rows), rows)[:, :, None], truths[rows, None]
+            )
             pieces.append(overlap.max(axis=2, initial=0))
         return np.concatenate(pieces)
 
