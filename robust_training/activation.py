@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from robust_training.softplus import ramp
+
 
 @contextmanager
 def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
@@ -61,14 +63,10 @@ def _relu(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
     return _apply(lambda x: F.softplus(x, beta), input, inplace)
 
 
-def _ramp(beta: float, x: Tensor, low: float, high: float) -> Tensor:
-    return low + F.softplus(x - low, beta) - F.softplus(x - high, beta)
-
-
 def _hardtanh(
     beta: float, input: Tensor, min_val: float = -1, max_val: float = 1, inplace: bool = False
 ) -> Tensor:
-    return _apply(lambda x: _ramp(beta, x, min_val, max_val), input, inplace)
+    return _apply(lambda x: ramp(x, beta, min_val, max_val), input, inplace)
 
 
 def _relu6(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
@@ -85,11 +83,11 @@ def _leaky_relu(
 
 
 def _hardsigmoid(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda x: _ramp(beta, x + 3, 0, 6) / 6, input, inplace)
+    return _apply(lambda x: ramp(x + 3, beta, 0, 6) / 6, input, inplace)
 
 
 def _hardswish(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda x: x * _ramp(beta, x + 3, 0, 6) / 6, input, inplace)
+    return _apply(lambda x: x * ramp(x + 3, beta, 0, 6) / 6, input, inplace)
 
 
 _SMOOTH_FORMS = {

@@ -4,7 +4,8 @@ A Score maps images (N,3,H,W) in [0,1] to one number per image (N,). An attribut
 score and has the image's shape. All of them can be differentiated again, which training needs.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from robust_training.curvature import (
     first_order_gradients,
     gradients_of,
 )
+from robust_training.double_backward import EfficientDoubleBackward
 
 
 def class_score(model: nn.Module, label: Tensor) -> Score:
@@ -73,14 +75,22 @@ def input_gradients(
     if create_graph and curvature != "exact":
         method = curvature if isinstance(curvature, FiniteDifference) else FiniteDifference()
         return first_order_gradients(scores, image, method)
-    with torch.enable_grad(), _differentiable_attention(create_graph):
+    with torch.enable_grad(), _twice(create_graph):
         leaf = image if create_graph and image.requires_grad else image.detach().requires_grad_()
-        return gradients_of(scores(leaf), leaf, create_graph=create_graph)
+        return gradients_of(scores(leaf), leaf, create_graph=create_graph)[0]
 
 
-def _differentiable_attention(twice: bool) -> AbstractContextManager:
-    """Fused attention kernels have no second derivative; PyTorch's plain one does."""
-    return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+@contextmanager
+def _twice(create_graph: bool) -> Iterator[None]:
+    """Layers that can be differentiated again, and cheaply.
+
+    Fused attention kernels have no second derivative; PyTorch's plain one does.
+    """
+    if not create_graph:
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH), EfficientDoubleBackward():
+        yield
 
 
 def input_gradient(

@@ -99,13 +99,11 @@ OBJECTIVES = {
     "Standard": Standard(),
     "PGD": AdversarialTraining(attack=PGD(eps=2 / 255, step_size=1.5 / 255, steps=3)),
     "ART exact": ART(),
-    "ART first-order": ART(
-        curvature="finite_difference", attack_curvature=FiniteDifference(one_sided=True)
-    ),
+    "ART first-order": ART(curvature="finite_difference", attack_curvature="finite_difference"),
     "ART two wide steps": ART(
         attack=PGD(eps=2 / 255, step_size=2 / 255, steps=2),
         curvature="finite_difference",
-        attack_curvature=FiniteDifference(step=0.1, one_sided=True),
+        attack_curvature=FiniteDifference(step=0.1),
     ),
 }
 

@@ -1,0 +1,150 @@
+"""Running a computation again exactly as it ran before, and leaving no trace of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from robust_training.softplus import lean_softplus
+
+
+class Recording:
+    """Records what runs inside its `with`; `replayed()` gives another `with` that repeats it.
+
+    Repeated are the modules' modes, dropout masks, the pixels that max pooling chose, and function
+    modes such as `smooth` around the recording. Running statistics follow the recorded run alone.
+    Both run without autocast: a displacement of 3e-4 would vanish in bfloat16.
+
+    Attributes:
+        coupled: Whether batch statistics made the images of a batch depend on each other.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.coupled = False
+        self._device = device
+        self._modules: dict[nn.Module, tuple[bool, bool | None]] = {}
+        self._trains_weights = False
+        self._chosen: list[Tensor] = []
+        self._function_modes = _get_current_function_mode_stack()
+        self._random_state = _RandomState(device)
+
+    def __enter__(self) -> "Recording":
+        self._stack = ExitStack()
+        handle = register_module_forward_pre_hook(self._note)
+        self._stack.callback(handle.remove)
+        self._enter(self._stack, _MaxPooling(self._chosen))
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for mode in self._function_modes:
+                stack.enter_context(mode)
+            stack.enter_context(self._random_state.replayed())
+            stack.enter_context(_modes(self._modules))
+            self._enter(stack, _RepeatedMaxPooling(self._chosen))
+            yield
+
+    def _enter(self, stack: ExitStack, pooling: TorchFunctionMode) -> None:
+        stack.enter_context(torch.autocast(self._device.type, enabled=False))
+        stack.enter_context(_LeanSoftplus(lambda: self._trains_weights))
+        stack.enter_context(pooling)
+
+    def _note(self, module: nn.Module, _) -> None:
+        tracking = getattr(module, "track_running_stats", None)
+        self._modules[module] = module.training, tracking
+        self.coupled |= isinstance(module, _BatchNorm) and module.training
+        self._trains_weights |= any(p.requires_grad for p in module.parameters(recurse=False))
+
+
+@contextmanager
+def _modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[None]:
+    """Modules in the modes they had, with running statistics that stay where they are."""
+    now = [(m, m.training, getattr(m, "track_running_stats", None)) for m in modules]
+    for module, (training, tracking) in modules.items():
+        module.training = training
+        if tracking is not None:
+            module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module, training, tracking in now:
+            module.training = training
+            if tracking is not None:
+                module.track_running_stats = tracking
+
+
+class _LeanSoftplus(TorchFunctionMode):
+    """Softplus that keeps its output alone, where the layer after it keeps that for its weights."""
+
+    def __init__(self, applies: Callable[[], bool]) -> None:
+        super().__init__()
+        self.applies = applies
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.softplus and self.applies():
+            func = lean_softplus
+        return func(*args, **(kwargs or {}))
+
+
+_MAX_POOLING = (F.max_pool2d, torch.max_pool2d)
+
+
+class _MaxPooling(TorchFunctionMode):
+    """Notes which pixel each max-pooling window chooses.
+
+    Exact curvature holds the choice: its derivative is zero but where two pixels tie. Flat image
+    regions are full of ties, which a displacement breaks one way and its mirror image the other.
+    """
+
+    def __init__(self, chosen: list[Tensor]) -> None:
+        super().__init__()
+        self.chosen = chosen
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func not in _MAX_POOLING or kwargs.get("return_indices"):
+            return func(*args, **kwargs)
+        output, chosen = F.max_pool2d_with_indices(*args, **kwargs)
+        self.chosen.append(chosen)
+        return output
+
+
+class _RepeatedMaxPooling(TorchFunctionMode):
+    """Takes the noted pixels."""
+
+    def __init__(self, chosen: list[Tensor]) -> None:
+        super().__init__()
+        self.chosen = iter(chosen)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func not in _MAX_POOLING or kwargs.get("return_indices"):
+            return func(*args, **kwargs)
+        chosen = next(self.chosen)
+        return args[0].flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape)
+
+
+class _RandomState:
+    """The random generators as they stand now, to draw the same dropout masks again later."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.devices = [device] if device.type == "cuda" else []
+        self.cpu = torch.get_rng_state()
+        self.cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        with torch.random.fork_rng(self.devices):
+            torch.set_rng_state(self.cpu)
+            for device, state in zip(self.devices, self.cuda, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
