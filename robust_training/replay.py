@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from robust_training.softplus import lean_softplus
+from robust_training.softplus import quick_softplus
 
 
 class Recording:
@@ -55,7 +55,7 @@ class Recording:
 
     def _enter(self, stack: ExitStack, pooling: TorchFunctionMode) -> None:
         stack.enter_context(torch.autocast(self._device.type, enabled=False))
-        stack.enter_context(_LeanSoftplus(lambda: self._trains_weights))
+        stack.enter_context(_Softplus(lambda: self._trains_weights))
         stack.enter_context(pooling)
 
     def _note(self, module: nn.Module, _) -> None:
@@ -82,16 +82,16 @@ def _modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[None]
                 module.track_running_stats = tracking
 
 
-class _LeanSoftplus(TorchFunctionMode):
+class _Softplus(TorchFunctionMode):
     """Softplus that keeps its output alone, where the layer after it keeps that for its weights."""
 
-    def __init__(self, applies: Callable[[], bool]) -> None:
+    def __init__(self, trains_weights: Callable[[], bool]) -> None:
         super().__init__()
-        self.applies = applies
+        self.trains_weights = trains_weights
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.softplus and self.applies():
-            func = lean_softplus
+        if func is F.softplus:
+            return quick_softplus(*args, **(kwargs or {}), keep_output=self.trains_weights())
         return func(*args, **(kwargs or {}))
 
 

@@ -9,28 +9,33 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from robust_training import kernels
+
 _backward = torch.ops.aten.softplus_backward
 _THRESHOLD = 20.0  # where PyTorch's softplus turns linear
 
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = _THRESHOLD) -> Tensor:
-    """`torch.nn.functional.softplus`, differentiable twice in a third of PyTorch's passes."""
+    """`torch.nn.functional.softplus` to the last bit, its second derivative in half the passes."""
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
     with torch.autocast(input.device.type, enabled=False):
         return _Softplus.apply(input, beta)
 
 
-def lean_softplus(input: Tensor, beta: float = 1, threshold: float = _THRESHOLD) -> Tensor:
-    """The same, differentiable once, from the output alone.
+def quick_softplus(
+    input: Tensor, beta: float = 1, threshold: float = _THRESHOLD, *, keep_output: bool
+) -> Tensor:
+    """The same within rounding, differentiable once.
 
-    A layer with weights keeps its input, which is this output: so it comes for free, where PyTorch
-    would keep the input as well. The backward pass takes twice as long.
+    Args:
+        keep_output: What the backward pass needs. A layer with weights keeps its input, which is
+            this output, so that one comes for free; but its backward pass takes twice as long.
     """
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
     with torch.autocast(input.device.type, enabled=False):
-        return _LeanSoftplus.apply(input, beta)
+        return _QuickSoftplus.apply(input, beta, keep_output)
 
 
 def ramp(input: Tensor, beta: float, low: float, high: float) -> Tensor:
@@ -48,40 +53,63 @@ def ramp(input: Tensor, beta: float, low: float, high: float) -> Tensor:
 class _Softplus(Function):
     @staticmethod
     def forward(ctx, input: Tensor, beta: float) -> Tensor:
-        output = F.softplus(input, beta)
-        ctx.save_for_backward(input, output)
+        ctx.save_for_backward(input)
         ctx.beta = beta
-        return output
+        return F.softplus(input, beta)
 
     @staticmethod
     def backward(ctx, outgoing: Tensor):
-        input, output = ctx.saved_tensors
-        return _Slope.apply(outgoing, output, input, ctx.beta, None), None
+        (input,) = ctx.saved_tensors
+        return _Slope.apply(outgoing, input, ctx.beta), None
 
 
-class _LeanSoftplus(Function):
+class _QuickSoftplus(Function):
     @staticmethod
-    def forward(ctx, input: Tensor, beta: float) -> Tensor:
-        output = F.softplus(input, beta)
-        ctx.save_for_backward(output)
-        ctx.beta = beta
+    def forward(ctx, input: Tensor, beta: float, keep_output: bool) -> Tensor:
+        quick = kernels.fits(input)
+        output = kernels.softplus(input, beta) if quick else F.softplus(input, beta)
+        ctx.save_for_backward(output if keep_output else input)
+        ctx.beta, ctx.keep_output = beta, keep_output
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx, outgoing: Tensor):
-        (output,) = ctx.saved_tensors
+        (kept,) = ctx.saved_tensors
+        if not ctx.keep_output:
+            return _backward(outgoing, kept, ctx.beta, _THRESHOLD), None, None
         # The slope is 1 - exp(-beta output); the clamp avoids underflow, which is slow.
-        rest = output.clamp(max=_THRESHOLD / ctx.beta).mul_(-ctx.beta).exp_()
-        return torch.addcmul(outgoing, outgoing, rest, value=-1, out=rest), None
+        rest = kept.clamp(max=_THRESHOLD / ctx.beta).mul_(-ctx.beta).exp_()
+        return torch.addcmul(outgoing, outgoing, rest, value=-1, out=rest), None, None
+
+
+class _Slope(Function):
+    """outgoing * sigmoid(beta * at)."""
+
+    @staticmethod
+    def forward(ctx, outgoing: Tensor, at: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(outgoing, at)
+        ctx.beta = beta
+        return _backward(outgoing, at, beta, _THRESHOLD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, incoming: Tensor):
+        outgoing, at = ctx.saved_tensors
+        slope = (at * ctx.beta).sigmoid_()
+        to_at = torch.ops.aten.sigmoid_backward(outgoing * incoming, slope).mul_(ctx.beta)
+        return slope.mul_(incoming), to_at, None
 
 
 class _Ramp(Function):
     @staticmethod
     def forward(ctx, input: Tensor, beta: float, middle: float, half: float) -> Tensor:
-        side = input - middle
-        beyond = side.abs().sub_(half)  # either end
-        output = F.softplus(beyond, -beta).add_(half).copysign_(side).add_(middle)
+        if kernels.fits(input):
+            output, beyond = kernels.ramp(input, beta, middle, half)
+        else:
+            side = input - middle
+            beyond = side.abs().sub_(half)
+            output = F.softplus(beyond, -beta).add_(half).copysign_(side).add_(middle)
         ctx.save_for_backward(beyond, output)
         ctx.beta, ctx.middle = beta, middle
         return output
@@ -89,29 +117,27 @@ class _Ramp(Function):
     @staticmethod
     def backward(ctx, outgoing: Tensor):
         beyond, output = ctx.saved_tensors
-        return _Slope.apply(outgoing, output, beyond, -ctx.beta, ctx.middle), None, None, None
+        return _RampSlope.apply(outgoing, output, beyond, ctx.beta, ctx.middle), None, None, None
 
 
-class _Slope(Function):
-    """outgoing * sigmoid(beta * at), the slope of both activations.
+class _RampSlope(Function):
+    """outgoing * sigmoid(-beta * beyond), where `beyond` is how far the input is past either end.
 
-    Its own derivative goes through their output, d slope / d output = beta (1 - slope), with the
-    sign of the side of a ramp's middle.
+    Its own derivative goes through the output, which the next layer keeps anyway:
+    d slope / d output = beta (1 - slope), falling on the far side of the middle.
     """
 
     @staticmethod
-    def forward(ctx, outgoing, output, at, beta: float, middle: float | None) -> Tensor:
-        ctx.save_for_backward(outgoing, output, at)
+    def forward(ctx, outgoing, output, beyond, beta: float, middle: float) -> Tensor:
+        ctx.save_for_backward(outgoing, output, beyond)
         ctx.beta, ctx.middle = beta, middle
-        return _backward(outgoing, at, beta, _THRESHOLD)
+        return _backward(outgoing, beyond, -beta, _THRESHOLD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, incoming: Tensor):
-        outgoing, output, at = ctx.saved_tensors
-        to_output = (at * -ctx.beta).sigmoid_().mul_(ctx.beta)
-        if ctx.middle is not None:
-            to_output.mul_((output - ctx.middle).sign_())
-        to_output.mul_(outgoing).mul_(incoming)
-        to_outgoing = _backward(incoming, at, ctx.beta, _THRESHOLD)
+        outgoing, output, beyond = ctx.saved_tensors
+        to_output = (beyond * ctx.beta).sigmoid_().mul_(-ctx.beta)
+        to_output.mul_((output - ctx.middle).sign_()).mul_(outgoing).mul_(incoming)
+        to_outgoing = _backward(incoming, beyond, -ctx.beta, _THRESHOLD)
         return to_outgoing, to_output, None, None, None

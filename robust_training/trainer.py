@@ -22,6 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tqdm import tqdm
 
 from robust_training.checkpoint import load_checkpoint, save_checkpoint
+from robust_training.cpu import prepare_cpu
 from robust_training.files import write_text
 from robust_training.model import Classifier, save_model
 from robust_training.objectives import Objective
@@ -113,7 +114,7 @@ def fit(
     if accumulate < 1:
         raise ValueError(f"accumulate must be at least 1 batch, not {accumulate}")
     if fabric.device.type == "cpu":
-        torch.set_flush_denormal(True)  # softplus makes denormals, 5-10 times slower
+        prepare_cpu()
     if channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer_ = optimizer(parameter_groups(model.backbone, lr_multipliers or {}))

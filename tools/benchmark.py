@@ -121,7 +121,6 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--repeats", type=PositiveInt, default=3)
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
-    torch.set_flush_denormal(True)
     device = find_device(settings.device)
     torch.manual_seed(0)
     image = torch.rand(settings.batch, 3, settings.size, settings.size, device=device)

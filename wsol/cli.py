@@ -12,6 +12,7 @@ import jsonargparse
 import torch
 
 from robust_training.attack import PGD
+from robust_training.cpu import prepare_cpu
 from robust_training.curvature import FiniteDifference
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
@@ -73,8 +74,11 @@ def _one_line(error: Exception) -> str:
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`; ValueError where it is not there."""
+    """The device called `name`, made ready; ValueError where it is not there."""
     try:
-        return torch.zeros(1, device=name).device
+        device = torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not there: {_one_line(error)}") from error
+    if device.type == "cpu":
+        prepare_cpu()
+    return device

@@ -1,0 +1,26 @@
+"""What makes PyTorch on a CPU as fast as it can be here."""
+
+import ctypes
+import sys
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+
+
+def prepare_cpu() -> None:
+    """Settings of this process, for as long as it lives.
+
+    Denormals become zero: softplus fills a network with them, and each takes a hundred times as
+    long. Freed memory stays with the process: otherwise glibc hands every tensor above 32 MB, and
+    often the smaller ones, back to the system, and a large activation takes longer to be paged in
+    again than to be computed (an exact ART step on MobileNetV2: a quarter of its time).
+    """
+    torch.set_flush_denormal(True)
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 2**27)

@@ -1,0 +1,109 @@
+"""Softplus and the smooth ramp on a CPU in one vectorised pass each, float32.
+
+PyTorch's softplus takes as long as five ordinary elementwise passes, and a smooth ReLU6 made of
+PyTorch's operations twice that: a third of a MobileNet's forward pass.
+"""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+_CHUNK = 16_384  # values a thread takes at a time; input and outputs stay in its cache
+_F = np.float32
+
+
+def fits(input: Tensor) -> bool:
+    """Whether `softplus` and `ramp` take this tensor."""
+    return (
+        input.device.type == "cpu"
+        and input.dtype == torch.float32
+        and (input.is_contiguous() or _is_channels_last(input))
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _is_channels_last(input: Tensor) -> bool:
+    return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last)
+
+
+def softplus(input: Tensor, beta: float) -> Tensor:
+    """log(1 + exp(beta * input)) / beta, within 2 float32 roundings of the result or of 1/beta."""
+    output = torch.empty_like(input)
+    _softplus(_flat(input), _flat(output), _F(beta))
+    return output
+
+
+def ramp(input: Tensor, beta: float, middle: float, half: float) -> tuple[Tensor, Tensor]:
+    """middle +- (half - softplus(half - |input - middle|)), and |input - middle| - half."""
+    output, beyond = torch.empty_like(input), torch.empty_like(input)
+    _ramp(_flat(input), _flat(output), _flat(beyond), _F(beta), _F(middle), _F(half))
+    return output, beyond
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """The values in the order of memory."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
+
+
+@numba.njit(inline="always")
+def _log_one_plus_exp(x):
+    """log(1 + exp(x)) for x <= 0, below -20 that of -20 (2e-9).
+
+    exp(x) = 2^k exp(r), |r| <= ln 2 / 2, exp(r) by a polynomial (Cephes); log(1 + e) by the
+    series of 2 artanh(e / (e + 2)), whose argument is at most 1/3.
+    """
+    x = max(x, _F(-20))
+    k = np.floor(x * _F(1.44269504) + _F(0.5))
+    r = x - k * _F(0.693359375) + k * _F(2.12194440e-4)
+    p = _F(1.9875691500e-4)
+    p = p * r + _F(1.3981999507e-3)
+    p = p * r + _F(8.3334519073e-3)
+    p = p * r + _F(4.1665795894e-2)
+    p = p * r + _F(1.6666665459e-1)
+    p = p * r + _F(5.0000001201e-1)
+    power = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
+    e = (p * r * r + r + _F(1)) * power
+    z = e / (e + _F(2))
+    z2 = z * z
+    q = _F(2 / 13)
+    q = q * z2 + _F(2 / 11)
+    q = q * z2 + _F(2 / 9)
+    q = q * z2 + _F(2 / 7)
+    q = q * z2 + _F(2 / 5)
+    q = q * z2 + _F(2 / 3)
+    q = q * z2 + _F(2)
+    return z * q
+
+
+@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+def _softplus_chunk(input, output, beta):
+    for i in range(input.size):
+        x = input[i]
+        output[i] = max(x, _F(0)) + _log_one_plus_exp(-abs(x) * beta) / beta
+
+
+@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+def _ramp_chunk(input, output, beyond, beta, middle, half):
+    for i in range(input.size):
+        side = input[i] - middle
+        x = half - abs(side)
+        beyond[i] = -x
+        soft = max(x, _F(0)) + _log_one_plus_exp(-abs(x) * beta) / beta
+        output[i] = middle + np.copysign(half - soft, side)
+
+
+@numba.njit(parallel=True, cache=True)
+def _softplus(input, output, beta):
+    for c in numba.prange((input.size + _CHUNK - 1) // _CHUNK):
+        a = np.int64(c) * _CHUNK
+        b = min(a + _CHUNK, input.size)
+        _softplus_chunk(input[a:b], output[a:b], beta)
+
+
+@numba.njit(parallel=True, cache=True)
+def _ramp(input, output, beyond, beta, middle, half):
+    for c in numba.prange((input.size + _CHUNK - 1) // _CHUNK):
+        a = np.int64(c) * _CHUNK
+        b = min(a + _CHUNK, input.size)
+        _ramp_chunk(input[a:b], output[a:b], beyond[a:b], beta, middle, half)
