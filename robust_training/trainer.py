@@ -2,11 +2,12 @@
 
 import csv
 import io
+import itertools
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from robust_training.checkpoint import load_checkpoint, save_checkpoint
 from robust_training.cpu import prepare_cpu
 from robust_training.files import write_text
 from robust_training.model import Classifier, save_model
-from robust_training.objectives import Objective
+from robust_training.objectives import Carried, Objective
 from robust_training.schedule import Schedule
 
 Selection = Literal["val_accuracy", "last"]
@@ -37,11 +38,15 @@ class Batch:
 
     Its mixed precision rounds every float tensor it is handed to bfloat16, where an attack of
     eps 2/255 is half a rounding step near 1.
+
+    Attributes:
+        carried: What an attack leaves for the next step on this batch.
     """
 
     def __init__(self, image: Tensor, label: Tensor) -> None:
         self.image = image
         self.label = label
+        self.carried = Carried()
 
 
 class Step(nn.Module):
@@ -58,7 +63,7 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         image = batch.image.to(next(self.model.parameters()).dtype)
-        return self.objective(self.model, image, batch.label)
+        return self.objective.carry_on(self.model, image, batch.label, batch.carried)
 
 
 def fit(
@@ -76,6 +81,7 @@ def fit(
     lr_multipliers: Mapping[str, float] | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
+    replays: int = 1,
     channels_last: bool = False,
     selection: Selection = "val_accuracy",
     resume: bool = False,
@@ -95,6 +101,9 @@ def fit(
         clip_norm: Largest gradient norm, or None.
         accumulate: Batches whose mean gradient makes one step of the optimizer; the last step of an
             epoch takes what is left. BatchNorm still sees one batch at a time.
+        replays: Steps in a row on each batch, an attack going on where the step before left it, so
+            that one attack step each adds up (Shafahi et al., NeurIPS 2019). An epoch keeps its
+            number of steps: it takes a share of 1 / replays of the batches.
         selection: Which epoch becomes `best/`: the one with the highest validation accuracy, or the
             "last" one, where validation images are too few to rank epochs, or where accuracy would
             favour the epochs before robustness sets in.
@@ -113,6 +122,10 @@ def fit(
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     if accumulate < 1:
         raise ValueError(f"accumulate must be at least 1 batch, not {accumulate}")
+    if replays < 1 or (replays > 1 and accumulate > 1):
+        raise ValueError(
+            f"replays must be at least 1, and 1 where gradients are accumulated, not {replays}"
+        )
     if fabric.device.type == "cpu":
         prepare_cpu()
     if channels_last:
@@ -156,7 +169,7 @@ def fit(
             started = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": optimizer_.param_groups[0]["lr"]}
             row |= _train_epoch(
-                fabric, step, train, optimizer_, scheduler, clip_norm, accumulate, bar
+                fabric, step, train, optimizer_, scheduler, clip_norm, accumulate, replays, bar
             )
             row |= _validate(fabric, model, validation)
             row["seconds"] = time.perf_counter() - started
@@ -202,15 +215,16 @@ def _train_epoch(
     scheduler: LambdaLR,
     clip_norm: float | None,
     accumulate: int,
+    replays: int,
     bar: tqdm,
 ) -> dict[str, float]:
     step.train()
     means: dict[str, MeanMetric] = {}
-    for number, batch in enumerate(loader):
+    for number, batch in enumerate(_replayed(loader, replays)):
         group = min(accumulate, len(loader) - number // accumulate * accumulate)
         is_last = number % accumulate == group - 1
         with fabric.no_backward_sync(step, enabled=not is_last):
-            terms = step(Batch(batch["image"], batch["label"]))
+            terms = step(batch)
             values = {name: term.item() for name, term in terms.items()}
             if not all(map(_finite, values.values())):
                 raise FloatingPointError(
@@ -224,12 +238,17 @@ def _train_epoch(
             optimizer.zero_grad()
             scheduler.step()
         for name, value in values.items():
-            means.setdefault(name, MeanMetric().to(fabric.device)).update(
-                value, len(batch["label"])
-            )
+            means.setdefault(name, MeanMetric().to(fabric.device)).update(value, len(batch.label))
         bar.update()
         bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
     return {name: mean.compute().item() for name, mean in means.items()}
+
+
+def _replayed(loader: DataLoader, replays: int) -> Iterator[Batch]:
+    """As many batches as the loader has, each `replays` times in a row."""
+    batches = (Batch(batch["image"], batch["label"]) for batch in loader)
+    repeated = (batch for batch in batches for _ in range(replays))
+    return itertools.islice(repeated, len(loader))
 
 
 def _finite(value: float) -> bool:

@@ -53,6 +53,7 @@ def train(
     lr_multipliers: dict[str, float] | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
+    replays: int = 1,
     channels_last: bool = False,
     selection: Selection = "val_accuracy",
     *,
@@ -74,6 +75,7 @@ def train(
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate.
         clip_norm: Largest gradient norm.
         accumulate: Batches whose mean gradient makes one step.
+        replays: Steps in a row on each batch, an attack going on where the step before left it.
         channels_last: Memory format that GPUs prefer.
         selection: Epoch that becomes best/: the highest validation accuracy, or the last.
         resume: Continue from output/last.ckpt.
@@ -106,6 +108,7 @@ def train(
         lr_multipliers=lr_multipliers,
         clip_norm=clip_norm,
         accumulate=accumulate,
+        replays=replays,
         channels_last=channels_last,
         selection=selection,
         resume=resume,

@@ -9,7 +9,7 @@ from robust_training.attack import PGD
 from robust_training.attribution import cross_entropy_score
 from robust_training.model import Classifier
 from robust_training.modes import BatchNormMode, under_attack
-from robust_training.objectives.base import Objective
+from robust_training.objectives.base import Carried, Objective
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class AdversarialTraining(Objective):
     attack_batch_norm: BatchNormMode = "update"
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return self.carry_on(model, image, label, Carried())
+
+    def carry_on(
+        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    ) -> dict[str, Tensor]:
         with under_attack(model, self.attack_batch_norm):
-            adversarial = self.attack(cross_entropy_score(model, label), image)
+            adversarial = self.attack(cross_entropy_score(model, label), image, carried.perturbed)
+        carried.perturbed = adversarial
         return {"cross_entropy": F.cross_entropy(model(adversarial), label)}

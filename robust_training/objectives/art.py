@@ -18,7 +18,7 @@ from robust_training.attribution import (
 from robust_training.curvature import Curvature, Score, Scores
 from robust_training.model import Classifier
 from robust_training.modes import BatchNormMode, under_attack
-from robust_training.objectives.base import Objective
+from robust_training.objectives.base import Carried, Objective
 from robust_training.similarity import cosine
 
 
@@ -75,7 +75,12 @@ class ART(Objective):
             )
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        adversarial = self.perturb(model, image, label)
+        return self.carry_on(model, image, label, Carried())
+
+    def carry_on(
+        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    ) -> dict[str, Tensor]:
+        adversarial = self.perturb(model, image, label, carried)
         twins = torch.cat([image, adversarial])
         gradients = input_gradients(
             self._scores(model, label.repeat(2)),
@@ -90,14 +95,21 @@ class ART(Objective):
             "attribution": self.weight * attribution_loss(anchor, true, runner_up),
         }
 
-    def perturb(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
+    def perturb(
+        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried | None = None
+    ) -> Tensor:
         """The attacked images (N,3,H,W), as in art_attack.py."""
+        carried = carried or Carried()
         with under_attack(model, self.attack_batch_norm):
-            start = self.attack.start(image)
-            if self.attack.steps == 0:
-                return start
-            support = self._support(input_gradient(class_score(model, label), start))
-            return self.attack(self._attack_score(model, label, support), image, start)
+            if carried.perturbed is None:
+                carried.perturbed = self.attack.start(image)
+                if self.attack.steps > 0:
+                    gradient = input_gradient(class_score(model, label), carried.perturbed)
+                    carried.support = self._support(gradient)
+            if self.attack.steps > 0:
+                score = self._attack_score(model, label, carried.support)
+                carried.perturbed = self.attack(score, image, carried.perturbed)
+        return carried.perturbed
 
     def _attack_score(self, model: Classifier, label: Tensor, support: Tensor) -> Score:
         def score(image: Tensor) -> Tensor:
