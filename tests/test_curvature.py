@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from robust_training.activation import smooth
-from robust_training.attribution import class_score, input_gradient
+from robust_training.attribution import (
+    class_and_runner_up_scores,
+    class_score,
+    input_gradient,
+    input_gradients,
+)
 from robust_training.curvature import FiniteDifference
 from robust_training.model import create_model
 from robust_training.modes import batch_norm
@@ -31,6 +36,33 @@ def test_products_equal_exact_ones_in_float64(tiny, batch, method):
 
     for actual, expected in zip(derivatives(method), derivatives("exact"), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_merged_differences_are_right_on_average(tiny, batch):
+    """Two scores have two relative signs, whose cross terms cancel."""
+    image, label = batch
+    image.requires_grad_()
+
+    def derivatives(method):
+        scores = class_and_runner_up_scores(tiny, label)
+
+        def smooth_scores(x):
+            with smooth(tiny, 5.0):
+                return scores(x)
+
+        first, second = input_gradients(smooth_scores, image, create_graph=True, curvature=method)
+        loss = first.square().sum() + second[:, 0].exp().sum()
+        leaves = (image, *tiny.parameters())
+        found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        return torch.cat([tensor.flatten() for tensor in found])
+
+    seen = {}
+    for seed in range(12):
+        torch.manual_seed(seed)
+        found = derivatives(FiniteDifference(merged=True))
+        seen.setdefault(round(found[0].item(), 4), found)
+    assert len(seen) == 2
+    torch.testing.assert_close(sum(seen.values()) / 2, derivatives("exact"), rtol=1e-4, atol=1e-5)
 
 
 def test_one_sided_products_approach_exact_ones(tiny, batch):

@@ -93,6 +93,32 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path):
         train(tmp_path / "none", accumulate=0)
 
 
+def test_replayed_batches_carry_their_attack(tmp_path):
+    """Three steps on a batch: the second attack starts where the first ended, within the radius."""
+    seen = []
+
+    class Watched(PGD):
+        def __call__(self, score, image, start=None):
+            result = super().__call__(score, image, start)
+            seen.append((image, start, result))
+            return result
+
+    art = ART(attack=Watched(4 / 255, 2 / 255, 1))
+    _, log = train(tmp_path / "run", objective=art, batch=2, replays=3)
+    assert len(log) == 2
+    assert len(seen) == 2 * 8  # an epoch keeps its number of steps
+    for group in (range(0, 3), range(3, 6), range(6, 8)):
+        images, starts, results = zip(*(seen[i] for i in group), strict=True)
+        assert all(torch.equal(image, images[0]) for image in images)
+        assert all(torch.equal(a, b) for a, b in zip(starts[1:], results, strict=False))
+        assert all((r - images[0]).abs().max() <= 4 / 255 + 1e-6 for r in results)
+    assert not torch.equal(seen[0][0], seen[3][0])
+    with pytest.raises(ValueError, match="replays"):
+        train(tmp_path / "both", replays=2, accumulate=2)
+    with pytest.raises(ValueError, match="replays"):
+        train(tmp_path / "none", replays=0)
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     art = ART(attack=PGD(2 / 255, 2 / 255, 1))
     whole, log = train(tmp_path / "whole", epochs=3, objective=art)
