@@ -150,6 +150,7 @@ def fit(
     if resume:
         load_checkpoint(fabric, output, state)
     first = state["epoch"]
+    _set_epoch(scheduler, first, updates)
     train._num_iter_calls = first  # from which Fabric derives a distributed sampler's shuffle
     on_start()
     output.mkdir(parents=True, exist_ok=True)
@@ -205,6 +206,17 @@ def parameter_groups(backbone: nn.Module, multipliers: Mapping[str, float]) -> l
         for pattern, parameters in groups.items()
         if parameters
     ]
+
+
+def _set_epoch(scheduler: LambdaLR, epoch: int, updates: int) -> None:
+    """Where the schedule stands after `epoch` epochs of so many updates each: another number of
+    processes, or of epochs in all, than before changes it."""
+    scheduler.last_epoch = epoch * updates
+    rates = zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    )
+    for group, base, factor in rates:
+        group["lr"] = base * factor(scheduler.last_epoch)
 
 
 def _train_epoch(

@@ -1,0 +1,52 @@
+"""A script for test_trainer.py: FILE. Each objective's gradients, by two processes together."""
+
+import sys
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from robust_training.attack import PGD
+from robust_training.curvature import FiniteDifference
+from robust_training.model import create_model
+from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
+from robust_training.trainer import Batch, Step
+
+ATTACK = PGD(eps=8 / 255, step_size=4 / 255, steps=2, random_start=False)
+OBJECTIVES: dict[str, Objective] = {
+    "Standard": Standard(),
+    "AdversarialTraining": AdversarialTraining(attack=ATTACK),
+    "ART": ART(attack=ATTACK),
+    "ART signed": ART(attack=ATTACK, form="signed"),
+    "ART first-order": ART(
+        attack=ATTACK,
+        curvature=FiniteDifference(central=True),
+        attack_curvature="finite_difference",
+    ),
+}
+
+
+def gradients(fabric: Fabric) -> dict[str, list[Tensor]]:
+    """Of a float64 network without batch statistics, on this process's share of eight images."""
+    torch.manual_seed(0)
+    model = create_model("test_vit", 3, image_size=32)
+    torch.nn.init.normal_(model.backbone.get_classifier().weight)
+    image, label = torch.rand(8, 3, 32, 32), torch.arange(8) % 3
+    share = slice(fabric.global_rank, None, fabric.world_size)
+    step = fabric.setup(Step(model, Standard()))
+    found = {}
+    for name, objective in OBJECTIVES.items():
+        step.module.objective = objective
+        terms = step(Batch(image[share].double(), label[share]))
+        fabric.backward(sum(terms.values()))
+        found[name] = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        step.zero_grad()
+    return found
+
+
+if __name__ == "__main__":
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")
+    fabric.launch()
+    found = gradients(fabric)
+    if fabric.is_global_zero:
+        torch.save(found, sys.argv[1])
