@@ -123,13 +123,15 @@ class _RepeatedMaxPooling(TorchFunctionMode):
 
     def __init__(self, chosen: list[Tensor]) -> None:
         super().__init__()
-        self.chosen = iter(chosen)
+        self.chosen = chosen
+        self.taken = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func not in _MAX_POOLING or kwargs.get("return_indices"):
             return func(*args, **kwargs)
-        chosen = next(self.chosen)
+        chosen = self.chosen[self.taken]
+        self.taken += 1
         return args[0].flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape)
 
 

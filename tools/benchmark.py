@@ -18,13 +18,16 @@ import numpy as np
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
+from lightning_fabric import Fabric
+from torch import nn
 from tqdm import tqdm
 
 from robust_training.attack import PGD
+from robust_training.compilation import compile_model
 from robust_training.curvature import FiniteDifference
 from robust_training.files import write_text
 from robust_training.model import create_model
-from robust_training.objectives import ART, AdversarialTraining, Standard
+from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
 from robust_training.profiling import peak_bytes, step_seconds
 from robust_training.trainer import Step
 from wsol.boxes import best_of_all_boxes, cuts, iou, largest_boxes, published_boxes, to_bytes
@@ -95,17 +98,24 @@ def scoremaps(arguments: list[str]) -> None:
     _report(rows, settings.output)
 
 
+def _pgd(steps: int) -> PGD:
+    return PGD(eps=2 / 255, step_size=1.5 / 255, steps=steps)
+
+
 OBJECTIVES = {
     "Standard": Standard(),
-    "PGD": AdversarialTraining(attack=PGD(eps=2 / 255, step_size=1.5 / 255, steps=3)),
-    "ART exact": ART(),
-    "ART first-order": ART(curvature="finite_difference", attack_curvature="finite_difference"),
-    "ART two wide steps": ART(
-        attack=PGD(eps=2 / 255, step_size=2 / 255, steps=2),
-        curvature="finite_difference",
-        attack_curvature=FiniteDifference(step=0.1),
+    "PGD, 3 steps": AdversarialTraining(_pgd(3)),
+    "ART, exact": ART(),
+    "ART, finite differences": ART(
+        curvature="finite_difference", attack_curvature="finite_difference"
+    ),
+    "ART, fast": ART(  # as configs/fast.yaml
+        attack=_pgd(1),
+        curvature=FiniteDifference(merged=True),
+        attack_curvature=FiniteDifference(step=0.5),
     ),
 }
+FAST_REPLAYS = 3
 
 
 def train(arguments: list[str]) -> None:
@@ -118,31 +128,51 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=PositiveInt, default=8)
     parser.add_argument("--classes", type=PositiveInt, default=200)
     parser.add_argument("--device", type=str, default="cpu")
-    parser.add_argument("--repeats", type=PositiveInt, default=3)
+    parser.add_argument("--objectives", type=list[str], default=list(OBJECTIVES))
+    parser.add_argument("--precision", type=str, default="32-true", help="as Fabric's")
+    parser.add_argument("--tf32", type=bool, default=False, help="float32 products in TF32")
+    parser.add_argument("--channels_last", type=bool, default=False)
+    parser.add_argument("--compiled", type=bool, default=False, help="through torch.compile")
+    parser.add_argument("--repeats", type=PositiveInt, default=5)
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
+    unknown = [name for name in settings.objectives if name not in OBJECTIVES]
+    if unknown:
+        raise ValueError(f"there is no objective {unknown[0]!r}: choose from {list(OBJECTIVES)}")
     device = find_device(settings.device)
+    torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = settings.tf32
+    fabric = Fabric(accelerator=device.type, devices=1, precision=settings.precision)
     torch.manual_seed(0)
     image = torch.rand(settings.batch, 3, settings.size, settings.size, device=device)
     label = torch.randint(settings.classes, (settings.batch,), device=device)
-    steps = {}
-    for name, objective in OBJECTIVES.items():
-        torch.manual_seed(0)
-        model = create_model(settings.model, settings.classes, image_size=settings.size)
-        steps[name] = Step(model.to(device), objective)
-    seconds = step_seconds(steps, image, label, repeats=settings.repeats)
+    names = list(dict.fromkeys(["Standard", *settings.objectives]))
+    steps = {name: _step(fabric, OBJECTIVES[name], settings) for name in names}
+    replays = {name: FAST_REPLAYS if "fast" in name else 1 for name in names}
+    seconds = step_seconds(steps, image, label, replays=replays, repeats=settings.repeats)
     memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}
     rows = [
         {
             "objective": name,
             "step_s": float(np.median(seconds[name])),
             "ratio": float(np.median(seconds[name] / seconds["Standard"])),
+            "images_per_s": settings.batch / float(np.median(seconds[name])),
             "memory_mb": memory[name] / 1e6,
             "memory_ratio": memory[name] / memory["Standard"],
         }
         for name in steps
     ]
     _report(rows, settings.output)
+
+
+def _step(fabric: Fabric, objective: Objective, settings: Namespace) -> nn.Module:
+    torch.manual_seed(0)
+    model = create_model(settings.model, settings.classes, image_size=settings.size)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if settings.compiled:
+        compile_model(model)
+    return fabric.setup_module(Step(model, objective))
 
 
 def loader(arguments: list[str]) -> None:
