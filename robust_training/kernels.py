@@ -4,6 +4,8 @@ PyTorch's softplus takes as long as five ordinary elementwise passes, and a smoo
 PyTorch's operations twice that: a third of a MobileNet's forward pass.
 """
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 import torch
@@ -30,15 +32,28 @@ def _is_channels_last(input: Tensor) -> bool:
 def softplus(input: Tensor, beta: float) -> Tensor:
     """log(1 + exp(beta * input)) / beta, within 2 float32 roundings of the result or of 1/beta."""
     output = torch.empty_like(input)
-    _softplus(_flat(input), _flat(output), _F(beta))
+    _run(_softplus, input, output, beta)
     return output
+
+
+def softplus_slope(outgoing: Tensor, output: Tensor, beta: float) -> Tensor:
+    """outgoing times softplus's slope, 1 - exp(-beta * output); tensors of one layout."""
+    result = torch.empty_like(output)
+    _run(_slope, outgoing, output, result, beta)
+    return result
 
 
 def ramp(input: Tensor, beta: float, middle: float, half: float) -> tuple[Tensor, Tensor]:
     """middle +- (half - softplus(half - |input - middle|)), and |input - middle| - half."""
     output, beyond = torch.empty_like(input), torch.empty_like(input)
-    _ramp(_flat(input), _flat(output), _flat(beyond), _F(beta), _F(middle), _F(half))
+    _run(_ramp, input, output, beyond, beta, middle, half)
     return output, beyond
+
+
+def _run(kernel: Callable[..., None], *arguments: Tensor | float) -> None:
+    """With as many threads as PyTorch takes: several training processes share the cores."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    kernel(*(_flat(a) if isinstance(a, Tensor) else _F(a) for a in arguments))
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
@@ -47,11 +62,10 @@ def _flat(tensor: Tensor) -> np.ndarray:
 
 
 @numba.njit(inline="always")
-def _log_one_plus_exp(x):
-    """log(1 + exp(x)) for x <= 0, below -20 that of -20 (2e-9).
+def _exp(x):
+    """exp(x) for x <= 0, below -20 that of -20 (2e-9).
 
-    exp(x) = 2^k exp(r), |r| <= ln 2 / 2, exp(r) by a polynomial (Cephes); log(1 + e) by the
-    series of 2 artanh(e / (e + 2)), whose argument is at most 1/3.
+    2^k exp(r), |r| <= ln 2 / 2, with the polynomial of Cephes.
     """
     x = max(x, _F(-20))
     k = np.floor(x * _F(1.44269504) + _F(0.5))
@@ -63,7 +77,13 @@ def _log_one_plus_exp(x):
     p = p * r + _F(1.6666665459e-1)
     p = p * r + _F(5.0000001201e-1)
     power = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
-    e = (p * r * r + r + _F(1)) * power
+    return (p * r * r + r + _F(1)) * power
+
+
+@numba.njit(inline="always")
+def _log_one_plus_exp(x):
+    """log(1 + exp(x)) for x <= 0, by the series of 2 artanh(z), z = e / (e + 2) <= 1/3."""
+    e = _exp(x)
     z = e / (e + _F(2))
     z2 = z * z
     q = _F(2 / 13)
@@ -84,6 +104,12 @@ def _softplus_chunk(input, output, beta):
 
 
 @numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+def _slope_chunk(outgoing, output, result, beta):
+    for i in range(output.size):
+        result[i] = outgoing[i] * (_F(1) - _exp(-output[i] * beta))
+
+
+@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 def _ramp_chunk(input, output, beyond, beta, middle, half):
     for i in range(input.size):
         side = input[i] - middle
@@ -99,6 +125,14 @@ def _softplus(input, output, beta):
         a = np.int64(c) * _CHUNK
         b = min(a + _CHUNK, input.size)
         _softplus_chunk(input[a:b], output[a:b], beta)
+
+
+@numba.njit(parallel=True, cache=True)
+def _slope(outgoing, output, result, beta):
+    for c in numba.prange((output.size + _CHUNK - 1) // _CHUNK):
+        a = np.int64(c) * _CHUNK
+        b = min(a + _CHUNK, output.size)
+        _slope_chunk(outgoing[a:b], output[a:b], result[a:b], beta)
 
 
 @numba.njit(parallel=True, cache=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from robust_training.trainer import Batch
+from robust_training.step import Batch
 
 
 def step_seconds(

@@ -30,7 +30,7 @@ def quick_softplus(
 
     Args:
         keep_output: What the backward pass needs. A layer with weights keeps its input, which is
-            this output, so that one comes for free; but its backward pass takes twice as long.
+            this output, so that one comes for free.
     """
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
@@ -78,6 +78,8 @@ class _QuickSoftplus(Function):
         (kept,) = ctx.saved_tensors
         if not ctx.keep_output:
             return _backward(outgoing, kept, ctx.beta, _THRESHOLD), None, None
+        if kernels.fits(kept) and outgoing.stride() == kept.stride():
+            return kernels.softplus_slope(outgoing, kept, ctx.beta), None, None
         # The slope is 1 - exp(-beta output); the clamp avoids underflow, which is slow.
         rest = kept.clamp(max=_THRESHOLD / ctx.beta).mul_(-ctx.beta).exp_()
         return torch.addcmul(outgoing, outgoing, rest, value=-1, out=rest), None, None

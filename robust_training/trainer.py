@@ -1,4 +1,4 @@
-"""The training loop: one step (model and objective), one `fit()`."""
+"""The training loop."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -27,44 +27,12 @@ from robust_training.compilation import compile_model
 from robust_training.cpu import prepare_cpu
 from robust_training.files import write_text
 from robust_training.model import Classifier, save_model
-from robust_training.objectives import Carried, Objective
+from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
+from robust_training.step import Batch, Step
 
 Selection = Literal["val_accuracy", "last"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
-
-
-class Batch:
-    """Images and labels in a box that Fabric does not open.
-
-    Its mixed precision rounds every float tensor it is handed to bfloat16, where an attack of
-    eps 2/255 is half a rounding step near 1.
-
-    Attributes:
-        carried: What an attack leaves for the next step on this batch.
-    """
-
-    def __init__(self, image: Tensor, label: Tensor) -> None:
-        self.image = image
-        self.label = label
-        self.carried = Carried()
-
-
-class Step(nn.Module):
-    """A batch -> the objective's terms.
-
-    Launchers wrap this whole step: wrapped around the model alone, they break the
-    `autograd.grad` calls inside an objective.
-    """
-
-    def __init__(self, model: Classifier, objective: Objective) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        image = batch.image.to(next(self.model.parameters()).dtype)
-        return self.objective.carry_on(self.model, image, batch.label, batch.carried)
 
 
 def fit(

@@ -10,7 +10,7 @@ from robust_training.attack import PGD
 from robust_training.curvature import FiniteDifference
 from robust_training.model import create_model
 from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
-from robust_training.trainer import Batch, Step
+from robust_training.step import Batch, Step
 
 ATTACK = PGD(eps=8 / 255, step_size=4 / 255, steps=2, random_start=False)
 OBJECTIVES: dict[str, Objective] = {

@@ -214,3 +214,18 @@ def test_knowledge_flows_one_way():
         assert "from wsol" not in text, file
     for file in (ROOT / "wsol").rglob("*.py"):
         assert "from tools" not in file.read_text()
+
+
+def test_benchmark_compares_training_steps(tmp_path):
+    small = ("--model", "resnet10t", "--size", "32", "--batch", "2", "--repeats", "1")
+    table = tmp_path / "steps.json"
+    status, text, error = tool("benchmark.py", "train", *small, "--output", table)
+    assert status == 0, error
+    rows = {row["objective"]: row for row in json.loads(table.read_text())}
+    assert rows["Standard"]["ratio"] == 1
+    assert rows["ART, exact"]["ratio"] > rows["PGD, 3 steps"]["ratio"] > 1.5
+    assert all(row["memory_mb"] > 0 for row in rows.values())
+    assert "| ART, fast |" in text
+    status, _, error = tool("benchmark.py", "train", *small, "--objectives", "[Magic]")
+    assert status == 2
+    assert "ART, exact" in error

@@ -215,6 +215,11 @@ def test_a_loss_that_is_not_finite_names_the_term(tmp_path):
     Objective.__subclasses__().remove(Broken)
 
 
+def test_a_batch_too_small_for_batch_norm_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"raise data\.batch_size"):
+        train(tmp_path / "run", batch=1, network="mobilenetv3_small_050")
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16), ("64-true", torch.float64)],

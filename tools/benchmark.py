@@ -1,7 +1,6 @@
 """Time what this project is for: `benchmark.py boxes` (heatmap to boxes against the literal OpenCV
-loop), `scoremaps --metadata DIR` (a whole split of made-up maps), `train` (a training step of each
-objective) or `loader --data.root DIR`. One process, warm-up, medians, ratios within the run; alone
-on the machine, please. Each has --help.
+loop), `scoremaps --metadata DIR` (a split of made-up maps), `train` (a step of each objective) or
+`loader --data.root DIR`. Medians and ratios within a run; alone on the machine, please. See --help.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from robust_training.files import write_text
 from robust_training.model import create_model
 from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
 from robust_training.profiling import peak_bytes, step_seconds
-from robust_training.trainer import Step
+from robust_training.step import Step
 from wsol.boxes import best_of_all_boxes, cuts, iou, largest_boxes, published_boxes, to_bytes
 from wsol.cli import Parser, find_device, run
 from wsol.data.loaders import DataConfig
@@ -98,24 +97,24 @@ def scoremaps(arguments: list[str]) -> None:
     _report(rows, settings.output)
 
 
+_FIRST = FiniteDifference()
+
+
 def _pgd(steps: int) -> PGD:
-    return PGD(eps=2 / 255, step_size=1.5 / 255, steps=steps)
+    return PGD(2 / 255, 1.5 / 255, steps)
 
 
 OBJECTIVES = {
     "Standard": Standard(),
     "PGD, 3 steps": AdversarialTraining(_pgd(3)),
     "ART, exact": ART(),
-    "ART, finite differences": ART(
-        curvature="finite_difference", attack_curvature="finite_difference"
-    ),
+    "ART, finite differences": ART(curvature=_FIRST, attack_curvature=_FIRST),
     "ART, fast": ART(  # as configs/fast.yaml
         attack=_pgd(1),
         curvature=FiniteDifference(merged=True),
-        attack_curvature=FiniteDifference(step=0.5),
+        attack_curvature=FiniteDifference(0.5),
     ),
 }
-FAST_REPLAYS = 3
 
 
 def train(arguments: list[str]) -> None:
@@ -130,15 +129,14 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--objectives", type=list[str], default=list(OBJECTIVES))
     parser.add_argument("--precision", type=str, default="32-true", help="as Fabric's")
-    parser.add_argument("--tf32", type=bool, default=False, help="float32 products in TF32")
+    parser.add_argument("--tf32", type=bool, default=False)
     parser.add_argument("--channels_last", type=bool, default=False)
     parser.add_argument("--compiled", type=bool, default=False, help="through torch.compile")
     parser.add_argument("--repeats", type=PositiveInt, default=5)
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
-    unknown = [name for name in settings.objectives if name not in OBJECTIVES]
-    if unknown:
-        raise ValueError(f"there is no objective {unknown[0]!r}: choose from {list(OBJECTIVES)}")
+    if not set(settings.objectives) <= set(OBJECTIVES):
+        raise ValueError(f"objectives to choose from are {', '.join(OBJECTIVES)}")
     device = find_device(settings.device)
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = settings.tf32
@@ -146,22 +144,18 @@ def train(arguments: list[str]) -> None:
     torch.manual_seed(0)
     image = torch.rand(settings.batch, 3, settings.size, settings.size, device=device)
     label = torch.randint(settings.classes, (settings.batch,), device=device)
-    names = list(dict.fromkeys(["Standard", *settings.objectives]))
-    steps = {name: _step(fabric, OBJECTIVES[name], settings) for name in names}
-    replays = {name: FAST_REPLAYS if "fast" in name else 1 for name in names}
+    chosen = {n: o for n, o in OBJECTIVES.items() if n in {"Standard", *settings.objectives}}
+    steps = {name: _step(fabric, objective, settings) for name, objective in chosen.items()}
+    replays = {name: 3 if name == "ART, fast" else 1 for name in steps}
     seconds = step_seconds(steps, image, label, replays=replays, repeats=settings.repeats)
     memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}
-    rows = [
-        {
-            "objective": name,
-            "step_s": float(np.median(seconds[name])),
-            "ratio": float(np.median(seconds[name] / seconds["Standard"])),
-            "images_per_s": settings.batch / float(np.median(seconds[name])),
-            "memory_mb": memory[name] / 1e6,
-            "memory_ratio": memory[name] / memory["Standard"],
-        }
-        for name in steps
-    ]
+    rows = []
+    for name in steps:
+        step = float(np.median(seconds[name]))
+        ratio = float(np.median(seconds[name] / seconds["Standard"]))
+        row = {"objective": name, "step_s": step, "ratio": ratio}
+        row |= {"images_per_s": settings.batch / step, "memory_mb": memory[name] / 1e6}
+        rows.append(row | {"memory_ratio": memory[name] / memory["Standard"]})
     _report(rows, settings.output)
 
 
@@ -190,8 +184,7 @@ def loader(arguments: list[str]) -> None:
             start = time.perf_counter()
             images = dataclasses.replace(data, cache=cache).training_loader()
             opened = time.perf_counter() - start
-            for _ in images:  # the first epoch warms up
-                pass
+            sum(1 for _ in images)  # the first epoch warms up
             start = time.perf_counter()
             count = sum(len(batch["label"]) for batch in images)
             seconds = time.perf_counter() - start
@@ -207,8 +200,8 @@ def loader(arguments: list[str]) -> None:
 
 
 def _time_split(folder: Path, truth: Truth, every_box: bool, workers: int) -> dict[str, Any]:
-    start = time.perf_counter()
-    files, edges = find_scoremaps(folder, truth), bin_edges(THRESHOLDS)
+    start, edges = time.perf_counter(), bin_edges(THRESHOLDS)
+    files = find_scoremaps(folder, truth)
     maps = measure_scoremaps(files, truth, edges=edges, every_box=every_box, workers=workers)
     read = time.perf_counter() - start
     score(Measured(truth, None, {"maps": maps}), thresholds=THRESHOLDS)

@@ -1,0 +1,47 @@
+"""One training step: what Fabric wraps."""
+
+from torch import Tensor, nn
+
+from robust_training.model import Classifier
+from robust_training.objectives import Carried, Objective
+
+
+class Batch:
+    """Images and labels in a box that Fabric does not open.
+
+    Its mixed precision rounds every float tensor it is handed to bfloat16, where an attack of
+    eps 2/255 is half a rounding step near 1.
+
+    Attributes:
+        carried: What an attack leaves for the next step on this batch.
+    """
+
+    def __init__(self, image: Tensor, label: Tensor) -> None:
+        self.image = image
+        self.label = label
+        self.carried = Carried()
+
+
+class Step(nn.Module):
+    """A batch -> the objective's terms.
+
+    Launchers wrap this whole step: wrapped around the model alone, they break the
+    `autograd.grad` calls inside an objective.
+    """
+
+    def __init__(self, model: Classifier, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        image = batch.image.to(next(self.model.parameters()).dtype)
+        try:
+            return self.objective.carry_on(self.model, image, batch.label, batch.carried)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"batch normalisation needs more than {len(image)} image of {image.shape[-1]} "
+                "pixels in a batch: raise data.batch_size or data.image_size"
+            ) from error
