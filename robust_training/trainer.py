@@ -23,7 +23,6 @@ from torchmetrics.classification import MulticlassAccuracy
 from tqdm import tqdm
 
 from robust_training.checkpoint import load_checkpoint, save_checkpoint
-from robust_training.compilation import compile_model
 from robust_training.cpu import prepare_cpu
 from robust_training.files import write_text
 from robust_training.model import Classifier, save_model
@@ -52,7 +51,6 @@ def fit(
     accumulate: int = 1,
     replays: int = 1,
     channels_last: bool = False,
-    compiled: bool = False,
     selection: Selection = "val_accuracy",
     resume: bool = False,
     on_start: Callable[[], None] = lambda: None,
@@ -74,7 +72,6 @@ def fit(
         replays: Steps in a row on each batch, an attack going on where the step before left it, so
             that one attack step each adds up (Shafahi et al., NeurIPS 2019). An epoch keeps its
             number of steps: it takes a share of 1 / replays of the batches.
-        compiled: Run the network through `compile_model`.
         selection: Which epoch becomes `best/`: the one with the highest validation accuracy, or the
             "last" one, where validation images are too few to rank epochs, or where accuracy would
             favour the epochs before robustness sets in.
@@ -101,8 +98,6 @@ def fit(
         prepare_cpu()
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    if compiled:
-        compile_model(model)
     optimizer_ = optimizer(parameter_groups(model.backbone, lr_multipliers or {}))
     for group in optimizer_.param_groups:
         group["lr"] *= group["multiplier"]

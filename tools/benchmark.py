@@ -22,7 +22,6 @@ from torch import nn
 from tqdm import tqdm
 
 from robust_training.attack import PGD
-from robust_training.compilation import compile_model
 from robust_training.curvature import FiniteDifference
 from robust_training.files import write_text
 from robust_training.model import create_model
@@ -106,10 +105,10 @@ def _pgd(steps: int) -> PGD:
 
 OBJECTIVES = {
     "Standard": Standard(),
-    "PGD, 3 steps": AdversarialTraining(_pgd(3)),
-    "ART, exact": ART(),
-    "ART, finite differences": ART(curvature=_FIRST, attack_curvature=_FIRST),
-    "ART, fast": ART(  # as configs/fast.yaml
+    "PGD 3 steps": AdversarialTraining(_pgd(3)),
+    "ART exact": ART(),
+    "ART finite differences": ART(curvature=_FIRST, attack_curvature=_FIRST),
+    "ART fast": ART(  # as configs/fast.yaml
         attack=_pgd(1),
         curvature=FiniteDifference(merged=True),
         attack_curvature=FiniteDifference(0.5),
@@ -131,7 +130,6 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--precision", type=str, default="32-true", help="as Fabric's")
     parser.add_argument("--tf32", type=bool, default=False)
     parser.add_argument("--channels_last", type=bool, default=False)
-    parser.add_argument("--compiled", type=bool, default=False, help="through torch.compile")
     parser.add_argument("--repeats", type=PositiveInt, default=5)
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
@@ -146,7 +144,7 @@ def train(arguments: list[str]) -> None:
     label = torch.randint(settings.classes, (settings.batch,), device=device)
     chosen = {n: o for n, o in OBJECTIVES.items() if n in {"Standard", *settings.objectives}}
     steps = {name: _step(fabric, objective, settings) for name, objective in chosen.items()}
-    replays = {name: 3 if name == "ART, fast" else 1 for name in steps}
+    replays = {name: 3 if name == "ART fast" else 1 for name in steps}
     seconds = step_seconds(steps, image, label, replays=replays, repeats=settings.repeats)
     memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}
     rows = []
@@ -164,8 +162,6 @@ def _step(fabric: Fabric, objective: Objective, settings: Namespace) -> nn.Modul
     model = create_model(settings.model, settings.classes, image_size=settings.size)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    if settings.compiled:
-        compile_model(model)
     return fabric.setup_module(Step(model, objective))
 
 

@@ -55,7 +55,6 @@ def train(
     accumulate: int = 1,
     replays: int = 1,
     channels_last: bool = False,
-    compiled: bool = False,
     selection: Selection = "val_accuracy",
     *,
     resume: bool,
@@ -78,7 +77,6 @@ def train(
         accumulate: Batches whose mean gradient makes one step.
         replays: Steps in a row on each batch, an attack going on where the step before left it.
         channels_last: Memory format that GPUs prefer.
-        compiled: Run the network through torch.compile; for finite-difference curvature.
         selection: Epoch that becomes best/: the highest validation accuracy, or the last.
         resume: Continue from output/last.ckpt.
         fabric: Devices, precision and processes.
@@ -112,7 +110,6 @@ def train(
         accumulate=accumulate,
         replays=replays,
         channels_last=channels_last,
-        compiled=compiled,
         selection=selection,
         resume=resume,
         on_start=save_config,
