@@ -42,9 +42,9 @@ def ramp(input: Tensor, beta: float, low: float, high: float) -> Tensor:
     """low + softplus(input - low) - softplus(input - high), by one softplus where that is exact.
 
     The ramp is symmetric about its middle, and the far softplus is nothing where PyTorch takes the
-    near one for linear.
+    near one for linear. In half precision a distance from the middle is too coarse for the ends.
     """
-    if beta * (high - low) / 2 < _THRESHOLD:
+    if input.dtype.itemsize < 4 or beta * (high - low) / 2 < _THRESHOLD:
         return low + softplus(input - low, beta) - softplus(input - high, beta)
     with torch.autocast(input.device.type, enabled=False):
         return _Ramp.apply(input, beta, (low + high) / 2, (high - low) / 2)

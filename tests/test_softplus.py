@@ -56,6 +56,12 @@ def test_every_layout(layout, images):
     torch.testing.assert_close(ramp(images, 50.0, 0, 6), both, rtol=1e-6, atol=1e-6)
 
 
+def test_a_ramp_in_half_precision_is_fine_near_its_lower_end():
+    points = torch.linspace(-0.05, 0.05, 101, dtype=torch.bfloat16)
+    expected = F.softplus(points.double(), 50.0)
+    torch.testing.assert_close(ramp(points, 50.0, 0, 6).double(), expected, rtol=0.02, atol=1e-3)
+
+
 def test_not_a_number_stays_one():
     points = torch.tensor([float("nan"), float("inf"), float("-inf"), 1.0])
     soft = quick_softplus(points, 50.0, keep_output=True)
