@@ -180,7 +180,8 @@ def loader(arguments: list[str]) -> None:
             start = time.perf_counter()
             images = dataclasses.replace(data, cache=cache).training_loader()
             opened = time.perf_counter() - start
-            sum(1 for _ in images)  # the first epoch warms up
+            for _ in images:  # the first epoch warms up
+                pass
             start = time.perf_counter()
             count = sum(len(batch["label"]) for batch in images)
             seconds = time.perf_counter() - start
