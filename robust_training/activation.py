@@ -6,7 +6,8 @@ runs every pass that is differentiated twice with softplus in place of ReLU, on 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,22 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
     finally:
         for module in inplace:
             module.inplace = True
+
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def smoothly(function: Function, model: nn.Module, beta: float | None) -> Function:
+    """`function`, run with the smooth model; as it is where beta is None."""
+    if beta is None:
+        return function
+
+    @wraps(function)
+    def smoothed(image: Tensor):
+        with smooth(model, beta):
+            return function(image)
+
+    return smoothed
 
 
 class _Smooth(TorchFunctionMode):

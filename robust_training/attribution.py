@@ -4,12 +4,12 @@ A Score maps images (N,3,H,W) in [0,1] to one number per image (N,). An attribut
 score and has the image's shape. All of them can be differentiated again, which training needs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robust_training.curvature import (
@@ -22,18 +22,20 @@ from robust_training.curvature import (
 )
 from robust_training.double_backward import EfficientDoubleBackward
 
+Outputs = Callable[[Tensor], Tensor]  # a model: images (N,3,H,W) -> one number per class (N,C)
 
-def class_score(model: nn.Module, label: Tensor) -> Score:
+
+def class_score(model: Outputs, label: Tensor) -> Score:
     """The logit of `label` (N,)."""
     return lambda image: _pick(model(image), label)
 
 
-def cross_entropy_score(model: nn.Module, label: Tensor) -> Score:
+def cross_entropy_score(model: Outputs, label: Tensor) -> Score:
     """The cross-entropy of `label` (N,), per image."""
     return lambda image: F.cross_entropy(model(image), label, reduction="none")
 
 
-def class_and_runner_up_scores(model: nn.Module, label: Tensor) -> Scores:
+def class_and_runner_up_scores(model: Outputs, label: Tensor) -> Scores:
     """The logits of `label` (N,) and of the highest other class, from one forward pass.
 
     The runner-up is chosen at the first image seen and held, so that displaced images score the
@@ -117,6 +119,13 @@ def input_gradient(
     return gradient
 
 
+def input_x_gradient(
+    score: Score, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
+) -> Tensor:
+    """Pixel times its gradient, from black (Shrikumar et al., 2016). Shapes (N,3,H,W)."""
+    return image * input_gradient(score, image, create_graph=create_graph, curvature=curvature)
+
+
 def integrated_gradients(
     score: Score,
     image: Tensor,
@@ -131,15 +140,44 @@ def integrated_gradients(
     (image - baseline) * mean over k = 1..steps of the gradient at baseline + k/steps (image -
     baseline): the right Riemann sum of RAR's and ART's code. Shapes (N,3,H,W).
     """
+    baseline = torch.zeros_like(image) if baseline is None else baseline
+    (total,) = path_integrals(
+        lambda: lambda x: (score(x),),
+        baseline,
+        image,
+        steps=steps,
+        create_graph=create_graph,
+        curvature=curvature,
+    )
+    return total
+
+
+def path_integrals(
+    scores_at: Callable[[], Scores],
+    start: Tensor,
+    end: Tensor,
+    *,
+    steps: int,
+    create_graph: bool = False,
+    curvature: Curvature = "exact",
+) -> tuple[Tensor, ...]:
+    """Integrated gradients (N,3,H,W) of several scores, from one forward pass at each point.
+
+    Args:
+        scores_at: Called once for each point of the path, from `end` backwards: scores that choose
+            classes at the first images they see choose anew where it returns new ones, and once, at
+            the end of the path, where it returns the same.
+        start, end: (N,3,H,W).
+    """
     if steps < 1:
         raise ValueError(f"integrated gradients need at least 1 step, not {steps}")
-    baseline = torch.zeros_like(image) if baseline is None else baseline
-    path = image - baseline
-    total = torch.zeros_like(image)
-    for step in range(1, steps + 1):
-        point = baseline + step / steps * path
-        total = total + input_gradient(score, point, create_graph=create_graph, curvature=curvature)
-    return path * total / steps
+    path = end - start
+    totals: tuple[Tensor, ...] = ()
+    for step in range(steps, 0, -1):
+        point = start + step / steps * path
+        found = input_gradients(scores_at(), point, create_graph=create_graph, curvature=curvature)
+        totals = tuple(map(torch.add, totals, found)) if totals else found
+    return tuple(path * total / steps for total in totals)
 
 
 def smoothgrad(

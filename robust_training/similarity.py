@@ -17,3 +17,9 @@ def cosine(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
 def _unit(rows: Tensor, eps: float) -> Tensor:
     norm = rows.norm(dim=-1, keepdim=True)
     return rows / (norm + eps).masked_fill(norm == 0, torch.inf)
+
+
+def pearson(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
+    """Pearson correlation along the last axis, (..., D) -> (...); 0 where a row is constant."""
+    centred = (rows - rows.mean(dim=-1, keepdim=True) for rows in (first, second))
+    return cosine(*centred, eps=eps)

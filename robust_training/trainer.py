@@ -7,6 +7,7 @@ import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -137,9 +138,21 @@ def fit(
             torch.manual_seed((seed * 100_003 + epoch) * 1_009 + fabric.global_rank)
             started = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": optimizer_.param_groups[0]["lr"]}
-            row |= _train_epoch(
-                fabric, step, train, optimizer_, scheduler, clip_norm, accumulate, replays, bar
+            terms = _train_epoch(
+                fabric,
+                step,
+                (objective.at(epoch + number / per_epoch) for number in range(per_epoch)),
+                train,
+                optimizer_,
+                scheduler,
+                clip_norm,
+                accumulate,
+                replays,
+                bar,
             )
+            if epoch == first and fabric.is_global_zero:
+                _warn_of_small_terms(terms)
+            row |= terms
             row |= _validate(fabric, model, validation)
             row["seconds"] = time.perf_counter() - started
             state["log"] = [*state["log"], row]
@@ -190,6 +203,7 @@ def _set_epoch(scheduler: LambdaLR, epoch: int, updates: int) -> None:
 def _train_epoch(
     fabric: Fabric,
     step: nn.Module,
+    objectives: Iterator[Objective],
     loader: DataLoader,
     optimizer: Optimizer,
     scheduler: LambdaLR,
@@ -203,6 +217,7 @@ def _train_epoch(
     for number, batch in enumerate(_replayed(loader, replays)):
         group = min(accumulate, len(loader) - number // accumulate * accumulate)
         is_last = number % accumulate == group - 1
+        step.module.objective = next(objectives)
         with fabric.no_backward_sync(step, enabled=not is_last):
             terms = step(batch)
             values = {name: term.item() for name, term in terms.items()}
@@ -222,6 +237,17 @@ def _train_epoch(
         bar.update()
         bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
     return {name: mean.compute().item() for name, mean in means.items()}
+
+
+def _warn_of_small_terms(terms: Mapping[str, float]) -> None:
+    total = sum(map(abs, terms.values()))
+    for name, value in terms.items():
+        if 0 < abs(value) < 1e-4 * total:
+            warnings.warn(
+                f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; "
+                "its weight may be too small",
+                stacklevel=3,
+            )
 
 
 def _replayed(loader: DataLoader, replays: int) -> Iterator[Batch]:

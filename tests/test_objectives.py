@@ -1,33 +1,43 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from robust_training import objectives
+from robust_training import slope as slopes
 from robust_training.attack import PGD
+from robust_training.curvature import FiniteDifference
+from robust_training.maps import InputXGradient, IntegratedGradients
 from robust_training.model import Classifier, create_model
-from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
+from robust_training.objectives import (
+    AAT,
+    ART,
+    TRADES,
+    AdvAAT,
+    AdversarialTraining,
+    EnhancedRegularizers,
+    IGNorm,
+    IGSumNorm,
+    InputGradientPenalty,
+    MarginalDensity,
+    Objective,
+    Standard,
+    marginal_density,
+)
 from robust_training.objectives.art import attribution_loss
+from tests.attacks import fixed
+from tests.conftest import cosine
 
-ALL = Objective.__subclasses__()
-
-
-class FixedAttack(PGD):
-    """An attack whose result is known beforehand."""
-
-    result: torch.Tensor
-
-    def start(self, image):
-        return self.result
+METHODS = [
+    kind
+    for kind in map(vars(objectives).get, objectives.__all__)
+    if issubclass(kind, Objective) and kind not in (Objective, objectives.Sum)
+]
 
 
-def fixed(result: torch.Tensor) -> FixedAttack:
-    attack = FixedAttack(steps=0)
-    object.__setattr__(attack, "result", result)
-    return attack
-
-
-@pytest.mark.parametrize("objective", ALL)
+@pytest.mark.parametrize("objective", METHODS)
 def test_every_objective_has_the_papers_defaults_and_trains_everything(objective, tiny, batch):
     image, label = batch
     torch.manual_seed(0)
@@ -47,15 +57,30 @@ def test_every_objective_has_the_papers_defaults_and_trains_everything(objective
         ART(beta=3.0),
         ART(beta=3.0, form="signed"),
         ART(beta=3.0, curvature="finite_difference"),
+        ART(beta=3.0, attribution=IntegratedGradients(steps=3)),
+        ART(beta=3.0, attribution=InputXGradient(), form="signed"),
+        TRADES(),
+        IGNorm(steps=3),
+        IGNorm(steps=3, beta=3.0, reduction="sum", curvature="finite_difference"),
+        IGSumNorm(weight=2.0, steps=3),
+        AAT(beta=3.0),
+        AAT(beta=None, attribution=IntegratedGradients(steps=2)),
+        AdvAAT(beta=3.0, curvature="finite_difference"),
+        EnhancedRegularizers(weight=3.0, steps=3),
+        EnhancedRegularizers(weight=3.0, steps=2, beta=3.0, wacr=False, reduction="sum"),
+        MarginalDensity(),
+        MarginalDensity(density="conditional", beta=3.0, curvature="finite_difference"),
+        MarginalDensity(density="joint"),
     ],
+    ids=repr,
 )
 def test_weight_gradients_equal_finite_differences(objective, tiny, batch):
     """Central differences of the loss in float64, the attacked images held."""
     image, label = batch
-    if not isinstance(objective, Standard):
-        torch.manual_seed(0)
+    torch.manual_seed(0)
+    if hasattr(objective, "attack"):
         result = (image + 0.02 * torch.randn_like(image)).clamp(0, 1)
-        objective = type(objective)(**{**vars(objective), "attack": fixed(result)})
+        objective = replace(objective, attack=fixed(result))
 
     def loss():
         return sum(objective(tiny, image, label).values())
@@ -74,6 +99,101 @@ def test_weight_gradients_equal_finite_differences(objective, tiny, batch):
                 parameter -= sign * 1e-6 * direction
         expected = (values[0] - values[1]) / 2e-6
         assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("form", ["taylor", "softmax_taylor", "l2", "l1", "linf"])
+def test_weight_gradients_of_slopes_hold_their_direction(form, tiny, batch, monkeypatch):
+    """Central differences of the loss in float64, with the direction and the softmax held."""
+    image, label = batch
+    objective = (
+        MarginalDensity(form=form)
+        if "taylor" in form
+        else InputGradientPenalty(weight=2.0, norm=form)
+    )
+    norm = "l2" if "taylor" in form else form
+    held: list[torch.Tensor] = []
+    steepest = slopes._STEEPEST[norm]
+
+    def once(rows):
+        held.append(steepest(rows))
+        return held[0]
+
+    monkeypatch.setitem(slopes._STEEPEST, norm, once)
+    if form == "softmax_taylor":
+        weights = tiny(image).detach().softmax(dim=1)
+        score = lambda logits: (weights * logits).sum(dim=1)  # noqa: E731
+        monkeypatch.setattr(marginal_density, "_weights_held", lambda: score)
+    tiny.eval()
+    parameters = list(tiny.parameters())
+    gradients = torch.autograd.grad(sum(objective(tiny, image, label).values()), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        direction = torch.randn_like(parameter)
+        values = []
+        for sign in (1, -2):
+            with torch.no_grad():
+                parameter += sign * 1e-6 * direction
+            values.append(sum(objective(tiny, image, label).values()).item())
+        with torch.no_grad():
+            parameter += 1e-6 * direction
+        expected = (values[0] - values[1]) / 2e-6
+        assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ART(weight=5.0, beta=3.0, attribution=IntegratedGradients(steps=2)),
+        IGNorm(weight=5.0, steps=2, attack_steps=2, beta=3.0),
+        IGSumNorm(weight=5.0, steps=2, attack_steps=2, beta=3.0),
+        AAT(weight=5.0, beta=3.0),
+        AAT(weight=5.0, beta=3.0, attribution=InputXGradient()),
+        AdvAAT(weight=5.0, beta=3.0, attribution=IntegratedGradients(steps=2)),
+        EnhancedRegularizers(weight=5.0, steps=2, attack_steps=2, beta=3.0),
+        MarginalDensity(weight=5.0, beta=3.0),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_both_curvatures_agree(objective, tiny, batch):
+    """The whole step in float64, attack included."""
+    image, label = batch
+    found = []
+    for curvature in ("exact", FiniteDifference(central=True)):
+        objective = replace(objective, curvature=curvature)
+        if hasattr(objective, "attack"):
+            attack = PGD(eps=0.03, step_size=0.02, steps=2)
+            objective = replace(objective, attack=attack, attack_curvature=curvature)
+        torch.manual_seed(0)
+        loss = sum(objective(tiny.eval(), image, label).values())
+        found.append(torch.autograd.grad(loss, list(tiny.parameters())))
+    assert cosine(*found) > 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("objective", "base"),
+    [
+        (TRADES(weight=0.0), Standard()),
+        (IGNorm(weight=0.0, steps=2), Standard()),
+        (AAT(weight=0.0), Standard()),
+        (MarginalDensity(weight=0.0), Standard()),
+        (MarginalDensity(weight=0.0, form="taylor"), Standard()),
+        (InputGradientPenalty(weight=0.0), Standard()),
+        (IGSumNorm(weight=0.0, steps=2), AdversarialTraining()),
+        (AdvAAT(weight=0.0), AdversarialTraining()),
+        (EnhancedRegularizers(weight=0.0, steps=2), AdversarialTraining()),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_without_weight_an_objective_is_its_base(objective, base, tiny, batch):
+    """Losses, gradients and attack."""
+    image, label = batch
+    found = []
+    for each in (objective, base):
+        if hasattr(each, "attack"):
+            each = replace(each, attack=PGD(eps=0.03, step_size=0.02, steps=2))
+        torch.manual_seed(0)
+        loss = sum(each(tiny.eval(), image, label).values())
+        found.append((loss, *torch.autograd.grad(loss, list(tiny.parameters()))))
+    torch.testing.assert_close(*found)
 
 
 def test_art_without_weight_or_attack_is_standard(tiny, batch):
@@ -170,15 +290,37 @@ def test_a_new_head_of_zeros_does_not_explode():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("objective", "arguments", "word"),
     [
-        ({"weight": -1.0}, "weight"),
-        ({"beta": 0.0}, "beta"),
-        ({"top_k": 0}, "top_k"),
-        ({"top_k": 1.5}, "top_k"),
-        ({"form": "both"}, "form"),
+        (ART, {"weight": -1.0}, "weight of ART"),
+        (ART, {"beta": 0.0}, "beta of ART"),
+        (ART, {"top_k": 0}, "top_k"),
+        (ART, {"top_k": 1.5}, "top_k"),
+        (ART, {"form": "both"}, "form"),
+        (ART, {"attribution": "cam"}, "attribution of ART must be one that can be differentiated"),
+        (AAT, {"attribution": None}, "attribution of AAT"),
+        (AAT, {"attack": PGD(random_start=False)}, "attack.random_start of AAT"),
+        (AAT, {"weight": float("nan")}, "weight of AAT"),
+        (AdvAAT, {"attribution": None}, "attribution of AdvAAT"),
+        (AdvAAT, {"attack": PGD(steps=0)}, "attack.steps of AdvAAT"),
+        (TRADES, {"weight": -1.0}, "weight of TRADES"),
+        (TRADES, {"attack": PGD(steps=0)}, "attack.steps of TRADES"),
+        (TRADES, {"start_noise": 0.0}, "start_noise of TRADES"),
+        (IGNorm, {"steps": 0}, "steps of IGNorm must be 1 or more"),
+        (IGNorm, {"attack_steps": 0}, "attack_steps of IGNorm"),
+        (IGNorm, {"attack": PGD(random_start=False)}, "attack.random_start of IGNorm"),
+        (IGSumNorm, {"weight": -1.0}, "weight of IGSumNorm"),
+        (IGSumNorm, {"attack": PGD(steps=0)}, "attack.steps of IGSumNorm"),
+        (EnhancedRegularizers, {"cacr": False, "wacr": False}, "cacr or wacr"),
+        (EnhancedRegularizers, {"steps": 0}, "steps of EnhancedRegularizers"),
+        (MarginalDensity, {"density": "total"}, "density of MarginalDensity"),
+        (MarginalDensity, {"form": "roughly"}, "form of MarginalDensity"),
+        (MarginalDensity, {"density": "joint", "form": "softmax_taylor"}, "softmax_taylor"),
+        (MarginalDensity, {"step": 0.0}, "step of MarginalDensity must be positive"),
+        (InputGradientPenalty, {"norm": "l3"}, "norm of InputGradientPenalty"),
+        (InputGradientPenalty, {"weight": -1.0}, "weight of InputGradientPenalty"),
     ],
 )
-def test_bad_settings_name_the_field(arguments, word):
+def test_bad_settings_name_the_field(objective, arguments, word):
     with pytest.raises(ValueError, match=word):
-        ART(**arguments)
+        objective(**arguments)

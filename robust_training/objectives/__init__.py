@@ -1,8 +1,33 @@
 """Training objectives, one file each. These imports are the registry."""
 
+from robust_training.objectives.aat import AAT
+from robust_training.objectives.adv_aat import AdvAAT
 from robust_training.objectives.adversarial_training import AdversarialTraining
 from robust_training.objectives.art import ART
 from robust_training.objectives.base import Carried, Objective
+from robust_training.objectives.enhanced_regularizers import EnhancedRegularizers
+from robust_training.objectives.ig_norm import IGNorm
+from robust_training.objectives.ig_sum_norm import IGSumNorm
+from robust_training.objectives.input_gradient_penalty import InputGradientPenalty
+from robust_training.objectives.marginal_density import MarginalDensity
 from robust_training.objectives.standard import Standard
+from robust_training.objectives.sum import Part, Sum
+from robust_training.objectives.trades import TRADES
 
-__all__ = ["ART", "AdversarialTraining", "Carried", "Objective", "Standard"]
+__all__ = [
+    "AAT",
+    "ART",
+    "TRADES",
+    "AdvAAT",
+    "AdversarialTraining",
+    "Carried",
+    "EnhancedRegularizers",
+    "IGNorm",
+    "IGSumNorm",
+    "InputGradientPenalty",
+    "MarginalDensity",
+    "Objective",
+    "Part",
+    "Standard",
+    "Sum",
+]

@@ -7,23 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.activation import smooth
+from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import (
-    class_and_runner_up_scores,
-    class_score,
-    input_gradient,
-    input_gradients,
-)
+from robust_training.attribution import class_and_runner_up_scores, class_score
 from robust_training.curvature import Curvature, Score, Scores
+from robust_training.maps import Attribution, InputGradient, require_attribution
 from robust_training.model import Classifier
 from robust_training.modes import BatchNormMode, under_attack
-from robust_training.objectives.base import Carried, Objective
+from robust_training.objectives.base import AttackingObjective, Carried, require
 from robust_training.similarity import cosine
 
 
 @dataclass(frozen=True)
-class ART(Objective):
+class ART(AttackingObjective):
     """Attributional Robustness Training (Singh et al., ECCV 2020, arXiv 1911.13073).
 
     Terms: `cross_entropy` on the attacked image with the network itself, and `attribution`, the
@@ -31,23 +27,27 @@ class ART(Objective):
 
         weight * mean log(1 + exp(d(g_y, image) - d(g_r, image))),   d = 1 - cosine,
 
-    over clean and attacked images, where g_y and g_r are the input gradients of the true and the
-    runner-up logit. Each image picks the worse gradient of its clean and attacked twins. A value of
-    ln 2 = 0.693 (times weight) says that both gradients are equally far from the image; the mining
-    lifts an untrained network's loss somewhat above it.
+    over clean and attacked images, where g_y and g_r are the attributions (input gradients as
+    published) of the true and the runner-up logit. Each image picks the worse map of its clean and
+    attacked twins. A value of ln 2 = 0.693 (times weight) says that both are equally far from the
+    image; the mining lifts an untrained network's loss somewhat above it.
     Defaults are those of the published CUB code (train_Art.py, art_attack.py, loss_art.py), with
     the beta of its run's name: the code itself passes beta 1 by a slip.
 
     Attributes:
         weight: Of the attribution term.
         attack: Climbs the attribution loss, on the support alone.
-        top_k: Size of the support, chosen at the attack's start by the true logit's gradient:
+        top_k: Size of the support, chosen at the attack's start by the true logit's map:
             a number of pixels (int), or a share of them (float; 15,000 of 224 x 224 as published).
         beta: Of the softplus that stands in for ReLU.
         form: "magnitude" compares channel means of absolute values (CUB), "signed" every channel
             with its sign (CIFAR, where the published attack has eps 8/255, 3 steps of 5/255 and
             top_k 1000 of 3072).
-        curvature: How the loss is differentiated through the gradients, for the weights.
+        attribution: Whose maps are aligned with the image. Products of pixel and gradient are what
+            Kim, Seo and Jeon (arXiv 1903.11626) propose to pair with adversarial training: global
+            attributions, which say what a pixel contributes. The published gradients are those of
+            normalised pixels; for products the unit does not matter.
+        curvature: How the loss is differentiated through the maps, for the weights.
         attack_curvature: The same for the attack.
         attack_batch_norm: BatchNorm during the attack.
     """
@@ -57,15 +57,15 @@ class ART(Objective):
     top_k: int | float = 0.3
     beta: float = 50.0
     form: Literal["magnitude", "signed"] = "magnitude"
+    attribution: Attribution = InputGradient()
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"weight of ART must be 0 or more, not {self.weight}")
-        if not self.beta > 0:
-            raise ValueError(f"beta of ART must be positive, not {self.beta}")
+        require(self, "weight")
+        require(self, "beta", above=0)
+        require_attribution("ART", self.attribution)
         if self.form not in ("magnitude", "signed"):
             raise ValueError(f'form of ART must be "magnitude" or "signed", not {self.form!r}')
         in_range = 0 < self.top_k <= 1 if isinstance(self.top_k, float) else self.top_k >= 1
@@ -74,21 +74,20 @@ class ART(Objective):
                 f"top_k of ART must be a number of pixels or a share in (0, 1], not {self.top_k}"
             )
 
-    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return self.carry_on(model, image, label, Carried())
-
     def carry_on(
         self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
     ) -> dict[str, Tensor]:
         adversarial = self.perturb(model, image, label, carried)
         twins = torch.cat([image, adversarial])
-        gradients = input_gradients(
+        maps = self.attribution(
             self._scores(model, label.repeat(2)),
             twins,
             create_graph=True,
             curvature=self.curvature,
         )
-        true, runner_up = (self._features(gradient * model.std) for gradient in gradients)
+        true, runner_up = (
+            self._features(self.attribution.in_units(each, model.std)) for each in maps
+        )
         anchor = self._features(model.normalize(twins))
         return {
             "cross_entropy": F.cross_entropy(model(adversarial), label),
@@ -104,8 +103,9 @@ class ART(Objective):
             if carried.perturbed is None:
                 carried.perturbed = self.attack.start(image)
                 if self.attack.steps > 0:
-                    gradient = input_gradient(class_score(model, label), carried.perturbed)
-                    carried.support = self._support(gradient)
+                    score = class_score(model, label)
+                    (true,) = self.attribution(lambda x: (score(x),), carried.perturbed)
+                    carried.support = self._support(true)
             if self.attack.steps > 0:
                 score = self._attack_score(model, label, carried.support)
                 carried.perturbed = self.attack(score, image, carried.perturbed)
@@ -113,7 +113,7 @@ class ART(Objective):
 
     def _attack_score(self, model: Classifier, label: Tensor, support: Tensor) -> Score:
         def score(image: Tensor) -> Tensor:
-            true, runner_up = input_gradients(
+            true, runner_up = self.attribution(
                 self._scores(model, label),
                 image,
                 create_graph=True,
@@ -127,13 +127,7 @@ class ART(Objective):
         return score
 
     def _scores(self, model: Classifier, label: Tensor) -> Scores:
-        scores = class_and_runner_up_scores(model, label)
-
-        def smooth_scores(image: Tensor) -> tuple[Tensor, ...]:
-            with smooth(model, self.beta):
-                return scores(image)
-
-        return smooth_scores
+        return smoothly(class_and_runner_up_scores(model, label), model, self.beta)
 
     def _features(self, maps: Tensor) -> Tensor:
         """(N,3,H,W) -> (N,D): what is compared."""
@@ -141,8 +135,8 @@ class ART(Objective):
             maps = maps.abs().mean(dim=1)
         return maps.flatten(1)
 
-    def _support(self, gradient: Tensor) -> Tensor:
-        magnitude = self._features(gradient).abs()
+    def _support(self, attribution: Tensor) -> Tensor:
+        magnitude = self._features(attribution).abs()
         size = magnitude.shape[1]
         count = round(self.top_k * size) if isinstance(self.top_k, float) else self.top_k
         return magnitude.topk(min(max(count, 1), size)).indices

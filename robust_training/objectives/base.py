@@ -1,11 +1,17 @@
 """What every training objective is."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
+from robust_training.attack import PGD
+from robust_training.curvature import Score
 from robust_training.model import Classifier
+from robust_training.modes import BatchNormMode, under_attack
+
+Reduction = Literal["mean", "sum"]
 
 
 @dataclass
@@ -15,10 +21,12 @@ class Carried:
     Attributes:
         perturbed: (N,3,H,W) where the attack ended, and the next one starts.
         support: (N,K) pixels that ART's attack compares.
+        parts: The same for each part of a `Sum`.
     """
 
     perturbed: Tensor | None = None
     support: Tensor | None = None
+    parts: list["Carried"] = field(default_factory=list)
 
 
 class Objective(ABC):
@@ -34,3 +42,58 @@ class Objective(ABC):
         """The same, for objectives whose attack can go on from the step before: it finds in
         `carried` where that ended, and leaves there where it ends itself."""
         return self(model, image, label)
+
+    def at(self, epoch: float) -> "Objective":
+        """The objective as it stands after so many epochs, for those that change over time."""
+        return self
+
+
+class AttackingObjective(Objective):
+    """An objective that trains on attacked images; subclasses have these two fields.
+
+    Attributes:
+        attack: Climbs what the method's inner maximisation says.
+        attack_batch_norm: BatchNorm during the attack.
+    """
+
+    attack: PGD
+    attack_batch_norm: BatchNormMode
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return self.carry_on(model, image, label, Carried())
+
+    @abstractmethod
+    def carry_on(
+        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    ) -> dict[str, Tensor]: ...
+
+    def climb(self, model: Classifier, score: Score, image: Tensor, carried: Carried) -> Tensor:
+        """The attacked images (N,3,H,W), from where `carried` stands."""
+        with under_attack(model, self.attack_batch_norm):
+            carried.perturbed = self.attack(score, image, carried.perturbed)
+        return carried.perturbed
+
+    def require_attack(self, *, random_start: bool = False) -> None:
+        """ValueError unless the attack takes steps, from a random start where a score needs one."""
+        name = type(self).__name__
+        if self.attack.steps < 1:
+            raise ValueError(f"attack.steps of {name} must be at least 1, not {self.attack.steps}")
+        if random_start and not self.attack.random_start:
+            raise ValueError(
+                f"attack.random_start of {name} must be true: at the image itself what its attack "
+                "climbs has no slope"
+            )
+
+
+def require(objective: Objective, *names: str, above: float = -1, least: float = 0) -> None:
+    """ValueError unless these fields of `objective` are at least `least` and above `above`."""
+    for name in names:
+        value = getattr(objective, name)
+        if not (value >= least and value > above):
+            bound = "positive" if above == 0 else f"{least:g} or more"
+            raise ValueError(f"{name} of {type(objective).__name__} must be {bound}, not {value}")
+
+
+def reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    """One number for a batch from one per image (N,)."""
+    return values.sum() if reduction == "sum" else values.mean()

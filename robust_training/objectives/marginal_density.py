@@ -1,0 +1,119 @@
+"""Marginal density smoothing: small gradients of the density that the logits imply."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robust_training.activation import smoothly
+from robust_training.attribution import input_gradient
+from robust_training.curvature import Curvature
+from robust_training.model import Classifier
+from robust_training.objectives.base import Objective, require
+from robust_training.slope import slope
+
+
+@dataclass(frozen=True)
+class MarginalDensity(Objective):
+    """Yang et al., ECCV 2024 (arXiv 2407.04370).
+
+    Terms: `cross_entropy` on the images, and `density`,
+
+        weight * mean || d log p / d image ||_2^2,
+
+    with logits f taken as unnormalised log p(image, class): log p(image) = logsumexp f up to a
+    constant, whose gradient is the logits' weighted by the softmax. For comparison, the
+    "conditional" density log p(class | image) is minus the cross-entropy, and the "joint" one
+    log p(image, class) the true logit: what a penalty on either's gradient smooths instead.
+    No code was published: the norm and its power, weight, step and the softplus copy are not
+    verified, and the paper's own approximation is known to us only as "softmax and Taylor".
+
+    Attributes:
+        weight: Of the density term.
+        density: Whose gradient is small.
+        form: "exact" differentiates the gradient by `curvature`. "taylor" takes its length from a
+            forward difference along it, in one more forward pass and without a second derivative.
+            "softmax_taylor" does so for the logits weighted by the softmax, weights held; for the
+            marginal density alone.
+        step: L2 length of the difference, in pixel units of [0,1].
+        beta: Of a softplus that stands in for ReLU in the exact form; None differentiates the
+            network itself.
+        curvature: How the exact form is differentiated.
+    """
+
+    weight: float = 0.1
+    density: Literal["marginal", "conditional", "joint"] = "marginal"
+    form: Literal["exact", "taylor", "softmax_taylor"] = "exact"
+    step: float = 0.01
+    beta: float | None = None
+    curvature: Curvature = "exact"
+
+    def __post_init__(self) -> None:
+        require(self, "weight")
+        require(self, "step", above=0)
+        if self.density not in _DENSITIES:
+            raise ValueError(
+                f"density of MarginalDensity must be one of {list(_DENSITIES)}, "
+                f"not {self.density!r}"
+            )
+        if self.form not in ("exact", "taylor", "softmax_taylor"):
+            raise ValueError(
+                'form of MarginalDensity must be "exact", "taylor" or "softmax_taylor", '
+                f"not {self.form!r}"
+            )
+        if self.form == "softmax_taylor" and self.density != "marginal":
+            raise ValueError('form "softmax_taylor" is for the marginal density alone')
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        log_density = _DENSITIES[self.density](label)
+        if self.form == "exact":
+            score = smoothly(lambda x: log_density(model(x)), model, self.beta)
+            gradient = input_gradient(score, image, create_graph=True, curvature=self.curvature)
+            squares = gradient.square().flatten(1).sum(dim=1)
+            logits = model(image)
+        else:
+            if self.form == "softmax_taylor":
+                log_density = _weights_held()
+            logits, slopes = slope(model, log_density, image, step=self.step)
+            squares = slopes.square()
+        return {
+            "cross_entropy": F.cross_entropy(logits, label),
+            "density": self.weight * squares.mean(),
+        }
+
+
+LogDensity = Callable[[Tensor], Tensor]  # logits (N,C) -> (N,)
+
+
+def _marginal(label: Tensor) -> LogDensity:
+    return lambda logits: logits.logsumexp(dim=1)
+
+
+def _conditional(label: Tensor) -> LogDensity:
+    return lambda logits: -F.cross_entropy(logits, label, reduction="none")
+
+
+def _joint(label: Tensor) -> LogDensity:
+    return lambda logits: logits.gather(1, label[:, None]).squeeze(1)
+
+
+_DENSITIES: dict[str, Callable[[Tensor], LogDensity]] = {
+    "marginal": _marginal,
+    "conditional": _conditional,
+    "joint": _joint,
+}
+
+
+def _weights_held() -> LogDensity:
+    """The logits weighted by the softmax of the first ones seen."""
+    weights: Tensor | None = None
+
+    def weighted(logits: Tensor) -> Tensor:
+        nonlocal weights
+        if weights is None:
+            weights = logits.detach().softmax(dim=1)
+        return (weights * logits).sum(dim=1)
+
+    return weighted

@@ -1,0 +1,76 @@
+"""Several objectives at once, each with its weight and its warm-up."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from robust_training.model import Classifier
+from robust_training.objectives.base import Carried, Objective
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a `Sum`.
+
+    Attributes:
+        objective: Any objective.
+        weight: On all of its terms.
+        warmup_epochs: Over which the weight rises from 0, linearly.
+    """
+
+    objective: Objective
+    weight: float = 1.0
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.weight >= 0 and self.warmup_epochs >= 0):
+            raise ValueError(
+                "weight and warmup_epochs of a Part must be 0 or more, not "
+                f"{self.weight} and {self.warmup_epochs}"
+            )
+
+    def at(self, epoch: float) -> "Part":
+        share = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
+        return Part(self.objective.at(epoch), share * self.weight)
+
+
+@dataclass(frozen=True)
+class Sum(Objective):
+    """The weighted terms of all parts, named `<objective>.<term>`, a number after the objective
+    where two parts have the same class.
+
+    A single part with a warm-up beside `Standard` is ordinary training that turns into the part's.
+    """
+
+    parts: tuple[Part, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("parts of Sum must name at least one objective")
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return self.carry_on(model, image, label, Carried())
+
+    def carry_on(
+        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    ) -> dict[str, Tensor]:
+        if not carried.parts:
+            carried.parts = [Carried() for _ in self.parts]
+        terms = {}
+        for name, part, own in zip(self._names(), self.parts, carried.parts, strict=True):
+            found = part.objective.carry_on(model, image, label, own)
+            terms |= {f"{name}.{term}": part.weight * value for term, value in found.items()}
+        return terms
+
+    def at(self, epoch: float) -> "Sum":
+        return replace(self, parts=tuple(part.at(epoch) for part in self.parts))
+
+    def _names(self) -> list[str]:
+        kinds = [type(part.objective).__name__ for part in self.parts]
+        totals, seen = Counter(kinds), Counter()
+        names = []
+        for kind in kinds:
+            seen[kind] += 1
+            names.append(f"{kind}{seen[kind]}" if totals[kind] > 1 else kind)
+        return names
