@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -25,7 +24,7 @@ from robust_training.model import Classifier, load_model
 from wsol.cli import Parser, find_device, run
 from wsol.coco import read_coco_results
 from wsol.data.cub import CUB200
-from wsol.data.loaders import DataConfig
+from wsol.data.loaders import DataConfig, read_data_config
 from wsol.evaluation import Scores, score, score_given
 from wsol.heatmap import CAM, CentredBox, Gradient
 from wsol.localizer import model_folder
@@ -262,11 +261,7 @@ def _data_config(folder: Path, root: str | None, batch_size: int, image_size: in
     file = folder / "config.yaml"
     if root is None and not file.is_file():
         raise ValueError(f"{folder} has no config.yaml that names its data; give --root")
-    try:
-        saved = yaml.safe_load(file.read_text())["data"] if file.is_file() else {"root": root}
-        config = DataConfig(**saved)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not the config of a run: {error}") from error
+    config = read_data_config(folder) if file.is_file() else DataConfig(root)
     return dataclasses.replace(
         config,
         root=root or config.root,

@@ -71,6 +71,10 @@ def threshold_curves(results: Mapping[str, Mapping[str, Any]]) -> bytes:
     axes.set(xlabel="heatmap threshold", ylabel="GT-known Loc, %", xlim=(0, 1), ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()

@@ -89,14 +89,15 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for name in result["headline"]
     ]
     blocks = [
-        _markdown((*heads, "accuracy"), rows, 3),
-        _markdown(("model", "heatmap", *MORE_HEADS), more, 2),
-        _markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
+        markdown((*heads, "accuracy"), rows, 3),
+        markdown(("model", "heatmap", *MORE_HEADS), more, 2),
+        markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table whose columns after the first `text_columns` hold numbers."""
     if not rows:
         return ""
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)

@@ -1,8 +1,10 @@
 """Data sets and loaders from a few settings."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import albumentations as A
+import yaml
 from torch.utils.data import DataLoader
 
 from wsol.data.cub import CUB200, Split
@@ -74,3 +76,16 @@ class DataConfig:
             cache=self.cache,
             cache_size=resized,
         )
+
+
+def read_data_config(run: Path) -> DataConfig:
+    """That of a run's config.yaml.
+
+    Raises:
+        ValueError: it is not the config of a run.
+    """
+    file = run / "config.yaml"
+    try:
+        return DataConfig(**yaml.safe_load(file.read_text())["data"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the config of a run: {error}") from error
