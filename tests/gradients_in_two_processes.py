@@ -6,16 +6,32 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from robust_training.attack import PGD
 from robust_training.curvature import FiniteDifference
 from robust_training.model import create_model
-from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
+from robust_training.objectives import (
+    AAT,
+    ART,
+    TRADES,
+    AdvAAT,
+    AdversarialTraining,
+    EnhancedRegularizers,
+    IGNorm,
+    IGSumNorm,
+    InputGradientPenalty,
+    MarginalDensity,
+    Objective,
+    Part,
+    Standard,
+    Sum,
+)
 from robust_training.step import Batch, Step
+from tests.attacks import PatternAttack
 
-ATTACK = PGD(eps=8 / 255, step_size=4 / 255, steps=2, random_start=False)
+ATTACK = PatternAttack(eps=8 / 255, step_size=4 / 255, steps=2)
 OBJECTIVES: dict[str, Objective] = {
     "Standard": Standard(),
     "AdversarialTraining": AdversarialTraining(attack=ATTACK),
+    "TRADES": TRADES(attack=ATTACK),
     "ART": ART(attack=ATTACK),
     "ART signed": ART(attack=ATTACK, form="signed"),
     "ART first-order": ART(
@@ -23,6 +39,15 @@ OBJECTIVES: dict[str, Objective] = {
         curvature=FiniteDifference(central=True),
         attack_curvature="finite_difference",
     ),
+    "IGNorm": IGNorm(attack=ATTACK, steps=2, attack_steps=1),
+    "IGSumNorm": IGSumNorm(attack=ATTACK, steps=2, attack_steps=1),
+    "AAT": AAT(attack=ATTACK),
+    "AdvAAT": AdvAAT(attack=ATTACK),
+    "EnhancedRegularizers": EnhancedRegularizers(attack=ATTACK, steps=2, attack_steps=1),
+    "MarginalDensity": MarginalDensity(),
+    "MarginalDensity taylor": MarginalDensity(form="taylor"),
+    "InputGradientPenalty": InputGradientPenalty(),
+    "Sum": Sum((Part(Standard()), Part(ART(attack=ATTACK), 0.5), Part(MarginalDensity()))),
 }
 
 
