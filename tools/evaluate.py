@@ -28,6 +28,7 @@ from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import Scores, score, score_given
 from wsol.heatmap import CAM, CentredBox, Gradient
+from wsol.laboratory import laboratory
 from wsol.localizer import model_folder
 from wsol.measuring import Measured, measure
 from wsol.metadata import read_truth, with_mask_cut, with_masks
@@ -84,6 +85,7 @@ def score_runs(arguments: list[str]) -> None:
             "model": str(folder),
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
+            **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
         }
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)
