@@ -48,8 +48,8 @@ def laboratory(
             in its image, or a mask is not readable.
     """
     dataset = loader.dataset
-    backgrounds = read_column(dataset, "backgrounds.txt", 1, lambda fields: fields[0].strip())
-    patches = read_column(dataset, "null_patches.txt", 4, parse_box)
+    backgrounds = _read_column(dataset, "backgrounds.txt", 1, lambda fields: fields[0].strip())
+    patches = _read_column(dataset, "null_patches.txt", 4, parse_box)
     if backgrounds is None and patches is None:
         return {}
     found: dict[str, Any] = {}
@@ -62,24 +62,6 @@ def laboratory(
         if patches is not None:
             found["null_patch"] = mass_in_region(*of_patch, seed=seed)
     return {"laboratory": found}
-
-
-def read_column(
-    dataset: CUB200, name: str, columns: int, parse: Callable[[list[str]], Any]
-) -> list[Any] | None:
-    """What the data set's file `name` says of each of its images, in order; None without the file.
-
-    Raises:
-        ValueError: as `read_table`, or an image has no line.
-    """
-    file = dataset.root / name
-    if not file.exists():
-        return None
-    table = read_table(file, columns, parse)
-    for example in dataset.examples:
-        if example.identity not in table:
-            raise ValueError(f"{file}: no line for image {example.identity} ({example.name})")
-    return [table[example.identity] for example in dataset.examples]
 
 
 def group_accuracy(
@@ -160,6 +142,24 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+
+
+def _read_column(
+    dataset: CUB200, name: str, columns: int, parse: Callable[[list[str]], Any]
+) -> list[Any] | None:
+    """What the data set's file `name` says of each of its images, in order; None without the file.
+
+    Raises:
+        ValueError: as `read_table`, or an image has no line.
+    """
+    file = dataset.root / name
+    if not file.exists():
+        return None
+    table = read_table(file, columns, parse)
+    for example in dataset.examples:
+        if example.identity not in table:
+            raise ValueError(f"{file}: no line for image {example.identity} ({example.name})")
+    return [table[example.identity] for example in dataset.examples]
 
 
 def _shares(model: nn.Module, loader: DataLoader, patches: Sequence[Box] | None) -> np.ndarray:

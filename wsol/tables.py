@@ -79,7 +79,7 @@ def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
     groups, inside, patch = (found.get(key, {}) for key in ("groups", "object", "null_patch"))
     mean, worst = percent(groups.get("mean_accuracy")), "-"
     if groups:
-        mean += f" ({len(groups['groups'])} groups; {groups['left_out']} left out, too small)"
+        mean += f" ({len(groups['groups'])} groups, {groups['left_out']} too small)"
     if groups.get("worst"):
         group = groups["worst"]
         worst = (
