@@ -3,7 +3,7 @@
 Three readings of a split in CUB's layout, each where its file is there. Accuracy over groups
 (`backgrounds.txt`; Sagawa et al., ICLR 2020): a class before a background that it seldom had in
 training fails first. Attribution mass inside the object's mask, beside the mask's share of the
-area, which a random map has. Leakage onto a patch that says nothing of the class
+area, which a constant map has. Leakage onto a patch that says nothing of the class
 (`null_patches.txt`; Shah et al., NeurIPS 2021).
 """
 
@@ -119,8 +119,8 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
         area: (N,) in [0,1].
 
     Returns:
-        `mass` and `area`; `leakage`, the first by the second: 1 for a random map, more where the
-        map dwells on the region; `intervals` of mass and leakage; how many images were `left_out`.
+        `mass` and `area`; `leakage`, the first by the second: 1 for a constant map, more where the
+        map dwells on the region (striking regions draw gradients of untrained networks too); `intervals` of mass and leakage; how many images were `left_out`.
         Numbers are None where there are no images, leakage where there is no area.
     """
     counted = ~np.isnan(mass)

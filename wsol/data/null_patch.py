@@ -1,7 +1,7 @@
 """A striking patch that says nothing of the class, behind the toy birds.
 
 After BlockMNIST (Shah et al., NeurIPS 2021, "Do input gradients highlight discriminative
-features?"): whoever's attribution dwells on it leaks onto what the label does not depend on.
+features?"): an attribution that dwells on it leaks onto what the label does not depend on.
 """
 
 import numpy as np
