@@ -120,7 +120,8 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
 
     Returns:
         `mass` and `area`; `leakage`, the first by the second: 1 for a constant map, more where the
-        map dwells on the region (striking regions draw gradients of untrained networks too); `intervals` of mass and leakage; how many images were `left_out`.
+        map dwells on the region (a striking one draws the gradients of
+        random networks too); `intervals` of mass and leakage; how many images were `left_out`.
         Numbers are None where there are no images, leakage where there is no area.
     """
     counted = ~np.isnan(mass)
