@@ -4,6 +4,8 @@
 
 For each run: accuracy, and GT-known, Top-1 and Top-5 localization of gradient maps beside their
 floors (class activation maps, a centred box), with intervals and the threshold policy in every row.
+On the toy birds also what they are made to show: accuracy over groups (species, background),
+gradient mass on the bird, leakage onto null patches.
 Writes metrics.json, images.csv, coco/ and report.html into each run's folder and prints the tables.
 """
 
@@ -27,6 +29,7 @@ from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig, read_data_config
 from wsol.evaluation import Scores, score, score_given
 from wsol.heatmap import CAM, CentredBox, Gradient
+from wsol.laboratory import laboratory
 from wsol.localizer import model_folder
 from wsol.measuring import Measured, measure
 from wsol.metadata import read_truth, with_mask_cut, with_masks
@@ -83,6 +86,7 @@ def score_runs(arguments: list[str]) -> None:
             "model": str(folder),
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
+            **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
         }
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)

@@ -60,9 +60,9 @@ SCORES: dict[str, Callable[[Metrics], float | None]] = {
     "centred box GT-known": _localization("centred box", "gt_known_loc"),
     ROBUSTNESS: _nested("robustness", "top_k_intersection"),
     "accuracy under attack": _nested("robustness", "accuracy"),
-    "worst group": _nested("laboratory", "groups", "worst"),
-    "mass in mask": _nested("laboratory", "mass_in_mask", "mean"),
-    "mass on null patch": _nested("laboratory", "null_patch", "mass"),
+    "worst group": _nested("laboratory", "groups", "worst", "accuracy"),
+    "gradient mass in mask": _nested("laboratory", "object", "mass"),
+    "gradient mass on null patch": _nested("laboratory", "null_patch", "mass"),
 }
 
 

@@ -64,6 +64,38 @@ def error_cells(result: Mapping[str, Any], name: str) -> list[str]:
     return [headline["policy"], *map(percent, headline["errors"].values())]
 
 
+LABORATORY_HEADS = (
+    "worst group",
+    "mean over groups",
+    "gradient mass in the mask",
+    "mask's area",
+    "leakage onto the null patch",
+)
+
+
+def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
+    """What `laboratory.laboratory` found, in the order of `LABORATORY_HEADS`."""
+    found = result["laboratory"]
+    groups, inside, patch = (found.get(key, {}) for key in ("groups", "object", "null_patch"))
+    mean, worst = percent(groups.get("mean_accuracy")), "-"
+    if groups:
+        mean += f" ({len(groups['groups'])} groups, {groups['left_out']} too small)"
+    if groups.get("worst"):
+        group = groups["worst"]
+        worst = (
+            f"{percent(group['accuracy'])} ({group['class']} before {group['background']}, "
+            f"{group['images']} images)"
+        )
+    mass = percent(inside.get("mass"), inside.get("intervals", {}).get("mass"))
+    if inside.get("left_out"):
+        mass += f" ({inside['left_out']} images without a gradient)"
+    leakage = patch.get("leakage")
+    if leakage is not None:
+        low, high = patch["intervals"]["leakage"]
+        leakage = f"{leakage:.2f} [{low:.2f}, {high:.2f}]"
+    return [worst, mean, mass, percent(inside.get("area")), leakage or "-"]
+
+
 def heatmaps(result: Mapping[str, Any]) -> list[str]:
     """Names of all that a result scores, in order."""
     names = [row["heatmap"] for row in result["localization"]]
@@ -88,10 +120,16 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for run, result in results.items()
         for name in result["headline"]
     ]
+    readings = [
+        [run, *laboratory_cells(result)]
+        for run, result in results.items()
+        if "laboratory" in result
+    ]
     blocks = [
         markdown((*heads, "accuracy"), rows, 3),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
+        markdown(("model", *LABORATORY_HEADS), readings, 1),
     ]
     return "\n\n".join(block for block in blocks if block)
 

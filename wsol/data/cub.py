@@ -134,11 +134,11 @@ def find_root(folder: Path) -> Path:
 
 def _read_layout(root: Path) -> tuple[list[str], list[tuple[Example, bool]]]:
     """Class names, and every example with whether it is for training."""
-    class_names = _read_table(root / "classes.txt", 1, lambda fields: fields[0])
-    names = _read_table(root / "images.txt", 1, lambda fields: fields[0])
-    labels = _read_table(root / "image_class_labels.txt", 1, lambda fields: int(fields[0]))
-    training = _read_table(root / "train_test_split.txt", 1, _flag)
-    boxes = _read_table(root / "bounding_boxes.txt", 4, _box)
+    class_names = read_table(root / "classes.txt", 1, lambda fields: fields[0])
+    names = read_table(root / "images.txt", 1, lambda fields: fields[0])
+    labels = read_table(root / "image_class_labels.txt", 1, lambda fields: int(fields[0]))
+    training = read_table(root / "train_test_split.txt", 1, _flag)
+    boxes = read_table(root / "bounding_boxes.txt", 4, parse_box)
     order = {identity: label for label, identity in enumerate(sorted(class_names))}
     masks = next((m for m in (root, root.parent) if (m / "segmentations").is_dir()), None)
     examples = []
@@ -167,8 +167,12 @@ def _read_layout(root: Path) -> tuple[list[str], list[tuple[Example, bool]]]:
     return [class_names[identity] for identity in sorted(class_names)], examples
 
 
-def _read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> dict[int, Any]:
-    """`<id> <column> ...` lines -> {id: parsed columns}."""
+def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> dict[int, Any]:
+    """`<id> <column> ...` lines -> {id: parsed columns}.
+
+    Raises:
+        ValueError: a line is malformed or an id stands there twice (file and line).
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -198,7 +202,8 @@ def _flag(fields: list[str]) -> bool:
     return fields[0].strip() == "1"
 
 
-def _box(fields: list[str]) -> tuple[float, float, float, float]:
+def parse_box(fields: list[str]) -> tuple[float, float, float, float]:
+    """x, y, width and height -> half-open (x0, y0, x1, y1)."""
     x, y, width, height = map(float, fields)
     if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
         raise ValueError("expected x y width height with a positive width and height")
