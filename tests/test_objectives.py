@@ -29,6 +29,8 @@ from robust_training.objectives import (
 from robust_training.objectives.art import attribution_loss
 from tests.attacks import fixed
 from tests.conftest import cosine
+from wsol.data.cub import CUB200
+from wsol.data.transforms import eval_transform
 
 METHODS = [
     kind
@@ -287,6 +289,34 @@ def test_a_new_head_of_zeros_does_not_explode():
     sum(terms.values()).backward()
     norm = sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None).sqrt()
     assert 0 < norm < 100
+
+
+def test_terms_on_real_images(shared):
+    """The first step of every method on birds, weights from ImageNet: finite, and none without a
+    say in the weights, except the term whose paper leaves it tiny."""
+    torch.manual_seed(0)
+    weights = shared / "weights" / "mobilenetv2_100.imagenet.safetensors"
+    model = create_model("mobilenetv2_100", 1000, weights=weights, image_size=64)
+    birds = CUB200(shared / "data" / "cub10", "test", transform=eval_transform(64))
+    image = torch.stack([birds[index]["image"] for index in (0, 30, 60, 90)])
+    with torch.no_grad():
+        label = model.eval()(image).argmax(dim=1)
+    for method in METHODS:
+        objective = method()
+        if hasattr(objective, "attack"):
+            objective = replace(objective, attack=replace(objective.attack, steps=1))
+        if hasattr(objective, "steps"):
+            objective = replace(objective, steps=2)
+        shares = {}
+        for name, term in objective(model.train(), image, label).items():
+            # the classifier's bias has no part in an input gradient of a logit
+            found = torch.autograd.grad(
+                term, list(model.parameters()), retain_graph=True, materialize_grads=True
+            )
+            shares[name] = torch.stack([gradient.square().sum() for gradient in found]).sum().sqrt()
+        assert all(share.isfinite() for share in shares.values()), method
+        weak = {n for n, share in shares.items() if share < 1e-3 * shares["cross_entropy"]}
+        assert weak == ({"cacr"} if method is EnhancedRegularizers else set()), (method, shares)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from robust_training.attack import PGD
 from robust_training.model import create_model, load_model
 from robust_training.objectives import ART, Objective, Standard
 from robust_training.schedule import Cosine, Steps
+from robust_training.step import Step
 from robust_training.trainer import fit, parameter_groups
 from tests.gradients_in_two_processes import OBJECTIVES, gradients
 
@@ -159,6 +160,24 @@ def test_a_run_may_go_on_with_another_objective(tmp_path):
     assert ["attribution" in row for row in log] == [False, True]
     header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
     assert "attribution" in header
+
+
+class Whisper(Standard):
+    def __call__(self, model, image, label):
+        terms = super().__call__(model, image, label)
+        return terms | {"whisper": 1e-6 * terms["cross_entropy"]}
+
+
+def test_a_term_too_small_to_train_is_named(tmp_path):
+    with pytest.warns(UserWarning, match="whisper is 1e-06 of the loss") as seen:
+        train(tmp_path / "run", objective=Whisper())
+    assert len([w for w in seen if "of the loss" in str(w.message)]) == 1
+
+
+def test_a_single_class_is_refused(tmp_path):
+    model = create_model("resnet10t", 1, image_size=32)
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        Step(model, Standard())
 
 
 def in_two_processes(script, *arguments):
