@@ -5,10 +5,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+import yaml
 
 from robust_training.front import LogGradient
 from robust_training.model import Classifier, create_model, load_model, save_model
 from robust_training.objectives import ART, Objective
+from tests.commands import ROOT, tool
 from wsol.heatmap import CAM, Gradient
 
 WEIGHTS = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1)
@@ -135,7 +137,9 @@ def test_the_light_does_not_change_the_logits_of_a_whole_network(model):
 def test_it_survives_the_folder(tmp_path, last_stride):
     torch.manual_seed(0)
     front = LogGradient(offset=0.02, bits=4, limit=0.5)
-    saved = create_model("resnet10t", 3, image_size=32, front=front, last_stride=last_stride).eval()
+    saved = create_model(
+        "test_resnet", 3, image_size=32, front=front, last_stride=last_stride
+    ).eval()
     torch.nn.init.normal_(saved.backbone.fc.weight)
     save_model(saved, tmp_path / "best")
     image = torch.rand(2, 3, 32, 32)
@@ -177,3 +181,12 @@ def test_weights_for_other_channels_are_refused(tmp_path, name):
 def test_a_front_end_takes_no_normalised_images():
     with pytest.raises(ValueError, match="leave mean and std"):
         Classifier(torch.nn.Identity(), (0.5,) * 3, front=LogGradient())
+
+
+@pytest.mark.parametrize("option", [("--model.front.bits", 3), ("--model.front", "{bits: 3}")])
+def test_one_option_of_the_tool_puts_it_in_front(option):
+    config = ROOT / "configs" / "toy_standard.yaml"
+    settings = ("--config", config, "--data.root", "d", "--output", "o", "--print_config")
+    status, text, error = tool("train.py", *settings, *option)
+    assert status == 0, error
+    assert yaml.safe_load(text)["model"]["front"] == {"offset": 0.01, "bits": 3, "limit": 1.0}
