@@ -11,12 +11,14 @@ from robust_training.attribution import (
     smoothgrad,
 )
 from robust_training.curvature import FiniteDifference
+from robust_training.front import LogGradient
 from robust_training.model import Classifier, create_model, load_model, save_model
 
 __all__ = [
     "PGD",
     "Classifier",
     "FiniteDifference",
+    "LogGradient",
     "class_score",
     "create_model",
     "cross_entropy_score",

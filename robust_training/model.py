@@ -1,5 +1,6 @@
 """timm classifiers that take images in [0,1]: create, save, load."""
 
+import dataclasses
 import difflib
 import json
 import os
@@ -13,15 +14,19 @@ import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from robust_training.front import LogGradient
 from robust_training.weights import head_prefixes, load_weights
 
 
 class Classifier(nn.Module):
-    """A timm model behind its own normalisation: images (N,3,H,W) in [0,1] -> logits (N,classes).
+    """A timm model behind its own normalisation, or behind a front end in place of it.
+
+    Images (N,3,H,W) in [0,1] -> logits (N,classes).
 
     Attributes:
         backbone: The plain timm model.
-        mean, std: (1,3,1,1), from the model's pretrained_cfg.
+        mean, std: (1,3,1,1), from the model's pretrained_cfg; 0 and 1 with a front end.
+        front: The front end, or None.
         image_size: Side of the square images it is meant for, in pixels.
         last_stride: As given to `create_model`.
         class_names: One per class, or None where they are not known.
@@ -33,12 +38,18 @@ class Classifier(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         *,
+        front: LogGradient | None = None,
         image_size: int = 224,
         last_stride: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if front is not None and (any(mean) or any(value != 1 for value in std)):
+            raise ValueError(
+                "a front end takes images in [0,1]: leave mean and std at their defaults"
+            )
         self.backbone = backbone
+        self.front = front
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.image_size = image_size
@@ -48,8 +59,13 @@ class Classifier(nn.Module):
     def normalize(self, image: Tensor) -> Tensor:
         return (image - self.mean) / self.std
 
+    def prepare(self, image: Tensor) -> Tensor:
+        """Everything before the backbone: normalisation, then the front end where there is one."""
+        normalized = self.normalize(image)
+        return normalized if self.front is None else self.front(normalized)
+
     def forward(self, image: Tensor) -> Tensor:
-        return self.backbone(self.normalize(image))
+        return self.backbone(self.prepare(image))
 
 
 def create_model(
@@ -60,6 +76,7 @@ def create_model(
     weights: str | os.PathLike | None = None,
     last_stride: int | None = None,
     image_size: int | None = None,
+    front: LogGradient | None = None,
 ) -> Classifier:
     """A timm classifier with normalisation inside.
 
@@ -76,6 +93,8 @@ def create_model(
             ResNet-50.
         image_size: Side of the images in pixels; None is the size of timm's own weights. Models
             with position embeddings (ViT, Swin) are built for it.
+        front: Takes the place of the normalisation. The backbone is then built for its channels,
+            and takes no weights that were trained on RGB.
 
     Raises:
         ValueError: unknown name (with the nearest ones), weights that do not fit (which tensors),
@@ -83,18 +102,27 @@ def create_model(
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-    backbone = _create_backbone(name, num_classes, pretrained, image_size)
+    if front is not None and pretrained:
+        raise ValueError(
+            f"timm's weights are for RGB, and a front end's backbone takes {front.channels} "
+            "channels: train from scratch (pretrained=False) or give weights trained with it"
+        )
+    backbone = _create_backbone(name, num_classes, pretrained, image_size, front)
     head_filled = pretrained and backbone.pretrained_cfg.get("num_classes") == num_classes
     if weights is not None:
         head_filled = load_weights(backbone, weights)
     if not head_filled:
         for parameter in _head_parameters(backbone):
             nn.init.zeros_(parameter)
-    return _wrap(backbone, last_stride, image_size)
+    return _wrap(backbone, front, last_stride, image_size)
 
 
 def _create_backbone(
-    name: str, num_classes: int, pretrained: bool, image_size: int | None
+    name: str,
+    num_classes: int,
+    pretrained: bool,
+    image_size: int | None,
+    front: LogGradient | None,
 ) -> nn.Module:
     local = ":" in name  # hf-hub:, local-dir:
     if not local and not timm.is_model(name.split(".")[0]):
@@ -102,32 +130,41 @@ def _create_backbone(
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"timm has no model {name!r}{hint}")
     fixed = not local and timm.get_pretrained_cfg(name, allow_unregistered=True)
-    sized = {"img_size": image_size} if image_size and fixed and fixed.fixed_input_size else {}
+    built_for = {"img_size": image_size} if image_size and fixed and fixed.fixed_input_size else {}
+    if front is not None:
+        built_for["in_chans"] = front.channels
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **sized)
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **built_for)
     except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(f"timm could not create {name!r}: {error}") from error
 
 
 def _wrap(
-    backbone: nn.Module, last_stride: int | None, image_size: int | None, class_names=None
+    backbone: nn.Module,
+    front: LogGradient | None,
+    last_stride: int | None,
+    image_size: int | None,
+    class_names: Sequence[str] | None = None,
 ) -> Classifier:
-    if last_stride is not None:
-        _set_last_stride(backbone, last_stride)
     config = backbone.pretrained_cfg
-    return Classifier(
+    normalization = {"mean": config["mean"], "std": config["std"]} if front is None else {}
+    model = Classifier(
         backbone,
-        config["mean"],
-        config["std"],
+        **normalization,
+        front=front,
         image_size=image_size or config["input_size"][-1],
         last_stride=last_stride,
         class_names=class_names,
     )
+    if last_stride is not None:
+        _set_last_stride(model, last_stride)
+    return model
 
 
-def _set_last_stride(backbone: nn.Module, stride: int) -> None:
+def _set_last_stride(model: Classifier, stride: int) -> None:
     if stride not in (1, 2):
         raise ValueError(f"last_stride must be 1 or 2, not {stride}")
+    backbone = model.backbone
     architecture = backbone.pretrained_cfg["architecture"]
     try:
         stage = backbone.get_submodule(backbone.feature_info[-1]["module"])
@@ -138,20 +175,21 @@ def _set_last_stride(backbone: nn.Module, stride: int) -> None:
         raise ValueError(
             f"last_stride is not known for {architecture!r}: its last stage has no stride"
         )
-    before = _feature_size(backbone)
+    before = _feature_size(model)
     for module in strided:
         module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride
         if stride == 1 and isinstance(module, nn.AvgPool2d):
             module.kernel_size = 1  # it only made up for the stride
-    if stride == 1 and _feature_size(backbone) != [2 * size for size in before]:
+    if stride == 1 and _feature_size(model) != [2 * size for size in before]:
         raise ValueError(f"last_stride=1 does not double the last feature map of {architecture!r}")
 
 
 @torch.no_grad()
-def _feature_size(backbone: nn.Module) -> list[int]:
-    training = backbone.training
-    size = backbone.eval().forward_features(torch.zeros(1, 3, 64, 64)).shape[2:]
-    backbone.train(training)
+def _feature_size(model: Classifier) -> list[int]:
+    training = model.training
+    image = model.eval().prepare(torch.zeros(1, 3, 64, 64))
+    size = model.backbone.forward_features(image).shape[2:]
+    model.train(training)
     return list(size)
 
 
@@ -167,18 +205,20 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     """Write a timm model folder: model.safetensors and config.json.
 
     `timm.create_model("local-dir:<folder>", pretrained=True)` opens it with the same logits for
-    normalised images. The exception is last_stride=1, which timm cannot express: there only
-    `load_model` restores the stride, and the folder's README.md says so. The folder appears whole
-    or not at all.
+    normalised images. What timm cannot express is last_stride=1 and a front end: there only
+    `load_model` restores them, and the folder's README.md says so. The folder appears whole or not
+    at all.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = {"last_stride": model.last_stride} if model.last_stride else {}
+    if model.front is not None:
+        config["front"] = dataclasses.asdict(model.front)
     if model.class_names:
         config["label_names"] = list(model.class_names)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
         new = Path(temporary, "new")
-        size = (3, model.image_size, model.image_size)
+        channels = 3 if model.front is None else model.front.channels
         new.mkdir()
         state = {k: v.contiguous() for k, v in model.backbone.state_dict().items()}
         safetensors.torch.save_file(state, new / "model.safetensors", {"format": "pt"})
@@ -186,7 +226,10 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
             model.backbone,
             str(new / "config.json"),
             model_config=config,
-            data_config={"input_size": size, "crop_pct": 1.0},
+            data_config={
+                "input_size": (channels, model.image_size, model.image_size),
+                "crop_pct": 1.0,
+            },
         )
         (new / "README.md").write_text(_card(model))
         if folder.exists():
@@ -202,9 +245,16 @@ def _card(model: Classifier) -> str:
         if model.last_stride == 1
         else ""
     )
+    front = (
+        f"\nIt takes the {model.front.channels} channels of {model.front}, not RGB. timm cannot "
+        "express that, so plain timm opens the backbone alone; load it with "
+        "`robust_training.model.load_model`.\n"
+        if model.front is not None
+        else ""
+    )
     return (
         f"---\nlibrary_name: timm\ntags: [image-classification, timm]\n---\n# {architecture}, "
-        f"{model.backbone.num_classes} classes\n{stride}\n"
+        f"{model.backbone.num_classes} classes\n{stride}{front}\n"
         '    timm.create_model("local-dir:<this folder>", pretrained=True)\n'
     )
 
@@ -213,7 +263,8 @@ def load_model(folder: str | os.PathLike) -> Classifier:
     """The classifier that `save_model` wrote, or any timm model folder, in evaluation mode.
 
     Raises:
-        ValueError: no folder, no config.json or no weights in it, or weights that do not fit.
+        ValueError: no folder, no config.json or no weights in it, settings that are not known,
+            or weights that do not fit.
     """
     folder = Path(folder)
     config_file, weights = folder / "config.json", folder / "model.safetensors"
@@ -223,7 +274,9 @@ def load_model(folder: str | os.PathLike) -> Classifier:
     try:
         config = json.loads(config_file.read_text())
         backbone = timm.create_model(f"local-dir:{folder}", pretrained=False)
+        front = LogGradient(**config["front"]) if "front" in config else None
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"cannot build the model that {config_file} describes: {error}") from error
     load_weights(backbone, weights)
-    return _wrap(backbone, config.get("last_stride"), None, config.get("label_names")).eval()
+    labels = config.get("label_names")
+    return _wrap(backbone, front, config.get("last_stride"), None, labels).eval()

@@ -16,8 +16,9 @@ from robust_training.softplus import quick_softplus
 class Recording:
     """Records what runs inside its `with`; `replayed()` gives another `with` that repeats it.
 
-    Repeated are the modules' modes, dropout masks, the pixels that max pooling chose, and function
-    modes such as `smooth` around the recording. Running statistics follow the recorded run alone.
+    Repeated are the modules' modes, dropout masks, the pixels that max pooling chose, the amounts
+    that numbers were rounded by, and function modes such as `smooth` around the recording. Running
+    statistics follow the recorded run alone.
     Both run without autocast: a displacement of 3e-4 would vanish in bfloat16.
 
     Attributes:
@@ -29,7 +30,7 @@ class Recording:
         self._device = device
         self._modules: dict[nn.Module, tuple[bool, bool | None]] = {}
         self._trains_weights = False
-        self._chosen: list[Tensor] = []
+        self._choices: list[Tensor] = []
         self._function_modes = _get_current_function_mode_stack()
         self._random_state = _RandomState(device)
 
@@ -37,7 +38,7 @@ class Recording:
         self._stack = ExitStack()
         handle = register_module_forward_pre_hook(self._note)
         self._stack.callback(handle.remove)
-        self._enter(self._stack, _MaxPooling(self._chosen))
+        self._enter(self._stack, _Choices(self._choices))
         return self
 
     def __exit__(self, *_) -> None:
@@ -50,13 +51,13 @@ class Recording:
                 stack.enter_context(mode)
             stack.enter_context(self._random_state.replayed())
             stack.enter_context(_modes(self._modules))
-            self._enter(stack, _RepeatedMaxPooling(self._chosen))
+            self._enter(stack, _RepeatedChoices(self._choices))
             yield
 
-    def _enter(self, stack: ExitStack, pooling: TorchFunctionMode) -> None:
+    def _enter(self, stack: ExitStack, choices: TorchFunctionMode) -> None:
         stack.enter_context(torch.autocast(self._device.type, enabled=False))
         stack.enter_context(_Softplus(lambda: self._trains_weights))
-        stack.enter_context(pooling)
+        stack.enter_context(choices)
 
     def _note(self, module: nn.Module, _) -> None:
         tracking = getattr(module, "track_running_stats", None)
@@ -96,43 +97,51 @@ class _Softplus(TorchFunctionMode):
 
 
 _MAX_POOLING = (F.max_pool2d, torch.max_pool2d)
+_ROUNDING = (torch.round, Tensor.round)
 
 
-class _MaxPooling(TorchFunctionMode):
-    """Notes which pixel each max-pooling window chooses.
+class _Choices(TorchFunctionMode):
+    """Notes which pixel each max-pooling window takes, and how far each number is rounded.
 
-    Exact curvature holds the choice: its derivative is zero but where two pixels tie. Flat image
-    regions are full of ties, which a displacement breaks one way and its mirror image the other.
+    Exact curvature holds these choices: max pooling's derivative is that of the pixel it took, and
+    straight-through rounding, x + (round(x) - x).detach(), adds a constant. A displacement would
+    change them. Flat image regions are full of tied pixels, which it breaks one way and its mirror
+    image the other; and a number that it moves to the next level jumps by a whole one. All rounding
+    is taken for straight-through, the only kind that a network is trained through.
     """
 
-    def __init__(self, chosen: list[Tensor]) -> None:
+    def __init__(self, noted: list[Tensor]) -> None:
         super().__init__()
-        self.chosen = chosen
+        self.noted = noted
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func not in _MAX_POOLING or kwargs.get("return_indices"):
+        if func in _MAX_POOLING and not kwargs.get("return_indices"):
+            output, choice = F.max_pool2d_with_indices(*args, **kwargs)
+        elif func in _ROUNDING:
+            output = func(*args, **kwargs)
+            choice = (output - args[0]).detach()
+        else:
             return func(*args, **kwargs)
-        output, chosen = F.max_pool2d_with_indices(*args, **kwargs)
-        self.chosen.append(chosen)
+        self.noted.append(choice)
         return output
 
 
-class _RepeatedMaxPooling(TorchFunctionMode):
-    """Takes the noted pixels."""
+class _RepeatedChoices(TorchFunctionMode):
+    """Takes the noted pixels and rounds by the noted amounts."""
 
-    def __init__(self, chosen: list[Tensor]) -> None:
+    def __init__(self, noted: list[Tensor]) -> None:
         super().__init__()
-        self.chosen = chosen
-        self.taken = 0
+        self.noted = iter(noted)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func not in _MAX_POOLING or kwargs.get("return_indices"):
-            return func(*args, **kwargs)
-        chosen = self.chosen[self.taken]
-        self.taken += 1
-        return args[0].flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape)
+        if func in _MAX_POOLING and not kwargs.get("return_indices"):
+            pixels = next(self.noted)
+            return args[0].flatten(2).gather(2, pixels.flatten(2)).view(pixels.shape)
+        if func in _ROUNDING:
+            return (args[0] + next(self.noted)).detach()  # rounding alone has no derivative
+        return func(*args, **kwargs)
 
 
 class _RandomState:

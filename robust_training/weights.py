@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
     """Names of the classifier layers, as timm records them: ("fc",), ("head.fc",), ..."""
-    names = backbone.pretrained_cfg.get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
+    return _names(backbone, "classifier")
 
 
 def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
@@ -26,6 +25,8 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
     state = _read_state(Path(path))
     own = backbone.state_dict()
     heads = head_prefixes(backbone)
+    for layer in _names(backbone, "first_conv"):
+        _check_channels(path, state.get(f"{layer}.weight"), own.get(f"{layer}.weight"))
     dropped = {
         name
         for name, tensor in state.items()
@@ -46,6 +47,22 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
         raise ValueError(f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}")
     backbone.load_state_dict(kept, strict=False)
     return all(name in kept for name in own if name.rpartition(".")[0] in heads)
+
+
+def _names(backbone: nn.Module, key: str) -> tuple[str, ...]:
+    names = backbone.pretrained_cfg.get(key) or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _check_channels(path: str | os.PathLike, given: Tensor | None, own: Tensor | None) -> None:
+    """Refuse a first layer that was trained on other channels, say RGB behind a front end."""
+    if given is None or own is None or given.ndim != own.ndim or given.shape[1] == own.shape[1]:
+        return
+    raise ValueError(
+        f"{path} was trained on {given.shape[1]} channels and this model's backbone takes "
+        f"{own.shape[1]} (RGB has 3, a front end 2): train from scratch, or give weights trained "
+        "with the same front end"
+    )
 
 
 def _optional(name: str, heads: tuple[str, ...]) -> bool:

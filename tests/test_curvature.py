@@ -1,5 +1,7 @@
 """Finite-difference curvature against the exact one."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,8 @@ from robust_training.attribution import (
     input_gradients,
 )
 from robust_training.curvature import FiniteDifference
-from robust_training.model import create_model
+from robust_training.front import LogGradient
+from robust_training.model import Classifier, create_model
 from robust_training.modes import batch_norm
 from tests.conftest import cosine
 
@@ -136,6 +139,32 @@ def test_max_pooling_keeps_its_choice_where_pixels_tie():
         derivatives("finite_difference"), derivatives("exact"), strict=True
     ):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [FiniteDifference(), FiniteDifference(central=True)])
+def test_rounding_is_held(method):
+    """A column of pixels halfway between two levels: each one that jumped would be 1/step off."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 1)
+    )
+    front = LogGradient(bits=3, limit=0.9)
+    model = Classifier(net, front=front).double()
+    image = 0.2 + 0.6 * torch.rand(2, 1, 8, 8, dtype=torch.float64).expand(2, 3, 8, 8).contiguous()
+    image[..., 1] = (image[..., 0] + front.offset) * math.exp(0.15) - front.offset
+    image.requires_grad_()
+
+    def derivatives(curvature):
+        gradient = input_gradient(
+            lambda x: model(x).squeeze(1), image, create_graph=True, curvature=curvature
+        )
+        wanted = (image, net[0].weight, net[-1].weight)
+        return torch.autograd.grad(gradient.square().sum(), wanted)
+
+    exact, first = derivatives("exact"), derivatives(method)
+    for a, b in zip(exact, first, strict=True):
+        assert cosine([a], [b]) > 0.99999
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * a.abs().max().item())
 
 
 def test_an_incoming_zero_needs_no_pass():

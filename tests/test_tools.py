@@ -162,6 +162,8 @@ def test_prepare_draws_toy_birds(tmp_path):
         (("train.py", "--objective.weight", -1), "weight of ART must be 0 or more"),
         (("train.py", "--objective", "ARTT"), "did you mean ART?"),
         (("train.py", "--model.name", "resnet5O"), "did you mean resnet50"),
+        (("train.py", "--model.front.bits", 1), "bits of LogGradient must be 2 to 8"),
+        (("train.py", "--model.front", "{bts: 3}"), "did you mean bits?"),
         (("train.py", "--model.weights", "/nowhere.pth"), "there is no weights file /nowhere.pth"),
         (("train.py", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
         (("evaluate.py", "/nowhere"), "is not a model folder"),

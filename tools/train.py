@@ -14,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from robust_training.checkpoint import LAST
+from robust_training.front import LogGradient
 from robust_training.model import create_model
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
@@ -33,12 +34,14 @@ class ModelConfig:
         pretrained: Download timm's weights.
         weights: Local .safetensors or .pth file instead; its head may have other classes.
         last_stride: 1 keeps the last stage at the resolution before it.
+        front: Log-gradient images in place of RGB; needs a network from scratch.
     """
 
     name: str = "resnet50"
     pretrained: bool = False
     weights: str | None = None
     last_stride: int | None = None
+    front: LogGradient | None = None
 
 
 def train(
@@ -92,6 +95,7 @@ def train(
         weights=model.weights,
         last_stride=model.last_stride,
         image_size=data.image_size,
+        front=model.front,
     )
     network.class_names = classes
     fit(

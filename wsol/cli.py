@@ -14,6 +14,7 @@ import torch
 from robust_training.attack import PGD
 from robust_training.cpu import prepare_cpu
 from robust_training.curvature import FiniteDifference
+from robust_training.front import LogGradient
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
 from wsol.data.loaders import DataConfig
@@ -23,7 +24,7 @@ _UNKNOWN = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
     r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'|import path string: ([\w.]+)"
 )
-_CLASSES = (Objective, Schedule, PGD, FiniteDifference, DataConfig)
+_CLASSES = (Objective, Schedule, PGD, FiniteDifference, LogGradient, DataConfig)
 
 
 class Parser(jsonargparse.ArgumentParser):

@@ -58,7 +58,7 @@ class CAM(HeatmapMethod):
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         backbone = model.backbone
         with torch.no_grad():
-            features = backbone.forward_features(model.normalize(image))
+            features = backbone.forward_features(model.prepare(image))
         if not _is_spatial(features, backbone):
             raise ValueError(
                 f"{backbone.pretrained_cfg['architecture']} has no (N,C,h,w) feature map for a "
@@ -76,7 +76,7 @@ class CAM(HeatmapMethod):
     @torch.no_grad()
     def fits(self, model: Classifier) -> bool:
         image = torch.zeros_like(model.mean).expand(1, 3, model.image_size, model.image_size)
-        return _is_spatial(model.backbone.forward_features(image), model.backbone)
+        return _is_spatial(model.backbone.forward_features(model.prepare(image)), model.backbone)
 
 
 def _is_spatial(features: Tensor, backbone: nn.Module) -> bool:
