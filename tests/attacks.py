@@ -1,9 +1,17 @@
-"""Attacks whose result is known beforehand, for tests of objectives."""
+"""What tests of objectives share: all of them, and attacks whose result is known beforehand."""
 
 import torch
 from torch import Tensor
 
+from robust_training import objectives
 from robust_training.attack import PGD
+
+
+def constructible() -> list[type[objectives.Objective]]:
+    """Every objective that needs no arguments."""
+    found = [vars(objectives)[name] for name in objectives.__all__]
+    none = (objectives.Objective, objectives.Sum)
+    return [kind for kind in found if issubclass(kind, objectives.Objective) and kind not in none]
 
 
 class FixedAttack(PGD):

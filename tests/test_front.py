@@ -9,7 +9,8 @@ import yaml
 
 from robust_training.front import LogGradient
 from robust_training.model import Classifier, create_model, load_model, save_model
-from robust_training.objectives import ART, Objective
+from robust_training.objectives import ART
+from tests.attacks import constructible
 from tests.commands import ROOT, tool
 from wsol.heatmap import CAM, Gradient
 
@@ -103,7 +104,7 @@ def model() -> Classifier:
 @pytest.mark.parametrize(
     "objective",
     [
-        *(kind() for kind in Objective.__subclasses__()),
+        *(kind() for kind in constructible()),
         ART(curvature="finite_difference", attack_curvature="finite_difference"),
     ],
 )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.commands import ROOT, tool, train
 
@@ -201,6 +202,21 @@ def test_every_config_parses_and_says_how_it_is_used(config):
     )
     assert status == 0, error
     assert "class_path: robust_training.objectives." in text
+
+
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "configs" / "methods").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_method_is_one_short_file(config):
+    text = config.read_text()
+    assert text.startswith("# ")
+    assert list(yaml.safe_load(text)) == ["objective"]
+    assert len(text.splitlines()) < 25
+    base = ("--config", ROOT / "configs" / "toy_standard.yaml", "--config", config)
+    own = ("--data.root", "d", "--output", "o", "--print_config")
+    status, text, error = tool("train.py", *base, *own)
+    assert status == 0, error
+    assert "dict_kwargs" not in text
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "tools").glob("*.py")))

@@ -15,7 +15,8 @@ from robust_training.attack import PGD
 from robust_training.cpu import prepare_cpu
 from robust_training.curvature import FiniteDifference
 from robust_training.front import LogGradient
-from robust_training.objectives import Objective
+from robust_training.maps import Attribution
+from robust_training.objectives import Objective, Part
 from robust_training.schedule import Schedule
 from wsol.data.loaders import DataConfig
 
@@ -24,7 +25,7 @@ _UNKNOWN = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
     r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'|import path string: ([\w.]+)"
 )
-_CLASSES = (Objective, Schedule, PGD, FiniteDifference, LogGradient, DataConfig)
+_CLASSES = (Objective, Part, Attribution, Schedule, PGD, FiniteDifference, LogGradient, DataConfig)
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -43,10 +44,14 @@ class Parser(jsonargparse.ArgumentParser):
     def _names(self) -> list[str]:
         names = {action.dest.split(".")[-1] for action in self._actions}
         for base in _CLASSES:
-            for kind in (base, *base.__subclasses__()):
+            for kind in _kinds(base):
                 names.add(kind.__name__)
                 names |= {field.name for field in fields(kind)} if is_dataclass(kind) else set()
         return sorted(names)
+
+
+def _kinds(base: type) -> list[type]:
+    return [base, *(kind for below in base.__subclasses__() for kind in _kinds(below))]
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

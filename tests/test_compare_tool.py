@@ -1,0 +1,140 @@
+"""compare.py: methods trained side by side, and a method of one's own."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.commands import ROOT, tool
+from wsol.comparison import SCORES, Trained, interval, method_table, scatter
+
+NEW_METHOD = '''
+from dataclasses import dataclass
+import torch.nn.functional as F
+from robust_training.objectives import Objective
+
+@dataclass(frozen=True)
+class LabelSmoothing(Objective):
+    """Cross-entropy with smoothed labels (Szegedy et al., 2016)."""
+    share: float = 0.1
+
+    def __call__(self, model, image, label):
+        return {"cross_entropy": F.cross_entropy(model(image), label, label_smoothing=self.share)}
+'''
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """Ordinary training, and a new method: one file, one import, one short YAML file."""
+    (tmp_path / "label_smoothing.py").write_text(NEW_METHOD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    smoothing = tmp_path / "smoothing.yaml"
+    smoothing.write_text(
+        "objective: {class_path: label_smoothing.LabelSmoothing, init_args: {share: 0.2}}\n"
+    )
+    standard = tmp_path / "standard.yaml"
+    standard.write_text((ROOT / "configs" / "methods" / "standard.yaml").read_text())
+    return standard, smoothing
+
+
+def compare(configs, toy, output, *arguments):
+    base = ("--base", ROOT / "configs" / "toy_standard.yaml", "--images", 2, "--output", output)
+    model = ("--model.name", "test_resnet", "--data.image_size", 32, "--data.cache", "null")
+    return tool("compare.py", *configs, *base, *arguments, "--", "--data.root", toy, *model)
+
+
+def test_compare_trains_what_is_missing_and_shows_all(configs, toy, tmp_path):
+    output = tmp_path / "out"
+    status, text, error = compare(configs[:1], toy, output, "--epochs", 1)
+    assert status == 0, error
+    assert text.count("| standard | 1 |") == 1
+    before = (output / "standard" / "seed0" / "last.ckpt").stat().st_mtime_ns
+
+    status, text, error = compare(configs, toy, output, "--epochs", 1, "--jobs", 2)
+    assert status == 0, error
+    assert (output / "standard" / "seed0" / "last.ckpt").stat().st_mtime_ns == before
+    assert "| standard | 1 |" in text
+    assert "| smoothing | 1 |" in text
+    with open(output / "comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["method"], r["seed"]) for r in rows] == [("standard", "0"), ("smoothing", "0")]
+    metrics = json.loads((output / "smoothing" / "seed0" / "metrics.json").read_text())
+    assert float(rows[1]["accuracy"]) == metrics["top1_accuracy"]
+    page = (output / "comparison.md").read_text()
+    assert "tools/compare.py" in page
+    assert "differ in" not in page
+    for name in ("maps.png", "accuracy_gt_known.png"):
+        assert cv2.imread(str(output / name)).std() > 5
+
+    status, _, error = compare(configs, toy, output, "--epochs", 2)
+    assert status == 2
+    assert "holds runs with epochs 1, not 2" in error
+    configs[1].write_text(configs[1].read_text().replace("0.2", "0.3"))
+    status, _, error = compare(configs, toy, output, "--epochs", 1)
+    assert status == 2
+    assert "smoothing.yaml or its base has changed" in error
+
+
+@pytest.mark.slow
+def test_equal_time_gives_a_dear_method_fewer_epochs(configs, toy, tmp_path):
+    slow = tmp_path / "slow.yaml"
+    slow.write_text(
+        "objective:\n  class_path: robust_training.objectives.AdversarialTraining\n"
+        "  init_args: {attack: {steps: 40, step_size: 0.001}}\n"
+    )
+    status, _, error = compare((configs[0], slow), toy, tmp_path / "out", "--minutes", 0.05)
+    assert status == 0, error
+    epochs = json.loads((tmp_path / "out" / "epochs.json").read_text())
+    assert epochs["standard"] > epochs["slow"] >= 1
+
+
+def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
+    configs[1].write_text("objective: {class_path: Standart}\n")
+    status, _, error = compare(configs, toy, tmp_path / "out", "--epochs", 1)
+    assert status == 2
+    assert "did you mean Standard" in error
+    assert "seed0.log" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either --epochs or --minutes"),
+        (("--epochs", 1, "--minutes", 1), "either --epochs or --minutes"),
+        (("--epochs", 0), "epochs"),
+        (("--epochs", 1, "--seeds", -1), "seeds"),
+        (("--epochs", 1, "--base", "/no.yaml"), "there is no configuration /no.yaml"),
+    ],
+)
+def test_mistakes_cost_one_line(configs, tmp_path, arguments, message):
+    own = ("--output", tmp_path / "out")
+    status, _, error = tool("compare.py", *configs, *own, *arguments)
+    assert status == 2
+    assert message in error
+    assert not (tmp_path / "out").exists()
+    status, _, error = tool("compare.py", configs[0], configs[0], *own, "--epochs", 1)
+    assert (status, "same file name" in error) == (2, True)
+
+
+def some_runs(**accuracies):
+    return [
+        Trained(name, seed, Path(), dict.fromkeys(SCORES) | {"accuracy": value}, [2.0])
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_intervals_are_students():
+    values = [0.5, 0.6, 0.8]
+    mean, half = interval(values)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert np.isnan(interval([0.5])[1])
+    table = method_table(some_runs(a=[0.5, 0.6, 0.8], b=[0.25]))
+    assert f"| a | 3 | 63.3 ± {100 * (high - low) / 2:.1f} | 1 | 2.0 s | 1.0x |" in table
+    assert "| b | 1 | 25.0 | 1 | 2.0 s | 1.0x |" in table
+    assert scatter(some_runs(a=[0.5]), "accuracy", "GT-known") is None
