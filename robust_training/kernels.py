@@ -52,7 +52,11 @@ def ramp(input: Tensor, beta: float, middle: float, half: float) -> tuple[Tensor
 
 def _run(kernel: Callable[..., None], *arguments: Tensor | float) -> None:
     """With as many threads as PyTorch takes: several training processes share the cores."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:
+        # numba's first launch sets the thread count of OpenMP, which PyTorch shares, to all cores
+        torch.set_num_threads(threads)
     kernel(*(_flat(a) if isinstance(a, Tensor) else _F(a) for a in arguments))
 
 

@@ -1,5 +1,9 @@
 """The quick forms of softplus against PyTorch's, and the kernels' rounding."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,3 +74,16 @@ def test_not_a_number_stays_one():
     smooth = ramp(points, 50.0, 0, 6)
     assert smooth.isnan().tolist() == [True, False, False, False]
     assert smooth[1:].tolist() == pytest.approx([6.0, 0.0, 1.0], abs=1e-6)
+
+
+def test_the_kernels_leave_pytorch_its_threads():
+    """numba raises OpenMP's thread count as it starts: processes that share the cores then crawl."""
+    code = (
+        "import torch; from robust_training import kernels;"
+        "kernels.softplus(torch.ones(9), 50.0); print(torch.get_num_threads())"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert result.stdout == "1\n"
