@@ -16,6 +16,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,16 +95,22 @@ class Runs:
             raise ValueError(f"{shlex.join(command)} failed: {last} (all of it is in {log})")
 
     def all(self, call: Callable[..., None], tasks: list[tuple], title: str) -> None:
-        """`call` on each task, several at once; the first failure stops those not yet begun."""
+        """`call` on each task, several at once; after a failure none begins any more."""
+        failed = threading.Event()
+
+        def attempt(task: tuple) -> None:
+            if failed.is_set():
+                return
+            try:
+                call(*task)
+            except BaseException:
+                failed.set()
+                raise
+
         bar = tqdm(total=len(tasks), desc=title, unit="run")
         with bar, ThreadPoolExecutor(self.jobs) as pool:
-            futures = [pool.submit(call, *task) for task in tasks]
-            try:
-                for future in futures:
-                    future.result()
-                    bar.update()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            for _ in pool.map(attempt, tasks):
+                bar.update()
 
 
 def main() -> None:
