@@ -22,6 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from robust_training.attack import PGD
+from robust_training.compiled import compile_backbone
 from robust_training.curvature import FiniteDifference
 from robust_training.files import write_text
 from robust_training.model import create_model
@@ -60,7 +61,7 @@ def boxes(arguments: list[str]) -> None:
         truth = np.array([[width // 4, height // 4, 3 * width // 4, 3 * height // 4]])
         row: dict[str, Any] = {"map": name, "size": f"{width}x{height}"}
         for key, ours, literal in (
-            ("largest", _largest, _literal_largest),
+            ("largest", lambda h, _: largest_boxes(h, THRESHOLDS), _literal_largest),
             ("all", _best, _literal_best),
         ):
             if not np.array_equal(ours(heatmap, truth), literal(heatmap, truth)):
@@ -130,6 +131,7 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--precision", type=str, default="32-true", help="as Fabric's")
     parser.add_argument("--tf32", type=bool, default=False)
     parser.add_argument("--channels_last", type=bool, default=False)
+    parser.add_argument("--compile", type=bool, default=False, help="first-order steps, too")
     parser.add_argument("--repeats", type=PositiveInt, default=5)
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
@@ -144,7 +146,12 @@ def train(arguments: list[str]) -> None:
     label = torch.randint(settings.classes, (settings.batch,), device=device)
     chosen = {n: o for n, o in OBJECTIVES.items() if n in {"Standard", *settings.objectives}}
     steps = {name: _step(fabric, objective, settings) for name, objective in chosen.items()}
-    replays = {name: 3 if name == "ART fast" else 1 for name in steps}
+    if settings.compile:
+        first_order = {name: o for name, o in chosen.items() if name != "ART exact"}
+        for name, objective in first_order.items():
+            steps[f"{name}, compiled"] = _step(fabric, objective, settings)
+            compile_backbone(steps[f"{name}, compiled"].module.model)
+    replays = {name: 3 if name.startswith("ART fast") else 1 for name in steps}
     seconds = step_seconds(steps, image, label, replays=replays, repeats=settings.repeats)
     memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}
     rows = []
@@ -211,10 +218,6 @@ def _time_split(folder: Path, truth: Truth, every_box: bool, workers: int) -> di
         "total_s": seconds,
         "maps_per_s": len(truth) / seconds,
     }
-
-
-def _largest(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return largest_boxes(heatmap, THRESHOLDS)
 
 
 def _best(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from robust_training.checkpoint import LAST
+from robust_training.compiled import compile_backbone
 from robust_training.front import LogGradient
 from robust_training.model import create_model
 from robust_training.objectives import Objective
@@ -58,6 +59,7 @@ def train(
     accumulate: int = 1,
     replays: int = 1,
     channels_last: bool = False,
+    compile: bool = False,
     selection: Selection = "val_accuracy",
     *,
     resume: bool,
@@ -80,6 +82,7 @@ def train(
         accumulate: Batches whose mean gradient makes one step.
         replays: Steps in a row on each batch, an attack going on where the step before left it.
         channels_last: Memory format that GPUs prefer.
+        compile: Run the network as a compiled program, with finite-difference curvature.
         selection: Epoch that becomes best/: the highest validation accuracy, or the last.
         resume: Continue from output/last.ckpt.
         fabric: Devices, precision and processes.
@@ -98,6 +101,8 @@ def train(
         front=model.front,
     )
     network.class_names = classes
+    if compile:
+        compile_backbone(network.to(fabric.device))
     fit(
         fabric,
         network,
