@@ -1,5 +1,6 @@
 """Attacks: small changes of the image that raise a score."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,13 +48,19 @@ class PGD:
 
     def __call__(self, score: Score, image: Tensor, start: Tensor | None = None) -> Tensor:
         """The perturbed images (N,3,H,W), within eps of `image` and within [0,1], detached."""
-        geometry = _GEOMETRY[self.norm]
         perturbed = self.start(image) if start is None else start
+        for iterate in self.iterates(score, image, perturbed):
+            perturbed = iterate
+        return perturbed.detach()
+
+    def iterates(self, score: Score, image: Tensor, start: Tensor) -> Iterator[Tensor]:
+        """The same after each step."""
+        geometry, perturbed = _GEOMETRY[self.norm], start
         for _ in range(self.steps):
             gradient = input_gradient(score, perturbed)
             moved = perturbed + self.step_size * geometry.steepest(gradient)
-            perturbed = (image + geometry.project(moved - image, self.eps)).clamp(0, 1)
-        return perturbed.detach()
+            perturbed = (image + geometry.project(moved - image, self.eps)).clamp(0, 1).detach()
+            yield perturbed
 
 
 class _Linf:

@@ -23,3 +23,15 @@ def pearson(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Pearson correlation along the last axis, (..., D) -> (...); 0 where a row is constant."""
     centred = (rows - rows.mean(dim=-1, keepdim=True) for rows in (first, second))
     return cosine(*centred, eps=eps)
+
+
+def top_k_intersection(first: Tensor, second: Tensor, k: int) -> Tensor:
+    """Share of the k largest entries of rows (N,D) that two maps have in common, (N,) (Ghorbani et
+    al., AAAI 2019)."""
+    if not 1 <= k <= first.shape[1]:
+        raise ValueError(f"k must be 1 to the {first.shape[1]} pixels of the maps, not {k}")
+    marks = (
+        torch.zeros_like(rows, dtype=torch.bool).scatter(1, rows.topk(k).indices, True)
+        for rows in (first, second)
+    )
+    return torch.logical_and(*marks).sum(dim=1) / k

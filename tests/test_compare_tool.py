@@ -54,7 +54,8 @@ def test_compare_trains_what_is_missing_and_shows_all(configs, toy, tmp_path):
     assert text.count("| standard | 1 |") == 1
     before = (output / "standard" / "seed0" / "last.ckpt").stat().st_mtime_ns
 
-    status, text, error = compare(configs, toy, output, "--epochs", 1, "--jobs", 2)
+    more = ("--jobs", 2, "--robustness", "true")
+    status, text, error = compare(configs, toy, output, "--epochs", 1, *more)
     assert status == 0, error
     assert (output / "standard" / "seed0" / "last.ckpt").stat().st_mtime_ns == before
     assert "| standard | 1 |" in text
@@ -67,7 +68,8 @@ def test_compare_trains_what_is_missing_and_shows_all(configs, toy, tmp_path):
     page = (output / "comparison.md").read_text()
     assert "tools/compare.py" in page
     assert "differ in" not in page
-    for name in ("maps.png", "accuracy_gt_known.png"):
+    assert 0 <= float(rows[0]["map under attack"]) <= 1
+    for name in ("maps.png", "accuracy_gt_known.png", "accuracy_robustness.png"):
         assert cv2.imread(str(output / name)).std() > 5
 
     status, _, error = compare(configs, toy, output, "--epochs", 2)

@@ -53,6 +53,7 @@ class Runs:
     Attributes:
         base: Configurations that each of `configs` is laid over.
         options: Of train.py, for every run.
+        robustness: Whether maps are scored under attack, too.
         threads: For each of `jobs` processes at once.
     """
 
@@ -60,6 +61,7 @@ class Runs:
     configs: dict[str, Path]
     base: list[str]
     options: list[str]
+    robustness: bool
     threads: int
     jobs: int
 
@@ -74,8 +76,9 @@ class Runs:
 
     def evaluate(self, folder: Path) -> None:
         metrics, best = folder / "metrics.json", folder / "best"
-        if not metrics.exists() or metrics.stat().st_mtime < best.stat().st_mtime:
-            self.call(["evaluate.py", str(folder)], folder)
+        fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
+        if not fresh or (self.robustness and "robustness" not in json.loads(metrics.read_text())):
+            self.call(["evaluate.py", str(folder), f"--robustness={self.robustness}"], folder)
 
     def call(self, command: list[str], folder: Path) -> None:
         log = folder.with_name(f"{folder.name}.log")
@@ -128,6 +131,9 @@ def main() -> None:
         default=None,
         help="instead: every method trains as many epochs as fit, by the time of a trial's one",
     )
+    parser.add_argument(
+        "--robustness", type=bool, default=False, help="score maps and predictions under attack"
+    )
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
     parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
     settings = parser.parse_args(arguments[:split])
@@ -143,7 +149,8 @@ def main() -> None:
     output = Path(settings.output)
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
     options = arguments[split + 1 :]
-    runs = Runs(output, configs, settings.base, options, threads, settings.jobs)
+    limits = (settings.robustness, threads, settings.jobs)
+    runs = Runs(output, configs, settings.base, options, *limits)
     _remember(runs, settings.epochs, settings.minutes)
     epochs = dict.fromkeys(configs, settings.epochs)
     if settings.minutes is not None:

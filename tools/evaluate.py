@@ -37,6 +37,7 @@ from wsol.metrics import IOU_THRESHOLDS
 from wsol.pixels import bin_edges
 from wsol.predictions import read_predictions
 from wsol.report import Entry, write_report
+from wsol.robustness import robustness
 from wsol.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
 from wsol.tables import table, write_scores
 from wsol.truth import Truth, with_classes
@@ -50,6 +51,9 @@ def score_runs(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
     parser.add_argument("--root", type=str, default=None, help="data set; default: the run's own")
     _add_scoring(parser)
+    parser.add_argument(
+        "--robustness", type=bool, default=False, help="maps and predictions under attack, too"
+    )
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
@@ -87,6 +91,7 @@ def score_runs(arguments: list[str]) -> None:
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
+            **(robustness(model, test, seed=settings.seed) if settings.robustness else {}),
         }
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)

@@ -96,6 +96,27 @@ def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
     return [worst, mean, mass, percent(inside.get("area")), leakage or "-"]
 
 
+ROBUSTNESS_HEADS = (
+    "map under attack: top-k intersection",
+    "the same under noise",
+    "accuracy under attack",
+    "attack",
+)
+
+
+def robustness_cells(result: Mapping[str, Any]) -> list[str]:
+    """Of a result with `wsol.robustness`'s scores, in the order of `ROBUSTNESS_HEADS`."""
+    found = result["robustness"]
+    keys = ("top_k_intersection", "under_noise", "accuracy")
+    settings = found["attack"]
+    steps = settings["attack"]
+    return [
+        *(percent(found[key], found["intervals"].get(key)) for key in keys),
+        f"{steps['norm']} {255 * steps['eps']:.3g}/255, {steps['steps']} steps, "
+        f"top {settings['top_k']:g} of {settings['attribution']}, {found['correct']} images",
+    ]
+
+
 def heatmaps(result: Mapping[str, Any]) -> list[str]:
     """Names of all that a result scores, in order."""
     names = [row["heatmap"] for row in result["localization"]]
@@ -125,11 +146,17 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for run, result in results.items()
         if "laboratory" in result
     ]
+    attacked = [
+        [run, *robustness_cells(result)]
+        for run, result in results.items()
+        if "robustness" in result
+    ]
     blocks = [
         markdown((*heads, "accuracy"), rows, 3),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
         markdown(("model", *LABORATORY_HEADS), readings, 1),
+        markdown(("model", *ROBUSTNESS_HEADS), attacked, 1),
     ]
     return "\n\n".join(block for block in blocks if block)
 
