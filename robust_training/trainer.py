@@ -150,7 +150,7 @@ def fit(
                 replays,
                 bar,
             )
-            if epoch == first and fabric.is_global_zero:
+            if epoch == min(first + 1, epochs - 1) and fabric.is_global_zero:  # a head starts at 0
                 _warn_of_small_terms(terms)
             row |= terms
             row |= _validate(fabric, model, validation)
