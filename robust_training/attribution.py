@@ -35,6 +35,11 @@ def cross_entropy_score(model: Outputs, label: Tensor) -> Score:
     return lambda image: F.cross_entropy(model(image), label, reduction="none")
 
 
+def alone(score: Score) -> Scores:
+    """One score where several may stand."""
+    return lambda image: (score(image),)
+
+
 def class_and_runner_up_scores(model: Outputs, label: Tensor) -> Scores:
     """The logits of `label` (N,) and of the highest other class, from one forward pass.
 
@@ -114,7 +119,7 @@ def input_gradient(
         ValueError: the score ignores the image, or is not one number per image.
     """
     (gradient,) = input_gradients(
-        lambda x: (score(x),), image, create_graph=create_graph, curvature=curvature
+        alone(score), image, create_graph=create_graph, curvature=curvature
     )
     return gradient
 
@@ -142,7 +147,7 @@ def integrated_gradients(
     """
     baseline = torch.zeros_like(image) if baseline is None else baseline
     (total,) = path_integrals(
-        lambda: lambda x: (score(x),),
+        lambda: alone(score),
         baseline,
         image,
         steps=steps,

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import class_score
-from robust_training.curvature import Curvature, Score, Scores
+from robust_training.attribution import alone, class_score
+from robust_training.curvature import Curvature, Score
 from robust_training.maps import Attribution, InputGradient
 from robust_training.model import Classifier
 from robust_training.similarity import top_k_intersection
@@ -82,11 +82,11 @@ class TopKAttack:
 
     def maps(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
         """(N,H*W)."""
-        return _magnitude(self.attribution(_alone(class_score(model, label)), image)[0])
+        return _magnitude(self.attribution(alone(class_score(model, label)), image)[0])
 
     def _score(self, model: Classifier, label: Tensor, support: Tensor) -> Score:
         """Minus the share of the map's mass on the support."""
-        scores = smoothly(_alone(class_score(model, label)), model, self.beta)
+        scores = smoothly(alone(class_score(model, label)), model, self.beta)
 
         def score(image: Tensor) -> Tensor:
             (found,) = self.attribution(scores, image, create_graph=True, curvature=self.curvature)
@@ -95,10 +95,6 @@ class TopKAttack:
             return -rows.gather(1, support).sum(dim=1) / mass.masked_fill(mass == 0, torch.inf)
 
         return score
-
-
-def _alone(score: Score) -> Scores:
-    return lambda image: (score(image),)
 
 
 def _magnitude(attribution: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import class_score
+from robust_training.attribution import alone, class_score
 from robust_training.curvature import Curvature, Score, Scores
 from robust_training.maps import Attribution, InputGradient, require_attribution
 from robust_training.model import Classifier
@@ -74,8 +74,7 @@ class AAT(AttackingObjective):
 
 def smooth_class_scores(model: Classifier, label: Tensor, beta: float | None) -> Scores:
     """The logit of `label`, from the smooth model, as the only one of several scores."""
-    score = class_score(model, label)
-    return smoothly(lambda image: (score(image),), model, beta)
+    return smoothly(alone(class_score(model, label)), model, beta)
 
 
 def map_distance(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import class_and_runner_up_scores, class_score
+from robust_training.attribution import alone, class_and_runner_up_scores, class_score
 from robust_training.curvature import Curvature, Score, Scores
 from robust_training.maps import Attribution, InputGradient, require_attribution
 from robust_training.model import Classifier
@@ -103,8 +103,8 @@ class ART(AttackingObjective):
             if carried.perturbed is None:
                 carried.perturbed = self.attack.start(image)
                 if self.attack.steps > 0:
-                    score = class_score(model, label)
-                    (true,) = self.attribution(lambda x: (score(x),), carried.perturbed)
+                    score = alone(class_score(model, label))
+                    (true,) = self.attribution(score, carried.perturbed)
                     carried.support = self._support(true)
             if self.attack.steps > 0:
                 score = self._attack_score(model, label, carried.support)

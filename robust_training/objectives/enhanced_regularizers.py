@@ -9,6 +9,7 @@ from torch import Tensor
 from robust_training.activation import smoothly
 from robust_training.attack import PGD
 from robust_training.attribution import (
+    alone,
     class_and_runner_up_scores,
     class_score,
     cross_entropy_score,
@@ -99,8 +100,8 @@ class EnhancedRegularizers(AttackingObjective):
             )
             terms["cacr"] = self.weight * contrast(true, runner_up)
         if self.wacr:
-            true = class_score(probability, label)
-            (base,) = self._from_black(lambda: lambda x: (true(x),), model, image)
+            true = alone(class_score(probability, label))
+            (base,) = self._from_black(lambda: true, model, image)
             moved = -change(adversarial, self.steps, self.curvature)
             terms["wacr"] = self.weight * weighted_change(base, moved)
         return {name: reduce(values, self.reduction) for name, values in terms.items()}

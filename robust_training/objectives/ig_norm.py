@@ -6,7 +6,7 @@ from torch import Tensor
 
 from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import cross_entropy_score, path_integrals
+from robust_training.attribution import alone, cross_entropy_score, path_integrals
 from robust_training.curvature import Curvature
 from robust_training.model import Classifier
 from robust_training.modes import BatchNormMode
@@ -91,7 +91,7 @@ class LossChange:
     def __call__(self, attacked: Tensor, steps: int, curvature: Curvature) -> Tensor:
         loss = smoothly(cross_entropy_score(self.model, self.label), self.model, self.beta)
         (change,) = path_integrals(
-            lambda: lambda x: (loss(x),),
+            lambda: alone(loss),
             self.image,
             attacked,
             steps=steps,
