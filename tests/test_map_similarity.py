@@ -68,11 +68,12 @@ def test_constant_maps_have_no_nan():
 @pytest.mark.parametrize(
     ("first", "second", "k", "word"),
     [
-        (np.ones((3, 3)), np.ones((3, 4)), 1, "compared"),
-        (np.ones((3, 3)), np.ones((3, 3)), 10, "1 to the 9 pixels"),
-        (np.ones((3, 3)), np.ones((3, 3)), 0, "1 to the 9 pixels"),
-        (np.ones((3, 3)), -np.ones((3, 3)), 1, "at least 0"),
-        (np.ones((3, 3)), np.full((3, 3), np.nan), 1, "finite"),
+        (np.ones((6, 6)), np.ones((6, 7)), 1, "compared"),
+        (np.ones((6, 6)), np.ones((6, 6)), 37, "1 to the 36 pixels"),
+        (np.ones((6, 6)), np.ones((6, 6)), 0, "1 to the 36 pixels"),
+        (np.ones((5, 9)), np.ones((5, 9)), 1, "at least 6 pixels"),
+        (np.ones((6, 6)), -np.ones((6, 6)), 1, "at least 0"),
+        (np.ones((6, 6)), np.full((6, 6), np.nan), 1, "finite"),
     ],
 )
 def test_maps_that_cannot_be_compared(first, second, k, word):

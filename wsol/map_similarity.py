@@ -19,10 +19,12 @@ def similarities(first: np.ndarray, second: np.ndarray, k: int) -> dict[str, flo
         k: How many of the largest pixels the top-k measures compare.
 
     Raises:
-        ValueError: the shapes differ, a map is negative or not finite, or k is not 1 to H*W.
+        ValueError: the shapes differ or are below 6 x 6, a map is negative or not finite, or k is not 1 to H*W.
     """
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"two maps (H,W) are compared, not {first.shape} and {second.shape}")
+    if min(first.shape) < 6:
+        raise ValueError(f"maps must have at least 6 pixels a side, not {first.shape}")
     if not 1 <= k <= first.size:
         raise ValueError(f"k must be 1 to the {first.size} pixels of a map, not {k}")
     for values in (first, second):
@@ -89,7 +91,9 @@ def _or_constant(value: float, first: np.ndarray, second: np.ndarray) -> float:
 def centre_shift(first: np.ndarray, second: np.ndarray, k: int) -> float:
     """Distance in pixels between both maps' centres of mass, whole pixels as in Ghorbani et al.
     (utils.py); a map of zeros has its centre in the middle."""
-    return float(np.linalg.norm(np.trunc(_centre(first)) - np.trunc(_centre(second))))
+    # a centre on a whole pixel must not fall below it by rounding
+    pixels = [np.floor(_centre(values) + 1e-9) for values in (first, second)]
+    return float(np.linalg.norm(pixels[0] - pixels[1]))
 
 
 def _centre(values: np.ndarray) -> np.ndarray:
@@ -101,17 +105,11 @@ def _centre(values: np.ndarray) -> np.ndarray:
 def ssim(first: np.ndarray, second: np.ndarray, k: int) -> float:
     """Structural similarity (Wang et al., 2004) of both maps, each scaled to a sum of H*W, with the
     larger one's maximum as range."""
-    scaled = [
-        values * (values.size / values.sum()) if values.any() else values
-        for values in (first, second)
-    ]
+    scaled = [values / (values.mean() or 1) for values in (first, second)]
     span = max(values.max() for values in scaled)
     if span == 0:
         return 1.0
-    pair = (
-        torch.from_numpy(np.ascontiguousarray(values / span, float))[None, None]
-        for values in scaled
-    )
+    pair = (torch.from_numpy((values / span).astype(float))[None, None] for values in scaled)
     return float(structural_similarity_index_measure(*pair, data_range=1.0))
 
 
