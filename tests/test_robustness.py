@@ -1,11 +1,14 @@
 """Attacks on maps, and what is reported of them."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from robust_training.attack import PGD
-from robust_training.feature_attack import TopKAttack
+from robust_training.map_attack import MapAttack, MassCentre, Noise, Region
 from robust_training.maps import InputXGradient
 from robust_training.model import Classifier, create_model
 from robust_training.similarity import pearson, top_k_intersection
@@ -48,7 +51,7 @@ def test_a_linear_map_never_changes(images):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))
     net.num_classes = 3
     image, label = images
-    found = TopKAttack()(Classifier(net), image, label)
+    found = MapAttack()(Classifier(net), image, label)
     torch.testing.assert_close(found.intersection, torch.ones(6))
 
 
@@ -56,8 +59,7 @@ def test_a_linear_map_never_changes(images):
 def test_the_attack_beats_noise_and_keeps_class_ball_and_range(network, images, norm):
     image, label = images
     eps = 8 / 255 if norm == "linf" else 1.0
-    pgd = PGD(eps, eps / 4, steps=8, norm=norm)
-    attack = TopKAttack(pgd)
+    attack = MapAttack(PGD(eps, eps / 4, steps=8, norm=norm))
     torch.manual_seed(0)
     found = attack(network, image, label)
     predicted = network(image).argmax(dim=1)
@@ -66,53 +68,111 @@ def test_the_attack_beats_noise_and_keeps_class_ball_and_range(network, images, 
     distance = (found.image - image).flatten(1)
     length = distance.abs().amax(1) if norm == "linf" else distance.norm(dim=1)
     assert (length <= eps * (1 + 1e-5)).all()
-    assert (found.image.min(), found.image.max()) >= (0, 0)
+    assert found.image.min() >= 0
     assert found.image.max() <= 1
-    clean = attack.maps(network, image, label)
-    k = round(0.1 * 1024)
-    again = top_k_intersection(clean, attack.maps(network, found.image, label), k)
+    clean = attack.maps(network, image, label).flatten(1)
+    moved = attack.maps(network, found.image, label).flatten(1)
+    again = top_k_intersection(clean, moved, 102)
     torch.testing.assert_close(again[found.kept], found.intersection[found.kept])
-    noise = top_k_intersection(clean, attack.maps(network, pgd.start(image), label), k)
-    assert found.intersection.mean() < noise.mean() - 0.05
-    exact = TopKAttack(pgd, curvature="exact")(network, image, label)
+    noise = replace(attack, goal=Noise())(network, image, label)
+    assert found.intersection.mean() < noise.intersection.mean() - 0.05
+    exact = replace(attack, curvature="exact")(network, image, label)
     assert abs(exact.intersection.mean() - found.intersection.mean()) < 0.1
 
 
-def test_a_longer_attack_shares_no_more(network, images):
-    """From the same start, the best of more steps is the best of fewer, or better."""
+def test_other_goals_are_reached(network, images):
+    """Mass moves into the region, and its centre away, further than under noise."""
+    image, label = images
+    attack = MapAttack(PGD(8 / 255, 2 / 255, steps=8))
+    clean = attack.maps(network, image, label)
+    corner = Region(0, 0, 0.5, 0.5)
+
+    def inside(maps):
+        return (maps[:, :16, :16].sum(dim=(1, 2)) / maps.sum(dim=(1, 2))).mean()
+
+    def shift(maps):
+        axis = torch.arange(32.0)
+        centres = [
+            torch.stack([(m.sum(1) @ axis, m.sum(0) @ axis)[i] / m.sum() for i in (0, 1)])
+            for pair in (maps, clean)
+            for m in pair
+        ]
+        moved, origin = torch.stack(centres).chunk(2)
+        return (moved - origin).norm(dim=1).mean()
+
+    for goal, reached in ((corner, inside), (MassCentre(), shift)):
+        results = []
+        for each in (goal, Noise()):
+            torch.manual_seed(0)
+            found = replace(attack, goal=each)(network, image, label)
+            results.append(reached(attack.maps(network, found.image, label)))
+        assert results[0] > 1.1 * results[1], goal
+
+
+def test_images_of_a_batch_do_not_meet(network, images):
+    """Attacked together or alone, from the same start."""
+    image, label = images
+    attack = MapAttack(PGD(8 / 255, 2 / 255, 4, random_start=False), curvature="exact")
+    together = attack(network, image, label)
+    for index in range(3):
+        one = attack(network, image[index : index + 1], label[index : index + 1])
+        assert abs(one.intersection - together.intersection[index]) < 0.05
+
+
+def test_a_longer_attack_and_more_starts_share_no_more(network, images):
+    """From the same starts, the best of more iterates is the best of fewer, or better."""
     image, label = images
     shares = []
-    for steps in (1, 4, 8):
+    for steps, restarts in ((1, 1), (4, 1), (8, 1), (8, 3)):
         torch.manual_seed(0)
-        attack = TopKAttack(PGD(8 / 255, 2 / 255, steps), attribution=InputXGradient())
+        attack = MapAttack(
+            PGD(8 / 255, 2 / 255, steps), attribution=InputXGradient(), restarts=restarts
+        )
         shares.append(attack(network, image, label).intersection)
-    assert (shares[0] >= shares[1]).all()
-    assert (shares[1] >= shares[2]).all()
+    for shorter, longer in pairwise(shares):
+        assert (shorter >= longer).all()
 
 
 def test_scores_of_a_split(network, images):
     image, _ = images
     label = network(image).argmax(dim=1)
     label[0] = (label[0] + 1) % 3  # one image is wrong from the start
-    items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
-    attack = TopKAttack(PGD(2 / 255, 1 / 255, 3))
-    scores = robustness(network, DataLoader(items, 4), attack)["robustness"]
-    assert (scores["images"], scores["correct"]) == (6, 5)
-    assert 0 < scores["top_k_intersection"] < scores["under_noise"] < 1
-    assert scores["accuracy"] <= 5 / 6
-    low, high = scores["intervals"]["top_k_intersection"]
-    assert low <= scores["top_k_intersection"] <= high
-    assert scores["attack"]["attribution"] == "InputGradient"
-    assert robustness(network, DataLoader(items, 4), attack)["robustness"] == scores
-    wrong = [item | {"label": (item["label"] + 1) % 3} for item in items[1:]]
-    scores = robustness(network, DataLoader(wrong, 4), attack)["robustness"]
-    assert (scores["correct"], scores["top_k_intersection"]) == (0, None)
+    box = torch.tensor([4.0, 4.0, 28.0, 28.0])
+    items = [{"image": i, "label": int(y), "box": box} for i, y in zip(image, label, strict=True)]
+
+    def scores(items):
+        attack = MapAttack(PGD(2 / 255, 1 / 255, 3))
+        found = robustness(network, DataLoader(items, 4), threshold=0.3, attack=attack)
+        return found["robustness"]
+
+    found = scores(items)
+    assert (found["images"], found["correct"]) == (6, 5)
+    assert found["accuracy"]["mean"] <= 5 / 6
+    for name, measure in found["measures"].items():
+        low, high = measure["interval"]
+        assert low <= measure["mean"] <= high
+        better = -1 if name == "centre_shift" else 1
+        assert better * measure["mean"] <= better * measure["under_noise"] + 0.05, name
+    assert 0 < found["measures"]["top_k_intersection"]["mean"] < 1
+    assert found["attack"]["goal"] == "TopK"
+    assert scores(items) == found
+    found = scores([item | {"label": (item["label"] + 1) % 3} for item in items[1:]])
+    assert found["correct"] == 0
+    assert found["measures"]["kendall"]["mean"] is None
+    assert found["boxes"]["attacked"]["mean"] is None
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"),
-    [({"top_k": 0.0}, "top_k"), ({"top_k": 1.5}, "top_k"), ({"attack": PGD(steps=0)}, "steps")],
+    ("make", "word"),
+    [
+        (lambda: MapAttack(top_k=0.0), "top_k of MapAttack"),
+        (lambda: MapAttack(top_k=1.5), "top_k of MapAttack"),
+        (lambda: MapAttack(PGD(steps=0)), "attack.steps of MapAttack"),
+        (lambda: MapAttack(restarts=0), "restarts of MapAttack"),
+        (lambda: MapAttack(PGD(random_start=False), restarts=2), "restarts of MapAttack"),
+        (lambda: Region(0.5, 0, 0.5, 1), "Region needs"),
+    ],
 )
-def test_bad_settings_name_the_field(settings, word):
-    with pytest.raises(ValueError, match=f"{word} of TopKAttack"):
-        TopKAttack(**settings)
+def test_bad_settings_name_the_field(make, word):
+    with pytest.raises(ValueError, match=word):
+        make()

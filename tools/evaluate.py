@@ -91,8 +91,10 @@ def score_runs(arguments: list[str]) -> None:
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
-            **(robustness(model, test, seed=settings.seed) if settings.robustness else {}),
         }
+        if settings.robustness:
+            chosen = next(each.row for each in scores.chosen if each.row.heatmap == "gradient")
+            details |= robustness(model, test, threshold=chosen.threshold, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)
         write_report(folder / "report.html", {name: entries[name]})

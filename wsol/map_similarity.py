@@ -19,7 +19,8 @@ def similarities(first: np.ndarray, second: np.ndarray, k: int) -> dict[str, flo
         k: How many of the largest pixels the top-k measures compare.
 
     Raises:
-        ValueError: the shapes differ or are below 6 x 6, a map is negative or not finite, or k is not 1 to H*W.
+        ValueError: the shapes differ or are below 6 x 6, a map is negative or not finite, or k is
+            not 1 to H*W.
     """
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"two maps (H,W) are compared, not {first.shape} and {second.shape}")

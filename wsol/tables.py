@@ -97,8 +97,12 @@ def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
 
 
 ROBUSTNESS_HEADS = (
-    "map under attack: top-k intersection",
-    "the same under noise",
+    "top-k intersection of attacked maps",
+    "under noise",
+    "Kendall's tau",
+    "SSIM",
+    "GT-known, of the correct",
+    "the same attacked",
     "accuracy under attack",
     "attack",
 )
@@ -107,13 +111,21 @@ ROBUSTNESS_HEADS = (
 def robustness_cells(result: Mapping[str, Any]) -> list[str]:
     """Of a result with `wsol.robustness`'s scores, in the order of `ROBUSTNESS_HEADS`."""
     found = result["robustness"]
-    keys = ("top_k_intersection", "under_noise", "accuracy")
-    settings = found["attack"]
+    measures, boxes, settings = found["measures"], found["boxes"], found["attack"]
     steps = settings["attack"]
+    top = measures["top_k_intersection"]
     return [
-        *(percent(found[key], found["intervals"].get(key)) for key in keys),
-        f"{steps['norm']} {255 * steps['eps']:.3g}/255, {steps['steps']} steps, "
-        f"top {settings['top_k']:g} of {settings['attribution']}, {found['correct']} images",
+        percent(top["mean"], top["interval"]),
+        percent(top["under_noise"]),
+        *(
+            percent(each["mean"], each["interval"])
+            for each in (measures["kendall"], measures["ssim"])
+        ),
+        *(percent(each["mean"], each["interval"]) for each in (boxes["clean"], boxes["attacked"])),
+        percent(found["accuracy"]["mean"], found["accuracy"]["interval"]),
+        f"{settings['goal']} on {settings['attribution']}, {steps['norm']} "
+        f"{255 * steps['eps']:.3g}/255, {steps['steps']} steps, top {settings['top_k']:g}, "
+        f"{found['correct']} images",
     ]
 
 

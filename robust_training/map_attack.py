@@ -1,0 +1,194 @@
+"""Attacks on explanations: the image hardly changes, the class not at all, the map does."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_training.activation import smoothly
+from robust_training.attack import PGD
+from robust_training.attribution import alone, class_score
+from robust_training.curvature import Curvature, Score
+from robust_training.maps import Attribution, InputGradient
+from robust_training.model import Classifier
+from robust_training.similarity import top_k_intersection
+
+Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W) of non-negative pixels
+
+
+class Goal(ABC):
+    """What an attack on maps climbs (Ghorbani et al., AAAI 2019, arXiv 1710.10547; utils.py).
+    Subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
+        """Given the clean maps (N,H,W); `maps` can be differentiated and have a mass of 1."""
+
+
+@dataclass(frozen=True)
+class TopK(Goal):
+    """Takes mass away from the k largest pixels of the clean map."""
+
+    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
+        support = clean.flatten(1).topk(k).indices
+        return lambda image: -maps(image).flatten(1).gather(1, support).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class MassCentre(Goal):
+    """Moves the centre of mass away from the clean map's, whole pixels as in the source."""
+
+    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
+        origin = _centre(clean / _mass(clean)).trunc()
+        return lambda image: (_centre(maps(image)) - origin).square().sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Region(Goal):
+    """Draws mass into a box.
+
+    Attributes:
+        x0, y0, x1, y1: Its corners, as shares of width and height.
+    """
+
+    x0: float = 0.0
+    y0: float = 0.0
+    x1: float = 0.25
+    y1: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
+            raise ValueError(f"a Region needs 0 <= x0 < x1 <= 1, the same for y, not {self}")
+
+    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
+        height, width = clean.shape[1:]
+        rows = slice(round(self.y0 * height), max(round(self.y1 * height), 1))
+        columns = slice(round(self.x0 * width), max(round(self.x1 * width), 1))
+        return lambda image: maps(image)[:, rows, columns].sum(dim=(1, 2))
+
+
+@dataclass(frozen=True)
+class Noise(Goal):
+    """A new random direction at every step: what an attack must beat."""
+
+    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
+        return lambda image: (torch.randn_like(image) * image).sum(dim=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack on maps left.
+
+    Attributes:
+        image: (N,3,H,W), the iterate whose map shares least with the clean one, of those that kept
+            the predicted class; the clean image where none did.
+        kept: bool (N,), whether one did.
+        intersection: (N,) top-k intersection of both maps.
+    """
+
+    image: Tensor
+    kept: Tensor
+    intersection: Tensor
+
+
+@dataclass(frozen=True)
+class MapAttack:
+    """Ascent of a goal; of all iterates that keep the predicted class, the one whose map shares
+    least of its top pixels with the clean map.
+
+    Maps are sums over channels of magnitudes, of the logit of the class given, by the network
+    itself; its smooth copy gives the direction.
+
+    Attributes:
+        attack: How far, in how many steps.
+        goal: What is climbed.
+        top_k: Share of the pixels whose intersection counts.
+        restarts: From how many starts.
+        attribution: Whose maps.
+        beta: Of the softplus that stands in for ReLU in the direction; None keeps the network.
+        curvature: How the direction is differentiated.
+    """
+
+    attack: PGD = PGD(eps=2 / 255, step_size=0.5 / 255, steps=10)
+    goal: Goal = TopK()
+    top_k: float = 0.1
+    restarts: int = 1
+    attribution: Attribution = InputGradient()
+    beta: float | None = 50.0
+    curvature: Curvature = "finite_difference"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_k <= 1:
+            raise ValueError(f"top_k of MapAttack must be a share in (0, 1], not {self.top_k}")
+        if self.attack.steps < 1:
+            raise ValueError(
+                f"attack.steps of MapAttack must be at least 1, not {self.attack.steps}"
+            )
+        if self.restarts < 1 or (self.restarts > 1 and not self.attack.random_start):
+            raise ValueError(
+                "restarts of MapAttack must be at least 1, and 1 without a random start, not "
+                f"{self.restarts}"
+            )
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> Attacked:
+        """Images (N,3,H,W) in [0,1] and their classes (N,)."""
+        clean = self.maps(model, image, label)
+        k = self.pixels(clean)
+        score = self.goal.score(self._directing(model, label), clean, k)
+        found = Attacked(
+            image.clone(),
+            torch.zeros(len(image), dtype=torch.bool, device=image.device),
+            torch.ones(len(image), dtype=clean.dtype, device=image.device),
+        )
+        predicted = _predicted(model, image)
+        for _ in range(self.restarts):
+            for perturbed in self.attack.iterates(score, image, self.attack.start(image)):
+                maps = self.maps(model, perturbed, label)
+                shared = top_k_intersection(clean.flatten(1), maps.flatten(1), k)
+                better = ~found.kept | (shared < found.intersection)
+                better &= _predicted(model, perturbed) == predicted
+                found.image[better] = perturbed[better]
+                found.intersection[better] = shared[better]
+                found.kept[better] = True
+        return found
+
+    def maps(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
+        """(N,H,W), by the network itself."""
+        return _magnitude(self.attribution(alone(class_score(model, label)), image)[0])
+
+    def pixels(self, maps: Tensor) -> int:
+        """How many pixels of maps (N,H,W) count."""
+        return max(1, round(self.top_k * maps[0].numel()))
+
+    def _directing(self, model: Classifier, label: Tensor) -> Maps:
+        scores = smoothly(alone(class_score(model, label)), model, self.beta)
+
+        def maps(image: Tensor) -> Tensor:
+            (found,) = self.attribution(scores, image, create_graph=True, curvature=self.curvature)
+            magnitude = _magnitude(found)
+            return magnitude / _mass(magnitude)
+
+        return maps
+
+
+@torch.no_grad()
+def _predicted(model: Classifier, image: Tensor) -> Tensor:
+    return model(image).argmax(dim=1)
+
+
+def _magnitude(attribution: Tensor) -> Tensor:
+    return attribution.abs().sum(dim=1)
+
+
+def _mass(maps: Tensor) -> Tensor:
+    mass = maps.sum(dim=(1, 2), keepdim=True)
+    return mass.masked_fill(mass == 0, torch.inf)
+
+
+def _centre(maps: Tensor) -> Tensor:
+    """(N,2) of maps (N,H,W) whose mass is 1, in pixels."""
+    axes = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
+    rows, columns = axes
+    return torch.stack([maps.sum(dim=2) @ rows, maps.sum(dim=1) @ columns], dim=1)
