@@ -35,6 +35,19 @@ def cross_entropy_score(model: Outputs, label: Tensor) -> Score:
     return lambda image: F.cross_entropy(model(image), label, reduction="none")
 
 
+def margin_score(model: Outputs, label: Tensor) -> Score:
+    """The highest other logit minus that of `label` (N,): above 0 where the label is not predicted.
+
+    Unlike the cross-entropy its gradient does not fade where the network is sure.
+    """
+
+    def score(image: Tensor) -> Tensor:
+        logits = model(image)
+        return _pick(logits, _runner_up(logits, label)) - _pick(logits, label)
+
+    return score
+
+
 def alone(score: Score) -> Scores:
     """One score where several may stand."""
     return lambda image: (score(image),)
