@@ -21,6 +21,7 @@ from robust_training.curvature import (
     gradients_of,
 )
 from robust_training.double_backward import EfficientDoubleBackward
+from robust_training.modes import running_statistics_kept
 
 Outputs = Callable[[Tensor], Tensor]  # a model: images (N,3,H,W) -> one number per class (N,C)
 
@@ -181,6 +182,9 @@ def path_integrals(
 ) -> tuple[Tensor, ...]:
     """Integrated gradients (N,3,H,W) of several scores, from one forward pass at each point.
 
+    BatchNorm's running statistics are those of images, not of points between an image and black, so
+    they stay as they are.
+
     Args:
         scores_at: Called once for each point of the path, from `end` backwards: scores that choose
             classes at the first images they see choose anew where it returns new ones, and once, at
@@ -191,10 +195,13 @@ def path_integrals(
         raise ValueError(f"integrated gradients need at least 1 step, not {steps}")
     path = end - start
     totals: tuple[Tensor, ...] = ()
-    for step in range(steps, 0, -1):
-        point = start + step / steps * path
-        found = input_gradients(scores_at(), point, create_graph=create_graph, curvature=curvature)
-        totals = tuple(map(torch.add, totals, found)) if totals else found
+    with running_statistics_kept():
+        for step in range(steps, 0, -1):
+            point = start + step / steps * path
+            found = input_gradients(
+                scores_at(), point, create_graph=create_graph, curvature=curvature
+            )
+            totals = tuple(map(torch.add, totals, found)) if totals else found
     return tuple(path * total / steps for total in totals)
 
 

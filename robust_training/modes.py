@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 BatchNormMode = Literal["update", "batch", "running"]
 
@@ -32,6 +33,26 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
             layer.train()
         for layer in tracking:
             layer.track_running_stats = True
+
+
+@contextmanager
+def running_statistics_kept() -> Iterator[None]:
+    """BatchNorm layers in training mode that run inside the `with`, of whatever model, use the
+    batch's statistics and leave running ones alone."""
+    changed: list[_BatchNorm] = []
+
+    def stop_tracking(module: nn.Module, _) -> None:
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
+            module.track_running_stats = False
+            changed.append(module)
+
+    handle = register_module_forward_pre_hook(stop_tracking)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for module in changed:
+            module.track_running_stats = True
 
 
 @contextmanager

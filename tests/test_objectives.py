@@ -257,6 +257,22 @@ def test_batch_norm_of_the_attack_is_a_choice(tiny, batch, mode):
     assert tiny.backbone.bn.num_batches_tracked.item() == (4 if mode == "update" else 0)
 
 
+@pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
+def test_points_of_a_path_leave_running_statistics_alone(tiny, batch, curvature):
+    """Only the cross-entropy's pass counts: half-dark images are not what a network will see."""
+    image, label = batch
+    attack = fixed((image + 0.01).clamp(0, 1))
+    seen = tiny.backbone.bn.num_batches_tracked
+    for objective in (
+        IGNorm(attack=attack, steps=3, curvature=curvature),
+        EnhancedRegularizers(attack=attack, steps=3, curvature=curvature),
+    ):
+        before = seen.item()
+        sum(objective(tiny, image, label).values()).backward()
+        assert seen.item() == before + 1
+        assert tiny.backbone.bn.track_running_stats
+
+
 def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
     image, label = batch
     tiny.eval()
