@@ -36,7 +36,7 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
     for module in inplace:
         module.inplace = False
     try:
-        with _Smooth(beta):
+        with Smooth(beta):
             yield
     finally:
         for module in inplace:
@@ -64,7 +64,9 @@ def smoothly(function: Function, model: nn.Module, beta: float | None) -> Functi
     return smoothed
 
 
-class _Smooth(TorchFunctionMode):
+class Smooth(TorchFunctionMode):
+    """What `smooth` does to functions."""
+
     def __init__(self, beta: float) -> None:
         super().__init__()
         self.beta = beta

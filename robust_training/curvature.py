@@ -220,6 +220,8 @@ def _products(
             totals = [_sum(total, new) for total, new in zip(totals, found, strict=True)]
         if to_image and not central:
             totals[0] = totals[0] - _rows(weight) * gradient
+    if to_image and totals[0] is None:  # no row of v is other than zero
+        totals[0] = torch.zeros_like(image)
     products = dict(zip(chosen, totals[1:], strict=True))
     if not central:
         for parameter, rest in zip(parameters, difference.at_rest, strict=True):

@@ -13,6 +13,7 @@ from robust_training.attribution import alone, class_score
 from robust_training.curvature import Curvature, Score
 from robust_training.maps import Attribution, InputGradient
 from robust_training.model import Classifier
+from robust_training.modes import under_attack
 from robust_training.similarity import top_k_intersection
 
 Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W) of non-negative pixels
@@ -133,7 +134,11 @@ class MapAttack:
             )
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> Attacked:
-        """Images (N,3,H,W) in [0,1] and their classes (N,)."""
+        """Images (N,3,H,W) in [0,1] and their classes (N,); the model in evaluation mode."""
+        with under_attack(model, "running"):
+            return self._run(model, image, label)
+
+    def _run(self, model: Classifier, image: Tensor, label: Tensor) -> Attacked:
         clean = self.maps(model, image, label)
         k = self.pixels(clean)
         score = self.goal.score(self._directing(model, label), clean, k)

@@ -10,15 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from robust_training.activation import Smooth
+from robust_training.choices import Choices, Line, RepeatedChoices
 from robust_training.softplus import quick_softplus
 
 
 class Recording:
     """Records what runs inside its `with`; `replayed()` gives another `with` that repeats it.
 
-    Repeated are the modules' modes, dropout masks, the pixels that max pooling chose, the amounts
-    that numbers were rounded by, and function modes such as `smooth` around the recording. Running
-    statistics follow the recorded run alone.
+    Repeated are the modules' modes, dropout masks, the choices of `robust_training.choices`, and
+    function modes such as `smooth` around the recording. Running statistics follow the recorded run
+    alone.
     Both run without autocast: a displacement of 3e-4 would vanish in bfloat16.
 
     Attributes:
@@ -30,15 +32,17 @@ class Recording:
         self._device = device
         self._modules: dict[nn.Module, tuple[bool, bool | None]] = {}
         self._trains_weights = False
-        self._choices: list[Tensor] = []
+        self._choices: list[Tensor | Line] = []
         self._function_modes = _get_current_function_mode_stack()
-        self._random_state = _RandomState(device)
+        # inside of `smooth` a ReLU is no longer one
+        self._holds_lines = not any(isinstance(mode, Smooth) for mode in self._function_modes)
+        self._random_state = RandomState(device)
 
     def __enter__(self) -> "Recording":
         self._stack = ExitStack()
         handle = register_module_forward_pre_hook(self._note)
         self._stack.callback(handle.remove)
-        self._enter(self._stack, _Choices(self._choices))
+        self._enter(self._stack, Choices(self._choices, self._holds_lines))
         return self
 
     def __exit__(self, *_) -> None:
@@ -51,7 +55,7 @@ class Recording:
                 stack.enter_context(mode)
             stack.enter_context(self._random_state.replayed())
             stack.enter_context(_modes(self._modules))
-            self._enter(stack, _RepeatedChoices(self._choices))
+            self._enter(stack, RepeatedChoices(self._choices, self._holds_lines))
             yield
 
     def _enter(self, stack: ExitStack, choices: TorchFunctionMode) -> None:
@@ -96,55 +100,7 @@ class _Softplus(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_MAX_POOLING = (F.max_pool2d, torch.max_pool2d)
-_ROUNDING = (torch.round, Tensor.round)
-
-
-class _Choices(TorchFunctionMode):
-    """Notes which pixel each max-pooling window takes, and how far each number is rounded.
-
-    Exact curvature holds these choices: max pooling's derivative is that of the pixel it took, and
-    straight-through rounding, x + (round(x) - x).detach(), adds a constant. A displacement would
-    change them. Flat image regions are full of tied pixels, which it breaks one way and its mirror
-    image the other; and a number that it moves to the next level jumps by a whole one. All rounding
-    is taken for straight-through, the only kind that a network is trained through.
-    """
-
-    def __init__(self, noted: list[Tensor]) -> None:
-        super().__init__()
-        self.noted = noted
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in _MAX_POOLING and not kwargs.get("return_indices"):
-            output, choice = F.max_pool2d_with_indices(*args, **kwargs)
-        elif func in _ROUNDING:
-            output = func(*args, **kwargs)
-            choice = (output - args[0]).detach()
-        else:
-            return func(*args, **kwargs)
-        self.noted.append(choice)
-        return output
-
-
-class _RepeatedChoices(TorchFunctionMode):
-    """Takes the noted pixels and rounds by the noted amounts."""
-
-    def __init__(self, noted: list[Tensor]) -> None:
-        super().__init__()
-        self.noted = iter(noted)
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in _MAX_POOLING and not kwargs.get("return_indices"):
-            pixels = next(self.noted)
-            return args[0].flatten(2).gather(2, pixels.flatten(2)).view(pixels.shape)
-        if func in _ROUNDING:
-            return (args[0] + next(self.noted)).detach()  # rounding alone has no derivative
-        return func(*args, **kwargs)
-
-
-class _RandomState:
+class RandomState:
     """The random generators as they stand now, to draw the same dropout masks again later."""
 
     def __init__(self, device: torch.device) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from robust_training.model import Classifier
+from robust_training.replay import RandomState
 
 Norm = Literal["l2", "l1", "linf"]
 
@@ -27,19 +28,36 @@ def slope(
     with D entries per image, so that the slope is ||g||_1 / sqrt(D). "linf": the entry of largest
     magnitude alone. Images are not clipped to [0,1] after the step.
 
+    Both passes draw the same dropout masks.
+
     Args:
         score: Logits (N,C) -> (N,).
         image: (N,3,H,W) in [0,1].
         step: L2 length of the displacement, in pixel units of [0,1].
+
+    Raises:
+        ValueError: images below float32, or a front end that rounds, where the step is lost.
     """
+    if image.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"a slope needs images and weights in float32 or float64, not {image.dtype}: use "
+            "precision 32-true or bf16-mixed"
+        )
+    if model.front is not None and model.front.bits is not None:
+        raise ValueError(
+            "a slope is lost between the levels of a front end with bits: use the exact form of "
+            "MarginalDensity, or no bits"
+        )
     # the displacement of one pixel is far below what bfloat16 resolves
     with torch.autocast(image.device.type, enabled=False):
+        random_state = RandomState(image.device)
         leaf = image.detach().requires_grad_()
         logits = model(leaf)
         values = score(logits)
         (gradient,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
         direction = _STEEPEST[norm](gradient.flatten(1)).view_as(image)
-        ahead = score(model(image + step * direction))
+        with random_state.replayed():
+            ahead = score(model(image + step * direction))
         return logits, (ahead - values) / step
 
 

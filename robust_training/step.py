@@ -1,5 +1,9 @@
 """One training step: what Fabric wraps."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
 from robust_training.model import Classifier
@@ -47,3 +51,22 @@ class Step(nn.Module):
                 f"batch normalisation needs more than {len(image)} image of {image.shape[-1]} "
                 "pixels in a batch: raise data.batch_size or data.image_size"
             ) from error
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Says in words where PyTorch cannot differentiate a layer's gradient.
+
+    Raises:
+        ValueError: names the operation and what to set instead.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        missing = re.search(r"derivative for (?:aten::)?(\w+) is not implemented", str(error))
+        if missing is None:
+            raise
+        raise ValueError(
+            f"PyTorch has no second derivative of {missing[1]}, a layer of this network: set "
+            "curvature and attack_curvature to finite_difference, or the objective's beta"
+        ) from error

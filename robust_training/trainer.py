@@ -29,7 +29,7 @@ from robust_training.files import write_text
 from robust_training.model import Classifier, save_model
 from robust_training.objectives import Objective
 from robust_training.schedule import Schedule
-from robust_training.step import Batch, Step
+from robust_training.step import Batch, Step, second_derivatives
 
 Selection = Literal["val_accuracy", "last"]
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
@@ -218,7 +218,7 @@ def _train_epoch(
         group = min(accumulate, len(loader) - number // accumulate * accumulate)
         is_last = number % accumulate == group - 1
         step.module.objective = next(objectives)
-        with fabric.no_backward_sync(step, enabled=not is_last):
+        with fabric.no_backward_sync(step, enabled=not is_last), second_derivatives():
             terms = step(batch)
             values = {name: term.item() for name, term in terms.items()}
             if not all(map(_finite, values.values())):

@@ -9,7 +9,7 @@ import yaml
 
 from robust_training.front import LogGradient
 from robust_training.model import Classifier, create_model, load_model, save_model
-from robust_training.objectives import ART
+from robust_training.objectives import ART, InputGradientPenalty
 from tests.attacks import constructible
 from tests.commands import ROOT, tool
 from wsol.heatmap import CAM, Gradient
@@ -104,7 +104,7 @@ def model() -> Classifier:
 @pytest.mark.parametrize(
     "objective",
     [
-        *(kind() for kind in constructible()),
+        *(kind() for kind in constructible() if kind is not InputGradientPenalty),
         ART(curvature="finite_difference", attack_curvature="finite_difference"),
     ],
 )
@@ -117,6 +117,14 @@ def test_every_objective_trains_behind_it(objective):
     assert all(torch.isfinite(term) for term in terms.values())
     sum(terms.values()).backward()
     assert next(network.backbone.parameters()).grad.any()
+
+
+def test_a_slope_is_refused_behind_levels(model):
+    """A step of 0.01 stays between two levels, or jumps by a whole one."""
+    with pytest.raises(ValueError, match="front end with bits"):
+        InputGradientPenalty()(model, torch.rand(2, 3, 64, 64), torch.tensor([0, 1]))
+    network = Classifier(model.backbone, front=LogGradient())
+    assert InputGradientPenalty()(network, torch.rand(2, 3, 64, 64), torch.tensor([0, 1]))
 
 
 def test_maps_have_the_size_of_the_image(model):

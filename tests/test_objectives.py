@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from robust_training import slope as slopes
 from robust_training.attack import PGD
+from robust_training.choices import _LINES, Choices, RepeatedChoices
 from robust_training.curvature import FiniteDifference
 from robust_training.maps import InputXGradient, IntegratedGradients
 from robust_training.model import Classifier, create_model
@@ -162,6 +163,72 @@ def test_both_curvatures_agree(objective, tiny, batch):
         loss = sum(objective(tiny.eval(), image, label).values())
         found.append(torch.autograd.grad(loss, list(tiny.parameters())))
     assert cosine(*found) > 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("network", "training"), [("test_resnet", True), ("mobilenetv2_035", False)]
+)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        IGNorm(weight=1.0, steps=2),
+        EnhancedRegularizers(weight=1.0, steps=2, cacr=False),
+        MarginalDensity(weight=1.0),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_both_curvatures_agree_on_networks_with_kinks(objective, network, training):
+    """float32, the network itself: a displacement crosses kinks, and each jump outweighs the
+    derivative."""
+    torch.manual_seed(0)
+    model = create_model(network, 3, image_size=32).train(training)
+    for parameter in model.backbone.get_classifier().parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    image, label = torch.rand(6, 3, 32, 32), torch.arange(6) % 3
+    if hasattr(objective, "attack"):
+        attacked = (image + 0.02 * torch.randn_like(image)).clamp(0, 1)
+        objective = replace(objective, attack=fixed(attacked))
+    found = []
+    for curvature in ("exact", "finite_difference"):
+        terms = replace(objective, curvature=curvature)(model, image, label)
+        del terms["cross_entropy"]
+        found.append(
+            torch.autograd.grad(
+                sum(terms.values()), list(model.parameters()), materialize_grads=True
+            )
+        )
+    assert cosine(*found) > 0.98
+
+
+@pytest.mark.parametrize("function", [*_LINES], ids=lambda function: function.__name__)
+def test_held_lines_are_those_of_the_function(function):
+    """Replayed where it was recorded a line has the function's values and slopes."""
+    torch.manual_seed(0)
+    noted = []
+    leaf = (4 * torch.randn(1000, dtype=torch.float64)).requires_grad_()
+    plain = function(leaf.clone())
+    (slope,) = torch.autograd.grad(plain.sum(), leaf)
+    with Choices(noted, True):
+        torch.testing.assert_close(function(leaf.clone()), plain)
+    with RepeatedChoices(noted, True):
+        held = function(leaf.clone())
+    torch.testing.assert_close(held, plain)
+    torch.testing.assert_close(torch.autograd.grad(held.sum(), leaf)[0], slope)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_new_head_of_zeros_trains_by_finite_differences(method):
+    """Maps are zero at the first step, and so is all that is known of their derivatives."""
+    fields = {field for field in ("curvature", "attack_curvature") if hasattr(method(), field)}
+    objective = method(**dict.fromkeys(fields, "finite_difference"))
+    if hasattr(objective, "steps"):
+        objective = replace(objective, steps=2)
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 3, image_size=32)
+    terms = objective(model, torch.rand(3, 3, 32, 32), torch.arange(3))
+    assert terms["cross_entropy"].item() == pytest.approx(math.log(3), rel=1e-5)
+    sum(terms.values()).backward()
+    assert model.backbone.fc.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from robust_training.attack import PGD
 from robust_training.model import create_model, load_model
-from robust_training.objectives import ART, Objective, Standard
+from robust_training.objectives import ART, MarginalDensity, Objective, Standard
 from robust_training.schedule import Cosine, Steps
 from robust_training.step import Step
 from robust_training.trainer import fit, parameter_groups
@@ -231,6 +231,13 @@ def test_a_loss_that_is_not_finite_names_the_term(tmp_path):
 
     with pytest.raises(FloatingPointError, match=r"epoch 1/2, step 1.*'bad': nan"):
         train(tmp_path / "run", objective=Broken())
+
+
+def test_a_layer_without_second_derivative_is_named(tmp_path):
+    settings = {"network": "mobilenetv3_small_050", "epochs": 1}
+    with pytest.raises(ValueError, match=r"hardsigmoid.*finite_difference"):
+        train(tmp_path / "exact", objective=MarginalDensity(), **settings)
+    train(tmp_path / "first", objective=MarginalDensity(curvature="finite_difference"), **settings)
 
 
 def test_a_batch_too_small_for_batch_norm_is_named(tmp_path):

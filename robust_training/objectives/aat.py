@@ -83,12 +83,15 @@ def map_distance(
     """1 - Pearson correlation of an image's map with that of `image`, which is computed once."""
     clean: Tensor | None = None
 
+    def maps(image: Tensor) -> Tensor:
+        (found,) = attribution(scores, image, create_graph=True, curvature=curvature)
+        return found.flatten(1)
+
     def score(perturbed: Tensor) -> Tensor:
         nonlocal clean
         if clean is None:
-            clean = attribution(scores, image)[0].detach().flatten(1)
-        (moved,) = attribution(scores, perturbed, create_graph=True, curvature=curvature)
-        return 1 - pearson(clean, moved.flatten(1))
+            clean = maps(image).detach()
+        return 1 - pearson(clean, maps(perturbed))
 
     return score
 

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robust_training.model import create_model
+from wsol.data.cub import CUB200
+from wsol.data.image import read_image
+from wsol.data.transforms import eval_transform
+from wsol.interpretability import IMPORTANCES, area, channel_means, replace_pixels, write_replaced
+
+
+@settings(max_examples=30, deadline=None)
+@given(fraction=st.floats(0.01, 0.99), levels=st.integers(1, 40), seed=st.integers(0, 99))
+def test_the_most_important_pixels_go_or_stay(fraction, levels, seed):
+    torch.manual_seed(seed)
+    image = 0.1 + 0.8 * torch.rand(2, 3, 9, 8)
+    importance = torch.randint(levels, (2, 9, 8)).float()
+    filler = torch.tensor([0.0, 1.0, 0.0])
+    count = round(fraction * 72)
+    for mode in ("roar", "kar"):
+        changed = replace_pixels(image, importance, fraction, mode, filler)
+        gone = (changed == filler[:, None, None]).all(dim=1)
+        assert torch.equal(
+            changed[~gone[:, None].expand_as(image)], image[~gone[:, None].expand_as(image)]
+        )
+        important = gone if mode == "roar" else ~gone
+        assert (important.sum(dim=(1, 2)) == count).all()
+        for each, values in zip(important, importance, strict=True):
+            if 0 < count < 72:
+                assert values[each].min() >= values[~each].max()
+
+
+def test_areas_by_hand():
+    fractions = [0.1, 0.3, 0.5, 0.7, 0.9]
+    assert area(fractions, [0.4] * 5, [0.6] * 5, "roar") == pytest.approx(0.2 * 0.9)
+    assert area(fractions, [0.6] * 5, [0.4] * 5, "kar") == pytest.approx(0.2 * 0.9)
+    assert area([0.5], [0.3], [0.5], "roar") == pytest.approx(0.1)
+    # keeping a tenth is replacing nine tenths
+    kept = area([0.1, 0.5], [0.5, 0.4], [0.2, 0.4], "kar")
+    assert kept == pytest.approx(np.trapezoid([0, 0, 0.3, 0], [0, 0.5, 0.9, 1]))
+
+
+def test_replaced_data_set_is_one_in_cubs_layout(toy, tmp_path):
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 4, image_size=32).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    splits = [CUB200(toy, split, transform=eval_transform(32)) for split in ("train", "test")]
+    mean = channel_means(splits[0])
+    whole = torch.stack([item["image"] for item in splits[0]]).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(mean, whole)
+    for name, importance in IMPORTANCES.items():
+        folder = tmp_path / name / "CUB_200_2011"
+        settings = {"importance": importance, "fraction": 0.3, "mode": "roar"}
+        write_replaced(folder, model, splits, **settings)
+        again = [CUB200(folder, split) for split in ("train", "test")]
+        assert [len(split) for split in again] == [len(split) for split in splits]
+        assert again[0].classes == splits[0].classes
+        for new, old in zip(again, splits, strict=True):
+            assert [e.label for e in new.examples] == [e.label for e in old.examples]
+            pixels = np.asarray(read_image(new.examples[0].path)).astype(int)
+            before = (old[0]["image"].permute(1, 2, 0).numpy() * 255).round()
+            filler = (mean.numpy() * 255).round()
+            gone = (pixels == filler).all(axis=2)
+            assert 0.29 < gone.mean() < 0.33
+            assert (pixels[~gone] == before[~gone]).all()
+        bytes_ = again[0].examples[0].path.read_bytes()
+        write_replaced(folder, model, splits, **settings)
+        assert again[0].examples[0].path.read_bytes() == bytes_
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5])
+def test_a_fraction_out_of_range_is_refused(fraction):
+    with pytest.raises(ValueError, match="fraction"):
+        replace_pixels(
+            torch.rand(1, 3, 4, 4), torch.rand(1, 4, 4), fraction, "roar", torch.zeros(3)
+        )

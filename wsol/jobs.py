@@ -1,0 +1,68 @@
+"""Scripts in processes of their own, several at once."""
+
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def run_script(
+    script: Path, arguments: Sequence[str], log: Path, *, threads: int | None = None
+) -> None:
+    """Run a Python script and append the command and all that it prints to `log`.
+
+    Args:
+        threads: For PyTorch in that process; None leaves it as it is.
+
+    Raises:
+        ValueError: it failed; says its last line.
+    """
+    command = shlex.join([script.name, *arguments])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    with open(log, "a") as file:
+        file.write(f"$ {command}\n")
+        file.flush()
+        status = subprocess.call(
+            [sys.executable, str(script), *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
+        )
+    if status:
+        last = log.read_text(errors="replace").strip().splitlines()[-1]
+        raise ValueError(f"{command} failed: {last} (all of it is in {log})")
+
+
+def run_all(call: Callable[..., None], tasks: Sequence[tuple], jobs: int, title: str) -> None:
+    """`call` on the arguments of each task, `jobs` at once; after a failure none begins any more.
+
+    Raises:
+        Exception: the first one that a call raised.
+    """
+    failed = threading.Event()
+
+    def attempt(task: tuple) -> None:
+        if failed.is_set():
+            return
+        try:
+            call(*task)
+        except BaseException:
+            failed.set()
+            raise
+
+    bar = tqdm(total=len(tasks), desc=title, unit="run")
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(attempt, tasks):
+            bar.update()
+
+
+def threads_each(jobs: int) -> int | None:
+    """An equal share of the cores for each of several processes; None for a single one."""
+    return None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
