@@ -99,6 +99,7 @@ class MapAttack:
     """Ascent of a goal; of all iterates that keep the predicted class, the one whose map shares
     least of its top pixels with the clean map.
 
+    The source starts at the image itself (`random_start` of the attack off).
     Maps are sums over channels of magnitudes, of the logit of the class given, by the network
     itself; its smooth copy gives the direction.
 

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -150,8 +149,10 @@ def fit(
                 replays,
                 bar,
             )
-            if epoch == min(first + 1, epochs - 1) and fabric.is_global_zero:  # a head starts at 0
-                _warn_of_small_terms(terms)
+            # not sooner: a new head starts at zero, learning rates and weights warm up
+            if fabric.is_global_zero and epoch + 1 == min(epochs, max(3, epochs // 10)):
+                for note in _small_terms(terms):
+                    bar.write(note)
             row |= terms
             row |= _validate(fabric, model, validation)
             row["seconds"] = time.perf_counter() - started
@@ -239,15 +240,14 @@ def _train_epoch(
     return {name: mean.compute().item() for name, mean in means.items()}
 
 
-def _warn_of_small_terms(terms: Mapping[str, float]) -> None:
+def _small_terms(terms: Mapping[str, float]) -> list[str]:
     total = sum(map(abs, terms.values()))
-    for name, value in terms.items():
-        if 0 < abs(value) < 1e-4 * total:
-            warnings.warn(
-                f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; "
-                "its weight may be too small",
-                stacklevel=3,
-            )
+    return [
+        f"note: {name} is {abs(value) / total:.0e} of the loss and trains next to nothing; its "
+        "weight may be too small"
+        for name, value in terms.items()
+        if 0 < abs(value) < 1e-4 * total
+    ]
 
 
 def _replayed(loader: DataLoader, replays: int) -> Iterator[Batch]:

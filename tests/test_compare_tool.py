@@ -74,11 +74,11 @@ def test_compare_trains_what_is_missing_and_shows_all(configs, toy, tmp_path):
 
     status, _, error = compare(configs, toy, output, "--epochs", 2)
     assert status == 2
-    assert "holds runs with epochs 1, not 2" in error
+    assert "holds runs with another epochs 1" in error
     configs[1].write_text(configs[1].read_text().replace("0.2", "0.3"))
     status, _, error = compare(configs, toy, output, "--epochs", 1)
     assert status == 2
-    assert "smoothing.yaml or its base has changed" in error
+    assert "smoothing holds runs with another configuration" in error
 
 
 @pytest.mark.slow
@@ -96,10 +96,14 @@ def test_equal_time_gives_a_dear_method_fewer_epochs(configs, toy, tmp_path):
 
 def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
     configs[1].write_text("objective: {class_path: Standart}\n")
-    status, _, error = compare(configs, toy, tmp_path / "out", "--epochs", 1)
+    status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 1)
     assert status == 2
     assert "did you mean Standard" in error
     assert "seed0.log" in error
+    # what never trained is not held against what is put right
+    configs[1].write_text("objective: {class_path: Standard, init_args: {share: 2}}\n")
+    status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 2)
+    assert "share" in error
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,7 @@ def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
         (("--epochs", 1, "--minutes", 1), "either --epochs or --minutes"),
         (("--epochs", 0), "epochs"),
         (("--epochs", 1, "--seeds", -1), "seeds"),
+        (("--epochs", 1, "--seeds", 0, 0), "names a seed twice"),
         (("--epochs", 1, "--base", "/no.yaml"), "there is no configuration /no.yaml"),
     ],
 )

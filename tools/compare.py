@@ -12,18 +12,12 @@ first configuration's.
 
 import itertools
 import json
-import os
 import shlex
-import subprocess
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
-from tqdm import tqdm
 
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
@@ -42,6 +36,7 @@ from wsol.comparison import (
     sheet,
 )
 from wsol.data.loaders import read_data_config
+from wsol.jobs import run_all, run_script, threads_each
 
 _TOOLS = Path(__file__).resolve().parent
 
@@ -53,16 +48,15 @@ class Runs:
     Attributes:
         base: Configurations that each of `configs` is laid over.
         options: Of train.py, for every run.
-        robustness: Whether maps are scored under attack, too.
-        threads: For each of `jobs` processes at once.
+        scoring: Of evaluate.py, for every run.
+        jobs: Processes at once.
     """
 
     output: Path
     configs: dict[str, Path]
     base: list[str]
     options: list[str]
-    robustness: bool
-    threads: int
+    scoring: list[str]
     jobs: int
 
     def train(self, name: str, seed: int, epochs: int, folder: Path) -> None:
@@ -70,50 +64,19 @@ class Runs:
             return
         resume = ["--resume"] if (folder / LAST).exists() else []
         configs = (("--config", file) for file in (*self.base, str(self.configs[name])))
-        command = ["train.py", *itertools.chain(*configs), *self.options]
         own = ["--seed", str(seed), "--epochs", str(epochs), "--output", str(folder)]
-        self.call([*command, *own, *resume], folder)
+        self._call("train.py", folder, [*itertools.chain(*configs), *self.options, *own, *resume])
 
     def evaluate(self, folder: Path) -> None:
         metrics, best = folder / "metrics.json", folder / "best"
         fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
-        if not fresh or (self.robustness and "robustness" not in json.loads(metrics.read_text())):
-            self.call(["evaluate.py", str(folder), f"--robustness={self.robustness}"], folder)
+        attacked = "--robustness=True" in self.scoring
+        if not fresh or (attacked and "robustness" not in json.loads(metrics.read_text())):
+            self._call("evaluate.py", folder, [str(folder), *self.scoring])
 
-    def call(self, command: list[str], folder: Path) -> None:
+    def _call(self, tool: str, folder: Path, arguments: list[str]) -> None:
         log = folder.with_name(f"{folder.name}.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        threads = {"OMP_NUM_THREADS": str(self.threads)} if self.jobs > 1 else {}
-        with open(log, "a") as file:
-            file.write(f"$ {shlex.join(command)}\n")
-            file.flush()
-            status = subprocess.call(
-                [sys.executable, str(_TOOLS / command[0]), *command[1:]],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | threads,
-            )
-        if status:
-            last = log.read_text().strip().splitlines()[-1]
-            raise ValueError(f"{shlex.join(command)} failed: {last} (all of it is in {log})")
-
-    def all(self, call: Callable[..., None], tasks: list[tuple], title: str) -> None:
-        """`call` on each task, several at once; after a failure none begins any more."""
-        failed = threading.Event()
-
-        def attempt(task: tuple) -> None:
-            if failed.is_set():
-                return
-            try:
-                call(*task)
-            except BaseException:
-                failed.set()
-                raise
-
-        bar = tqdm(total=len(tasks), desc=title, unit="run")
-        with bar, ThreadPoolExecutor(self.jobs) as pool:
-            for _ in pool.map(attempt, tasks):
-                bar.update()
+        run_script(_TOOLS / tool, arguments, log, threads=threads_each(self.jobs))
 
 
 def main() -> None:
@@ -129,16 +92,19 @@ def main() -> None:
         "--minutes",
         type=PositiveFloat | None,
         default=None,
-        help="instead: every method trains as many epochs as fit, by the time of a trial's one",
+        help="instead: as many epochs of every method as fit, by the time of a trial of one",
     )
     parser.add_argument(
         "--robustness", type=bool, default=False, help="score maps and predictions under attack"
     )
+    parser.add_argument("--device", type=str, default="cpu", help="for scoring")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
     parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
     settings = parser.parse_args(arguments[:split])
     if (settings.epochs is None) == (settings.minutes is None):
         raise ValueError("give the budget: either --epochs or --minutes")
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise ValueError(f"--seeds {settings.seeds} names a seed twice")
     configs = {Path(file).stem: Path(file) for file in settings.configs}
     if len(configs) < len(settings.configs):
         raise ValueError("two configurations have the same file name")
@@ -147,52 +113,54 @@ def main() -> None:
     if missing:
         raise ValueError(f"there is no configuration {missing[0]}")
     output = Path(settings.output)
-    threads = max(1, (os.cpu_count() or 1) // settings.jobs)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file, not a folder")
+    scoring = [f"--robustness={settings.robustness}", "--device", settings.device]
     options = arguments[split + 1 :]
-    limits = (settings.robustness, threads, settings.jobs)
-    runs = Runs(output, configs, settings.base, options, *limits)
-    _remember(runs, settings.epochs, settings.minutes)
+    runs = Runs(output, configs, settings.base, options, scoring, settings.jobs)
+    for name in configs:
+        _remember(runs, name, {"epochs": settings.epochs, "minutes": settings.minutes})
     epochs = dict.fromkeys(configs, settings.epochs)
     if settings.minutes is not None:
         epochs = _fitting_epochs(runs, settings.minutes, settings.seeds[0])
     folders = {(n, s): output / n / f"seed{s}" for s in settings.seeds for n in configs}
-    runs.all(runs.train, [(n, s, epochs[n], f) for (n, s), f in folders.items()], "training")
-    runs.all(runs.evaluate, [(folder,) for folder in folders.values()], "scoring")
+    tasks = [(n, s, epochs[n], folder) for (n, s), folder in folders.items()]
+    run_all(runs.train, tasks, runs.jobs, "training")
+    run_all(runs.evaluate, [(folder,) for folder in folders.values()], runs.jobs, "scoring")
     by_method = [(name, seed) for name in configs for seed in settings.seeds]
     _write(output, [read_run(*key, folders[key]) for key in by_method], settings.images)
 
 
-def _remember(runs: Runs, epochs: int | None, minutes: float | None) -> None:
-    """Keep what the runs of this folder have in common; ValueError where it changed."""
-    file = runs.output / "comparison.json"
-    now = {"options": runs.options, "epochs": epochs, "minutes": minutes}
-    base = "".join(Path(file).read_text() for file in runs.base)
-    texts = {name: base + path.read_text() for name, path in runs.configs.items()}
-    before = json.loads(file.read_text()) if file.is_file() else {"configs": {}}
-    for key in now.keys() & before.keys():
-        if now[key] != before[key]:
+def _remember(runs: Runs, name: str, budget: dict[str, float | None]) -> None:
+    """Keep what a configuration's runs are trained with; ValueError where some already were with
+    something else."""
+    folder = runs.output / name
+    file = folder / "trained_with.json"
+    configs = [Path(each).read_text() for each in (*runs.base, runs.configs[name])]
+    now = budget | {"options": runs.options, "configuration": "".join(configs)}
+    if file.is_file() and any(folder.glob(f"*/{LAST}")):
+        try:
+            before = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+        changed = [key for key in now if now[key] != before.get(key)]
+        if changed:
+            was = "" if changed[0] == "configuration" else f" {before.get(changed[0])}"
             raise ValueError(
-                f"{runs.output} holds runs with {key} {before[key]}, not {now[key]}; choose "
-                "another --output"
+                f"{folder} holds runs with another {changed[0]}{was}; choose another --output"
             )
-    for name in texts.keys() & before["configs"].keys():
-        if texts[name] != before["configs"][name]:
-            raise ValueError(
-                f"{runs.configs[name]} or its base has changed since {runs.output / name} was "
-                "trained; choose another --output"
-            )
-    kept = now | {"configs": before["configs"] | texts}
-    write_texts(runs.output, {"comparison.json": json.dumps(kept, indent=2)})
+    write_texts(folder, {file.name: json.dumps(now, indent=2)})
 
 
 def _fitting_epochs(runs: Runs, minutes: float, seed: int) -> dict[str, int]:
-    """How many epochs of each method fit, by a trial of one; remembered."""
+    """How many epochs of each method fit, by a trial of one, which is the slowest; remembered."""
     file = runs.output / "epochs.json"
     known: dict[str, int] = json.loads(file.read_text()) if file.is_file() else {}
     trials = {name: runs.output / name / "trial" for name in runs.configs if name not in known}
-    runs.all(runs.train, [(n, seed, 1, folder) for n, folder in trials.items()], "timing")
+    tasks = [(n, seed, 1, folder) for n, folder in trials.items()]
+    run_all(runs.train, tasks, runs.jobs, "timing")
     for name, folder in trials.items():
-        known[name] = max(1, round(60 * minutes / epoch_seconds(folder)[0]))
+        known[name] = max(1, int(60 * minutes / epoch_seconds(folder)[0]))
     write_texts(runs.output, {"epochs.json": json.dumps(known, indent=2)})
     return known
 

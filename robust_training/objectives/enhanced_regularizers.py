@@ -120,7 +120,7 @@ class EnhancedRegularizers(AttackingObjective):
 
 
 def contrast(true: Tensor, runner_up: Tensor) -> Tensor:
-    """CACR from the maps (N,3,H,W) of both classes, (N,) (paper eq. 7 and 8 by the code)."""
+    """CACR from the maps (N,3,H,W) of both classes, (N,)."""
     return _from_uniform(runner_up) - _from_uniform(true)
 
 
@@ -133,6 +133,7 @@ def _from_uniform(maps: Tensor) -> Tensor:
 
 
 def weighted_change(base: Tensor, change: Tensor) -> Tensor:
-    """WACR from the base attribution and its change (N,3,H,W), (N,)."""
+    """WACR from the base attribution and its change (N,3,H,W), (N,) (by the code's comments paper
+    eq. 7 and 8, combined in eq. 9)."""
     agree = base.detach().sign() == change.detach().sign()
     return torch.where(agree, base * change, change.abs()).flatten(1).sum(dim=1)
