@@ -7,6 +7,7 @@ from robust_training.attribution import (
     class_score,
     cross_entropy_score,
     input_gradient,
+    input_x_gradient,
     integrated_gradients,
     smoothgrad,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "create_model",
     "cross_entropy_score",
     "input_gradient",
+    "input_x_gradient",
     "integrated_gradients",
     "load_model",
     "objectives",
