@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -5,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_training.model import create_model
+from tests.commands import ROOT, tool
 from wsol.data.cub import CUB200
 from wsol.data.image import read_image
 from wsol.data.transforms import eval_transform
@@ -68,6 +70,41 @@ def test_replaced_data_set_is_one_in_cubs_layout(toy, tmp_path):
         bytes_ = again[0].examples[0].path.read_bytes()
         write_replaced(folder, model, splits, **settings)
         assert again[0].examples[0].path.read_bytes() == bytes_
+
+
+@pytest.mark.slow
+def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
+    arguments = (
+        *("interpret.py", run, "--config", ROOT / "configs" / "toy_standard.yaml"),
+        *("--output", tmp_path / "out", "--fractions", 0.5, "--seeds", 0, "--jobs", 2, "--"),
+        *("--model.name", "test_resnet", "--data.image_size", 32, "--epochs", 1),
+        *("--data.cache", "null"),
+    )
+    status, text, error = tool(*arguments)
+    assert status == 0, error
+    assert text.count("| art | ROAR |") == text.count("| art | KAR |") == 2
+    assert cv2.imread(str(tmp_path / "out" / "interpretability.png")).std() > 5
+    before = [f.stat().st_mtime_ns for f in sorted((tmp_path / "out").rglob("last.ckpt"))]
+    assert len(before) == 6
+    status, again, error = tool(*arguments)
+    assert (status, again) == (0, text), error
+    after = [f.stat().st_mtime_ns for f in sorted((tmp_path / "out").rglob("last.ckpt"))]
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--attributions", "magic"), "to choose from are gradient"),
+        (("--modes", "soar"), "roar, kar"),
+        (("--fractions", 1.5), "between 0 and 1"),
+    ],
+)
+def test_mistakes_cost_one_line(tmp_path, arguments, message):
+    own = ("--config", "c.yaml", "--output", tmp_path / "out")
+    status, _, error = tool("interpret.py", tmp_path, *own, *arguments)
+    assert (status, message in error) == (2, True), error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5])

@@ -151,6 +151,17 @@ def _write_image(file: Path, pixels: Tensor) -> None:
     file.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
 
 
+@torch.no_grad()
+def accuracy(model: Classifier, loader: DataLoader) -> float:
+    """Share of a split whose class is predicted."""
+    device = next(model.parameters()).device
+    hits = [
+        model.eval()(batch["image"].to(device)).argmax(dim=1).cpu() == batch["label"]
+        for batch in loader
+    ]
+    return torch.cat(hits).double().mean().item()
+
+
 def area(
     fractions: Sequence[float], accuracy: Sequence[float], random: Sequence[float], mode: Mode
 ) -> float:

@@ -1,0 +1,184 @@
+"""ROAR and KAR: is what an attribution calls important what a network trained anew needs?
+
+    interpret.py RUN [RUN ...] --config configs/toy_standard.yaml --output DIR --seeds 0 1 2
+        -- --model.name resnet18 --epochs 15
+
+For each run's model, attribution and fraction of pixels: replace them in all images (ROAR), or all
+others (KAR), train the network of --config and of the options after `--` from scratch on what is
+left, and compare its accuracy with that after random pixels. Every training is a folder below DIR;
+what is finished is not done again. Writes interpretability.md, interpretability.json and
+interpretability.png.
+"""
+
+import itertools
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from matplotlib.figure import Figure
+
+from robust_training.checkpoint import LAST
+from robust_training.files import write_texts
+from robust_training.model import load_model
+from wsol.cli import Parser, find_device, run
+from wsol.comparison import epoch_seconds, interval
+from wsol.data.cub import CUB200
+from wsol.data.loaders import read_data_config
+from wsol.data.transforms import eval_transform
+from wsol.drawing import png
+from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
+from wsol.jobs import run_all, run_script, threads_each
+from wsol.tables import markdown
+
+_TRAIN = Path(__file__).resolve().with_name("train.py")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network trained on images that lost pixels.
+
+    Attributes:
+        source: The run whose model ranked the pixels.
+        folder: Of everything that depends on source, attribution, mode and fraction.
+    """
+
+    source: Path
+    attribution: str
+    mode: str
+    fraction: float
+    seed: int
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / f"seed{self.seed}"
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = Parser(prog="interpret.py", description=__doc__)
+    parser.add_argument("runs", nargs="+", help="run folders of train.py")
+    parser.add_argument("--config", nargs="+", required=True, help="of the networks trained anew")
+    parser.add_argument("--output", type=str, required=True)
+    parser.add_argument(
+        "--attributions", type=str, nargs="+", default=["gradient", "gradient_x_input"]
+    )
+    parser.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS))
+    parser.add_argument("--modes", type=str, nargs="+", default=["roar", "kar"])
+    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="trainings at once")
+    parser.add_argument("--device", type=str, default="cpu", help="for ranking and scoring")
+    settings = parser.parse_args(arguments[:split])
+    known = [name for name in IMPORTANCES if name != "random"]
+    if not set(settings.attributions) <= set(known):
+        raise ValueError(f"--attributions to choose from are {', '.join(known)}")
+    if not set(settings.modes) <= {"roar", "kar"}:
+        raise ValueError("--modes to choose from are roar, kar")
+    if not all(0 < fraction < 1 for fraction in settings.fractions):
+        raise ValueError(f"--fractions must lie between 0 and 1, not {settings.fractions}")
+    device = find_device(settings.device)
+    output, sources = Path(settings.output), [Path(name) for name in settings.runs]
+    if len({source.name for source in sources}) < len(sources):
+        raise ValueError("two runs have the same name; rename one folder")
+    trials = [
+        Trial(source, name, mode, q, seed, output / place / mode / f"{name}_{q:g}")
+        for source in sources
+        for name, place in (*((a, source.name) for a in settings.attributions), ("random", "any"))
+        for mode, q, seed in itertools.product(settings.modes, settings.fractions, settings.seeds)
+    ]
+    distinct = {trial.run: trial for trial in trials}  # random pixels are nobody's
+    configs = [option for file in settings.config for option in ("--config", file)]
+    options = [*configs, *arguments[split + 1 :]]
+
+    def train(trial: Trial) -> None:
+        result = trial.run / "accuracy.json"
+        if result.is_file():
+            return
+        data = trial.folder / "CUB_200_2011"
+        own = ["--data.root", str(data), "--seed", str(trial.seed), "--output", str(trial.run)]
+        resume = ["--resume"] if (trial.run / LAST).exists() else []
+        log = trial.folder / f"seed{trial.seed}.log"
+        run_script(_TRAIN, [*options, *own, *resume], log, threads=threads_each(settings.jobs))
+        loader = read_data_config(trial.run).loader("test")
+        found = accuracy(load_model(trial.run / "best").to(device), loader)
+        seconds = sum(epoch_seconds(trial.run))
+        write_texts(trial.run, {result.name: json.dumps({"accuracy": found, "seconds": seconds})})
+
+    def replace(trial: Trial) -> None:
+        data = trial.folder / "CUB_200_2011"
+        if not data.is_dir():
+            model = load_model(trial.source / "best").to(device)
+            config = read_data_config(trial.source)
+            transform = eval_transform(model.image_size)
+            write_replaced(
+                data,
+                model,
+                [CUB200(config.root, part, transform=transform) for part in ("train", "test")],
+                importance=IMPORTANCES[trial.attribution],
+                fraction=trial.fraction,
+                mode=trial.mode,
+            )
+
+    folders = {trial.folder: trial for trial in distinct.values()}
+    run_all(replace, [(trial,) for trial in folders.values()], 1, "replacing pixels")
+    run_all(train, [(trial,) for trial in distinct.values()], settings.jobs, "training")
+    _write(output, trials, settings.fractions)
+
+
+def _write(output: Path, trials: list[Trial], fractions: list[float]) -> None:
+    """Areas with intervals over seeds, and the curves."""
+    found = {trial.run: json.loads((trial.run / "accuracy.json").read_text()) for trial in trials}
+    curves: dict[tuple[str, str, str, int], list[float]] = {}
+    for trial in trials:
+        key = trial.source.name, trial.mode, trial.attribution, trial.seed
+        curves.setdefault(key, []).append(found[trial.run]["accuracy"])
+    rows, areas = [], []
+    for (source, mode, name), group in itertools.groupby(sorted(curves), key=lambda key: key[:3]):
+        if name == "random":
+            continue
+        values = [
+            area(fractions, curves[key], curves[source, mode, "random", key[3]], mode)
+            for key in group
+        ]
+        mean, half = interval(values)
+        rows.append([source, mode.upper(), name, f"{mean:+.3f} ± {half:.3f}", str(len(values))])
+        areas.append({"run": source, "mode": mode, "attribution": name, "areas": values})
+    table = markdown(("model", "mode", "attribution", "area", "seeds"), rows, 3)
+    listed = [[*key, accuracies] for key, accuracies in sorted(curves.items())]
+    content = {"fractions": fractions, "areas": areas, "accuracy": listed}
+    text = (
+        f"# Interpretability\n\n`{shlex.join(['python', 'tools/interpret.py', *sys.argv[1:]])}`\n\n"
+        f"{table}\n\nArea between the accuracy after random pixels and that after the "
+        "attribution's (ROAR), or the other way round (KAR): larger is better, 0 is random. "
+        "Intervals: 95 % over seeds of the training (Student's t).\n"
+    )
+    texts = {"interpretability.md": text, "interpretability.json": json.dumps(content, indent=2)}
+    write_texts(output, texts)
+    (output / "interpretability.png").write_bytes(_curves(curves, fractions))
+    print(f"{table}\n\nthe results are in {output}")
+
+
+def _curves(curves: dict[tuple[str, str, str, int], list[float]], fractions: list[float]) -> bytes:
+    """PNG: accuracy against the fraction, a panel for each model and mode."""
+    panels = sorted({key[:2] for key in curves})
+    figure = Figure(figsize=(3.4 * len(panels), 3), dpi=110, layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in sorted({key[2] for key in curves if key[:2] == panel}):
+            rows = np.array([values for key, values in curves.items() if key[:3] == (*panel, name)])
+            style = "--" if name == "random" else "-"
+            axes.plot(fractions, 100 * rows.mean(axis=0), style, marker=".", label=name)
+        word = "removed" if panel[1] == "roar" else "kept"
+        axes.set(title=f"{panel[0]}: {panel[1].upper()}", xlabel=f"important pixels {word}")
+        axes.set(ylabel="accuracy, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    return png(figure)
+
+
+if __name__ == "__main__":
+    run(main)
