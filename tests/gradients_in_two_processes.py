@@ -1,4 +1,4 @@
-"""A script for test_trainer.py: FILE. Each objective's gradients, by two processes together."""
+"""A script for test_two_processes.py: FILE. The gradients of each objective, by two processes."""
 
 import sys
 

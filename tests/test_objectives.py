@@ -3,14 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from robust_training import slope as slopes
 from robust_training.attack import PGD
-from robust_training.choices import _LINES, Choices, RepeatedChoices
 from robust_training.curvature import FiniteDifference
 from robust_training.maps import InputXGradient, IntegratedGradients
-from robust_training.model import Classifier, create_model
+from robust_training.model import create_model
 from robust_training.objectives import (
     AAT,
     ART,
@@ -25,7 +23,6 @@ from robust_training.objectives import (
     Standard,
     marginal_density,
 )
-from robust_training.objectives.art import attribution_loss
 from tests.attacks import constructible, fixed
 from tests.conftest import cosine
 from wsol.data.cub import CUB200
@@ -118,8 +115,11 @@ def test_weight_gradients_of_slopes_hold_their_direction(form, tiny, batch, monk
     monkeypatch.setitem(slopes._STEEPEST, norm, once)
     if form == "softmax_taylor":
         weights = tiny(image).detach().softmax(dim=1)
-        score = lambda logits: (weights * logits).sum(dim=1)  # noqa: E731
-        monkeypatch.setattr(marginal_density, "_weights_held", lambda: score)
+        monkeypatch.setattr(
+            marginal_density,
+            "_weights_held",
+            lambda: lambda logits: (weights * logits).sum(dim=1),
+        )
     tiny.eval()
     parameters = list(tiny.parameters())
     gradients = torch.autograd.grad(sum(objective(tiny, image, label).values()), parameters)
@@ -200,22 +200,6 @@ def test_both_curvatures_agree_on_networks_with_kinks(objective, network, traini
     assert cosine(*found) > 0.98
 
 
-@pytest.mark.parametrize("function", [*_LINES], ids=lambda function: function.__name__)
-def test_held_lines_are_those_of_the_function(function):
-    """Replayed where it was recorded a line has the function's values and slopes."""
-    torch.manual_seed(0)
-    noted = []
-    leaf = (4 * torch.randn(1000, dtype=torch.float64)).requires_grad_()
-    plain = function(leaf.clone())
-    (slope,) = torch.autograd.grad(plain.sum(), leaf)
-    with Choices(noted, True):
-        torch.testing.assert_close(function(leaf.clone()), plain)
-    with RepeatedChoices(noted, True):
-        held = function(leaf.clone())
-    torch.testing.assert_close(held, plain)
-    torch.testing.assert_close(torch.autograd.grad(held.sum(), leaf)[0], slope)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_new_head_of_zeros_trains_by_finite_differences(method):
     """Maps are zero at the first step, and so is all that is known of their derivatives."""
@@ -259,69 +243,10 @@ def test_without_weight_an_objective_is_its_base(objective, base, tiny, batch):
     torch.testing.assert_close(*found)
 
 
-def test_art_without_weight_or_attack_is_standard(tiny, batch):
-    image, label = batch
-    art = ART(weight=0.0, attack=PGD(eps=0.0, steps=0))
-    terms = art(tiny.eval(), image, label)
-    assert terms["attribution"].item() == 0
-    torch.testing.assert_close(
-        terms["cross_entropy"], Standard()(tiny, image, label)["cross_entropy"]
-    )
-
-
 def test_adversarial_training_without_radius_is_standard(tiny, batch):
     image, label = batch
     objective = AdversarialTraining(attack=PGD(eps=0.0, steps=2))
     torch.testing.assert_close(objective(tiny.eval(), image, label), Standard()(tiny, image, label))
-
-
-def test_attribution_loss_by_hand():
-    """One pair of twins in the plane, every cosine known, the worse candidate mined."""
-    anchor = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    true = torch.tensor([[1.0, 0.0], [1.0, 1.0]])  # distances 0 and 1 - sqrt(.5): the worse counts
-    runner_up = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # distances 1 and 2: the closer counts
-    expected = math.log1p(math.exp((1 - math.sqrt(0.5)) - 1))
-    assert attribution_loss(anchor, true, runner_up).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_mining_never_mixes_images():
-    generator = torch.Generator().manual_seed(0)
-    rows = [torch.rand(8, 5, generator=generator) for _ in range(3)]
-    each = [attribution_loss(*(r[[i, i + 4]] for r in rows)) for i in range(4)]
-    torch.testing.assert_close(attribution_loss(*rows), torch.stack(each).mean())
-
-
-def test_a_linear_model_attributes_by_its_weights(batch):
-    """Hand-computed ART on a linear classifier: its gradients are rows of its weight matrix."""
-    image, label = batch
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(147, 3)).double()
-    model = Classifier(net, (0.5,) * 3, (0.2,) * 3).double()
-    attacked = (image + 0.01).clamp(0, 1)
-    terms = ART(weight=2.0, attack=fixed(attacked))(model, image, label)
-    weight = net[1].weight.view(3, 3, 7, 7).abs().mean(1).flatten(1)
-    expected = 0.0
-    for index in range(3):
-        for source in (image, attacked):
-            row = ((source[index] - 0.5) / 0.2).abs().mean(0).flatten()
-            candidates = []
-            for twin in (image, attacked):
-                logits = model(twin[index : index + 1])[0].clone()
-                logits[label[index]] = -torch.inf
-                pair = weight[torch.stack([label[index], logits.argmax()])]
-                candidates.append([1 - torch.cosine_similarity(row, v, dim=0) for v in pair])
-            (p1, n1), (p2, n2) = candidates
-            expected += 2.0 / 6 * torch.log1p(torch.exp(max(p1, p2) - min(n1, n2)))
-    assert terms["attribution"].item() == pytest.approx(expected.item(), rel=1e-6)
-    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(model(attacked), label))
-
-
-@pytest.mark.parametrize("mode", ["update", "batch", "running"])
-def test_batch_norm_of_the_attack_is_a_choice(tiny, batch, mode):
-    image, label = batch
-    ART(attack_batch_norm=mode).perturb(tiny, image, label)
-    # one pass for the support and three steps when running statistics follow
-    assert tiny.backbone.bn.num_batches_tracked.item() == (4 if mode == "update" else 0)
 
 
 @pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
@@ -338,34 +263,6 @@ def test_points_of_a_path_leave_running_statistics_alone(tiny, batch, curvature)
         sum(objective(tiny, image, label).values()).backward()
         assert seen.item() == before + 1
         assert tiny.backbone.bn.track_running_stats
-
-
-def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
-    image, label = batch
-    tiny.eval()
-    art = ART(attack=PGD(eps=0.05, step_size=0.02, steps=5), top_k=10, beta=5.0)
-    torch.manual_seed(0)
-    start = art.attack.start(image)
-    torch.manual_seed(0)
-    attacked = art.perturb(tiny, image, label)
-
-    def loss(images):
-        terms = ART(attack=fixed(images), beta=5.0, weight=1.0)(tiny, images, label)
-        return terms["attribution"].item()
-
-    assert loss(attacked) > loss(start)
-
-
-def test_a_new_head_of_zeros_does_not_explode():
-    """All gradients are zero at the first step; a plain cosine would have a slope of 1e8 there."""
-    torch.manual_seed(0)
-    model = create_model("resnet10t", 4, image_size=32)
-    image, label = torch.rand(4, 3, 32, 32), torch.arange(4)
-    terms = ART()(model, image, label)
-    assert terms["cross_entropy"].item() == pytest.approx(math.log(4), rel=1e-6)
-    sum(terms.values()).backward()
-    norm = sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None).sqrt()
-    assert 0 < norm < 100
 
 
 def test_terms_on_real_images(shared):
@@ -394,40 +291,3 @@ def test_terms_on_real_images(shared):
         assert all(share.isfinite() for share in shares.values()), method
         weak = {n for n, share in shares.items() if share < 1e-3 * shares["cross_entropy"]}
         assert not weak, (method, shares)
-
-
-@pytest.mark.parametrize(
-    ("objective", "arguments", "word"),
-    [
-        (ART, {"weight": -1.0}, "weight of ART"),
-        (ART, {"beta": 0.0}, "beta of ART"),
-        (ART, {"top_k": 0}, "top_k"),
-        (ART, {"top_k": 1.5}, "top_k"),
-        (ART, {"form": "both"}, "form"),
-        (ART, {"attribution": "cam"}, "attribution of ART must be one that can be differentiated"),
-        (AAT, {"attribution": None}, "attribution of AAT"),
-        (AAT, {"attack": PGD(random_start=False)}, "attack.random_start of AAT"),
-        (AAT, {"weight": float("nan")}, "weight of AAT"),
-        (AdvAAT, {"attribution": None}, "attribution of AdvAAT"),
-        (AdvAAT, {"attack": PGD(steps=0)}, "attack.steps of AdvAAT"),
-        (TRADES, {"weight": -1.0}, "weight of TRADES"),
-        (TRADES, {"attack": PGD(steps=0)}, "attack.steps of TRADES"),
-        (TRADES, {"start_noise": 0.0}, "start_noise of TRADES"),
-        (IGNorm, {"steps": 0}, "steps of IGNorm must be 1 or more"),
-        (IGNorm, {"attack_steps": 0}, "attack_steps of IGNorm"),
-        (IGNorm, {"attack": PGD(random_start=False)}, "attack.random_start of IGNorm"),
-        (IGSumNorm, {"weight": -1.0}, "weight of IGSumNorm"),
-        (IGSumNorm, {"attack": PGD(steps=0)}, "attack.steps of IGSumNorm"),
-        (EnhancedRegularizers, {"cacr": False, "wacr": False}, "cacr or wacr"),
-        (EnhancedRegularizers, {"steps": 0}, "steps of EnhancedRegularizers"),
-        (MarginalDensity, {"density": "total"}, "density of MarginalDensity"),
-        (MarginalDensity, {"form": "roughly"}, "form of MarginalDensity"),
-        (MarginalDensity, {"density": "joint", "form": "softmax_taylor"}, "softmax_taylor"),
-        (MarginalDensity, {"step": 0.0}, "step of MarginalDensity must be positive"),
-        (InputGradientPenalty, {"norm": "l3"}, "norm of InputGradientPenalty"),
-        (InputGradientPenalty, {"weight": -1.0}, "weight of InputGradientPenalty"),
-    ],
-)
-def test_bad_settings_name_the_field(objective, arguments, word):
-    with pytest.raises(ValueError, match=word):
-        objective(**arguments)

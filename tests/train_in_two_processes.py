@@ -1,4 +1,4 @@
-"""A script for test_trainer.py: FOLDER EPOCHS [resume]."""
+"""A script for test_two_processes.py: FOLDER EPOCHS [resume]."""
 
 import sys
 
