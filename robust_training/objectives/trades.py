@@ -21,7 +21,9 @@ class TRADES(AttackingObjective):
         weight * mean KL(p(image) || p(attacked image)),
 
     which the attack climbs from Gaussian noise around the image. Gradients flow through both
-    predictions. Defaults are those of the authors' CIFAR-10 script.
+    predictions. Radius, steps and noise are those of the authors' CIFAR-10 script. Its earliest
+    version has weight 1 and attacks in training mode; weight 6 and evaluation mode are those of
+    later ones, from memory.
 
     Attributes:
         weight: 1 / lambda in the paper, where it is called beta.
