@@ -48,7 +48,7 @@ def accuracy_curve(
     rows: list[np.ndarray] = []
     for batch in tqdm(loader, desc="accuracy under attack", unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
-        standing, columns = _right(model, image, label), []
+        standing, columns = is_right(model, image, label), []
         for radius in radii:
             scaled = dataclasses.replace(
                 attack, eps=radius, step_size=attack.step_size * max(radius, 1e-12) / attack.eps
@@ -58,7 +58,7 @@ def accuracy_curve(
                     if standing.any():
                         left = image[standing], label[standing]
                         worst = scaled(make(model, left[1]), left[0])
-                        standing[standing.clone()] = _right(model, worst, left[1])
+                        standing[standing.clone()] = is_right(model, worst, left[1])
             columns.append(standing.cpu().numpy().copy())
         rows.append(np.stack(columns, axis=1))
     table = np.concatenate(rows).astype(float)
@@ -72,5 +72,6 @@ def accuracy_curve(
 
 
 @torch.no_grad()
-def _right(model: Classifier, image: Tensor, label: Tensor) -> Tensor:
+def is_right(model: Classifier, image: Tensor, label: Tensor) -> Tensor:
+    """bool (N,): whether the class predicted for each image is `label` (N,)."""
     return model(image).argmax(dim=1) == label

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from robust_training.attribution import cross_entropy_score
 from robust_training.map_attack import MapAttack, Noise
 from robust_training.model import Classifier
+from wsol.adversarial_accuracy import is_right
 from wsol.boxes import iou, largest_boxes
 from wsol.heatmap import Gradient
 from wsol.map_similarity import MEASURES, similarities
@@ -52,12 +53,12 @@ def robustness(
     correct, survived = [], []
     for batch in tqdm(loader, desc="attacking", unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
-        is_right = _right(model, image, label)
+        right = is_right(model, image, label)
         worst = attack.attack(cross_entropy_score(model, label), image)
-        correct.append(is_right.cpu().numpy())
-        survived.append(_right(model, worst, label).cpu().numpy())
-        if is_right.any():
-            chosen = image[is_right], label[is_right], batch["box"][is_right.cpu()]
+        correct.append(right.cpu().numpy())
+        survived.append(is_right(model, worst, label).cpu().numpy())
+        if right.any():
+            chosen = image[right], label[right], batch["box"][right.cpu()]
             found.append(_attacked(model, *chosen, attack, threshold))
     names = [name for columns in found[:1] for name in columns]
     columns = {name: np.concatenate([each[name] for each in found]) for name in names}
@@ -80,11 +81,6 @@ def robustness(
             "attack": settings | {"threshold": threshold},
         }
     }
-
-
-def _right(model: Classifier, image: Tensor, label: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(image).argmax(dim=1) == label
 
 
 def _attacked(
