@@ -51,13 +51,13 @@ def small(name: str) -> Classifier:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
 def test_art_trains_every_family(name, curvature):
-    """12 steps on one batch: always finite, and the loss falls."""
+    """20 steps on one batch: always finite, and the loss falls."""
     model = small(name)
     image, label = torch.rand(6, 3, 32, 32), torch.arange(6) % 3
     art = ART(attack=PGD(2 / 255, 2 / 255, 1), curvature=curvature, attack_curvature=curvature)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     losses = []
-    for _ in range(12):
+    for _ in range(20):
         loss = sum(art(model, image, label).values())
         optimizer.zero_grad()
         loss.backward()
@@ -65,4 +65,4 @@ def test_art_trains_every_family(name, curvature):
         optimizer.step()
         losses.append(loss.item())
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])

@@ -20,7 +20,7 @@ from wsol.boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, png
 from wsol.heatmap import Gradient
-from wsol.localizer import ART_THRESHOLD
+from wsol.localizer import chosen_threshold
 from wsol.tables import markdown
 
 Metrics = Mapping[str, Any]
@@ -199,7 +199,7 @@ def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes
         row[0].imshow(draw_boxes(picture, [(truth, TRUE)]))
     for column, (method, run) in enumerate(firsts.items(), 1):
         heatmaps = Gradient()(load_model(run.folder / "best"), image, label)
-        threshold = _threshold(run.folder)
+        threshold = chosen_threshold(run.folder / "metrics.json")
         grid[0, column].set_title(method, fontsize=7)
         for axes, picture, truth, heatmap in zip(
             grid[:, column], pictures, truths, heatmaps, strict=True
@@ -235,12 +235,6 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return found
-
-
-def _threshold(folder: Path) -> float:
-    metrics = json.loads((folder / "metrics.json").read_text())
-    found = _localization("gradient", "threshold")(metrics)
-    return ART_THRESHOLD if found is None else found
 
 
 def _by_method(runs: Sequence[Trained]) -> dict[str, list[Trained]]:

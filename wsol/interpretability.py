@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from robust_training.attribution import cross_entropy_score, input_gradient, integrated_gradients
 from robust_training.model import Classifier
+from wsol.adversarial_accuracy import is_right
 from wsol.data.cub import CUB200
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
@@ -151,13 +152,12 @@ def _write_image(file: Path, pixels: Tensor) -> None:
     file.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
 
 
-@torch.no_grad()
 def accuracy(model: Classifier, loader: DataLoader) -> float:
     """Share of a split whose class is predicted."""
     device = next(model.parameters()).device
+    model.eval()
     hits = [
-        model.eval()(batch["image"].to(device)).argmax(dim=1).cpu() == batch["label"]
-        for batch in loader
+        is_right(model, batch["image"].to(device), batch["label"].to(device)) for batch in loader
     ]
     return torch.cat(hits).double().mean().item()
 

@@ -79,7 +79,7 @@ class Localizer:
             if method == Gradient():
                 place = Path(folder).resolve()
                 run = place.parent if place.name == "best" else place
-                threshold = _chosen_threshold(run / "metrics.json")
+                threshold = chosen_threshold(run / "metrics.json")
         return cls(model, method, threshold)
 
     def predict(
@@ -124,7 +124,12 @@ def model_folder(folder: str | os.PathLike) -> Path:
     return best if best.is_dir() else Path(folder)
 
 
-def _chosen_threshold(metrics: Path) -> float:
+def chosen_threshold(metrics: Path) -> float:
+    """Of gradient maps, by validation images, from a run's metrics.json; else ART's published one.
+
+    Raises:
+        ValueError: the file is not a run's.
+    """
     if not metrics.is_file():
         return ART_THRESHOLD
     try:
