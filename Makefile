@@ -12,7 +12,7 @@ BIN := .venv/bin
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py
