@@ -1,6 +1,5 @@
 """Attacks: small changes of the image that raise a score."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,18 +48,15 @@ class PGD:
     def __call__(self, score: Score, image: Tensor, start: Tensor | None = None) -> Tensor:
         """The perturbed images (N,3,H,W), within eps of `image` and within [0,1], detached."""
         perturbed = self.start(image) if start is None else start
-        for iterate in self.iterates(score, image, perturbed):
-            perturbed = iterate
+        for _ in range(self.steps):
+            perturbed = self.step(score, image, perturbed)
         return perturbed.detach()
 
-    def iterates(self, score: Score, image: Tensor, start: Tensor) -> Iterator[Tensor]:
-        """The same after each step."""
-        geometry, perturbed = _GEOMETRY[self.norm], start
-        for _ in range(self.steps):
-            gradient = input_gradient(score, perturbed)
-            moved = perturbed + self.step_size * geometry.steepest(gradient)
-            perturbed = (image + geometry.project(moved - image, self.eps)).clamp(0, 1).detach()
-            yield perturbed
+    def step(self, score: Score, image: Tensor, perturbed: Tensor) -> Tensor:
+        """`perturbed` one step further up."""
+        geometry = _GEOMETRY[self.norm]
+        moved = perturbed + self.step_size * geometry.steepest(input_gradient(score, perturbed))
+        return (image + geometry.project(moved - image, self.eps)).clamp(0, 1).detach()
 
 
 class _Linf:

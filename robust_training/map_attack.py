@@ -1,22 +1,17 @@
 """Attacks on explanations: the image hardly changes, the class not at all, the map does."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import alone, class_score
 from robust_training.curvature import Curvature, Score
-from robust_training.maps import Attribution, InputGradient
+from robust_training.maps import Explanation, InputGradient, Maps
 from robust_training.model import Classifier
 from robust_training.modes import under_attack
 from robust_training.similarity import top_k_intersection
-
-Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W) of non-negative pixels
 
 
 class Goal(ABC):
@@ -99,31 +94,38 @@ class MapAttack:
     """Ascent of a goal; of all iterates that keep the predicted class, the one whose map shares
     least of its top pixels with the clean map.
 
-    The source starts at the image itself (`random_start` of the attack off).
-    Maps are sums over channels of magnitudes, of the logit of the class given, by the network
-    itself; its smooth copy gives the direction.
+    The source starts at the image itself (`random_start` of the attack off). Maps are those of the
+    logit of the class given, by the network itself; its smooth copy gives the direction. Images of
+    a batch do not meet: each has the result that it has alone.
 
     Attributes:
         attack: How far, in how many steps.
         goal: What is climbed.
-        top_k: Share of the pixels whose intersection counts.
+        top_k: The pixels whose intersection counts: a number (int) or a share (float).
         restarts: From how many starts.
         attribution: Whose maps.
         beta: Of the softplus that stands in for ReLU in the direction; None keeps the network.
-        curvature: How the direction is differentiated.
+        curvature: How the direction is differentiated. With finite differences memory does not
+            grow with the points of a path.
+        stop_at: An image whose intersection has come down to this is left alone from then on.
     """
 
     attack: PGD = PGD(eps=2 / 255, step_size=0.5 / 255, steps=10)
     goal: Goal = TopK()
-    top_k: float = 0.1
+    top_k: int | float = 0.1
     restarts: int = 1
-    attribution: Attribution = InputGradient()
+    attribution: Explanation = InputGradient()
     beta: float | None = 50.0
     curvature: Curvature = "finite_difference"
+    stop_at: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.top_k <= 1:
-            raise ValueError(f"top_k of MapAttack must be a share in (0, 1], not {self.top_k}")
+        in_range = 0 < self.top_k <= 1 if isinstance(self.top_k, float) else self.top_k >= 1
+        if not in_range:
+            raise ValueError(
+                "top_k of MapAttack must be a number of pixels or a share in (0, 1], not "
+                f"{self.top_k}"
+            )
         if self.attack.steps < 1:
             raise ValueError(
                 f"attack.steps of MapAttack must be at least 1, not {self.attack.steps}"
@@ -133,59 +135,83 @@ class MapAttack:
                 "restarts of MapAttack must be at least 1, and 1 without a random start, not "
                 f"{self.restarts}"
             )
+        if not 0 <= self.stop_at <= 1:
+            raise ValueError(f"stop_at of MapAttack must be a share in [0, 1], not {self.stop_at}")
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> Attacked:
-        """Images (N,3,H,W) in [0,1] and their classes (N,); the model in evaluation mode."""
-        with under_attack(model, "running"):
-            return self._run(model, image, label)
+        """Images (N,3,H,W) in [0,1] and their classes (N,); the model in evaluation mode.
 
-    def _run(self, model: Classifier, image: Tensor, label: Tensor) -> Attacked:
-        clean = self.maps(model, image, label)
-        k = self.pixels(clean)
-        score = self.goal.score(self._directing(model, label), clean, k)
-        found = Attacked(
-            image.clone(),
-            torch.zeros(len(image), dtype=torch.bool, device=image.device),
-            torch.ones(len(image), dtype=clean.dtype, device=image.device),
-        )
-        predicted = _predicted(model, image)
-        for _ in range(self.restarts):
-            for perturbed in self.attack.iterates(score, image, self.attack.start(image)):
-                maps = self.maps(model, perturbed, label)
-                shared = top_k_intersection(clean.flatten(1), maps.flatten(1), k)
-                better = ~found.kept | (shared < found.intersection)
-                better &= _predicted(model, perturbed) == predicted
-                found.image[better] = perturbed[better]
-                found.intersection[better] = shared[better]
-                found.kept[better] = True
+        Raises:
+            ValueError: a map of the images holds NaN or infinity, or fewer than `top_k` pixels.
+        """
+        with under_attack(model, "running"):
+            clean = self.maps(model, image, label)
+            if not clean.isfinite().all():
+                raise ValueError(
+                    "a map of these images is not finite: the model's weights are damaged"
+                )
+            found = Attacked(
+                image.clone(),
+                torch.zeros(len(image), dtype=torch.bool, device=image.device),
+                torch.ones(len(image), device=image.device),
+            )
+            for _ in range(self.restarts):
+                self._climb(model, image, label, clean, found)
         return found
+
+    def _climb(
+        self, model: Classifier, image: Tensor, label: Tensor, clean: Tensor, found: Attacked
+    ) -> None:
+        """Once from start to end; what is better than `found` replaces it there."""
+        k = self.pixels(clean)
+        predicted = _predicted(model, image)
+        perturbed = self.attack.start(image)
+        for _ in range(self.attack.steps):
+            rows = self._open(found)
+            if not len(rows):
+                return
+            score = self.goal.score(self._directing(model, label[rows]), clean[rows], k)
+            moved = self.attack.step(score, image[rows], perturbed[rows])
+            perturbed[rows] = moved
+            maps = self.maps(model, moved, label[rows])
+            shared = top_k_intersection(clean[rows].flatten(1), maps.flatten(1), k)
+            better = ~found.kept[rows] | (shared < found.intersection[rows])
+            better &= _predicted(model, moved) == predicted[rows]
+            found.image[rows[better]] = moved[better]
+            found.intersection[rows[better]] = shared[better]
+            found.kept[rows[better]] = True
+
+    def _open(self, found: Attacked) -> Tensor:
+        """Numbers of the images that are attacked further."""
+        return (~(found.kept & (found.intersection <= self.stop_at))).nonzero()[:, 0]
 
     def maps(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
         """(N,H,W), by the network itself."""
-        return _magnitude(self.attribution(alone(class_score(model, label)), image)[0])
+        return self.attribution.maps(model, label)(image)
 
     def pixels(self, maps: Tensor) -> int:
         """How many pixels of maps (N,H,W) count."""
-        return max(1, round(self.top_k * maps[0].numel()))
+        size = maps.shape[1] * maps.shape[2]
+        count = max(1, round(self.top_k * size)) if isinstance(self.top_k, float) else self.top_k
+        if count > size:
+            raise ValueError(f"top_k of MapAttack is {count} pixels, and a map has {size}")
+        return count
 
     def _directing(self, model: Classifier, label: Tensor) -> Maps:
-        scores = smoothly(alone(class_score(model, label)), model, self.beta)
+        maps = self.attribution.maps(
+            model, label, create_graph=True, curvature=self.curvature, beta=self.beta
+        )
 
-        def maps(image: Tensor) -> Tensor:
-            (found,) = self.attribution(scores, image, create_graph=True, curvature=self.curvature)
-            magnitude = _magnitude(found)
-            return magnitude / _mass(magnitude)
+        def shares(image: Tensor) -> Tensor:
+            found = maps(image)
+            return found / _mass(found)
 
-        return maps
+        return shares
 
 
 @torch.no_grad()
 def _predicted(model: Classifier, image: Tensor) -> Tensor:
     return model(image).argmax(dim=1)
-
-
-def _magnitude(attribution: Tensor) -> Tensor:
-    return attribution.abs().sum(dim=1)
 
 
 def _mass(maps: Tensor) -> Tensor:

@@ -1,16 +1,49 @@
-"""Which attribution an objective trains on, as a setting."""
+"""Which map explains a prediction, as a setting."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.attribution import input_gradients, path_integrals
+from robust_training.activation import smoothly
+from robust_training.attribution import alone, class_score, input_gradients, path_integrals
+from robust_training.class_activation import class_activation
 from robust_training.curvature import Curvature, Scores
+from robust_training.model import Classifier
+
+Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W) of non-negative pixels
 
 
-class Attribution(ABC):
+class Explanation(ABC):
+    """A model, its images (N,3,H,W) and classes -> maps (N,H,W), at least 0.
+
+    Every subclass is a frozen dataclass whose maps are those of each image by itself, the same
+    every time, and can be differentiated.
+    """
+
+    @abstractmethod
+    def maps(
+        self,
+        model: Classifier,
+        label: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+        beta: float | None = None,
+    ) -> Maps:
+        """How the logits of `label` (N,) come about.
+
+        Args:
+            create_graph: Whether the maps will be differentiated by the image.
+            curvature: How they will be.
+            beta: Of the softplus that stands in for ReLU meanwhile; None keeps the network.
+        """
+
+
+class Attribution(Explanation):
     """Several scores and images (N,3,H,W) -> a map (N,3,H,W) of each score, from shared passes.
 
     Every subclass is a frozen dataclass whose maps can be differentiated again.
@@ -30,6 +63,24 @@ class Attribution(ABC):
         """The map for pixels measured in `unit` (1,3,1,1): the same for products of a pixel's
         change and its gradient."""
         return attribution
+
+    def maps(
+        self,
+        model: Classifier,
+        label: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+        beta: float | None = None,
+    ) -> Maps:
+        """Magnitudes, summed over channels."""
+        scores = smoothly(alone(class_score(model, label)), model, beta)
+
+        def maps(image: Tensor) -> Tensor:
+            (found,) = self(scores, image, create_graph=create_graph, curvature=curvature)
+            return found.abs().sum(dim=1)
+
+        return maps
 
 
 @dataclass(frozen=True)
@@ -96,6 +147,74 @@ class IntegratedGradients(Attribution):
             create_graph=create_graph,
             curvature=curvature,
         )
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Attribution):
+    """Mean gradient under Gaussian pixel noise (Smilkov et al., 2017), the same for every image.
+
+    Attributes:
+        samples: How many, each as dear as one gradient.
+        noise: Standard deviation, in pixel units of [0,1].
+    """
+
+    samples: int = 8
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not self.noise >= 0:
+            raise ValueError(
+                "SmoothGrad needs samples of at least 1 and noise of at least 0, not "
+                f"{self.samples}, {self.noise}"
+            )
+
+    def __call__(
+        self,
+        scores: Scores,
+        image: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+    ) -> tuple[Tensor, ...]:
+        # noise of its own generator: the same image has the same map, whatever stands beside it
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, *image.shape[1:])
+        totals: tuple[Tensor, ...] = ()
+        for _ in range(self.samples):
+            drawn = torch.randn(shape, generator=generator).to(image)
+            found = input_gradients(
+                scores, image + self.noise * drawn, create_graph=create_graph, curvature=curvature
+            )
+            totals = tuple(map(torch.add, totals, found)) if totals else found
+        return tuple(total / self.samples for total in totals)
+
+    def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
+        return attribution * unit
+
+
+@dataclass(frozen=True)
+class ClassActivation(Explanation):
+    """Class activation map (Zhou et al., CVPR 2016) of a network with a spatial feature map, what
+    is positive of it, stretched over the image."""
+
+    def maps(
+        self,
+        model: Classifier,
+        label: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+        beta: float | None = None,
+    ) -> Maps:
+        """Always differentiated exactly: its second derivative is the head's alone."""
+
+        def activation(image: Tensor) -> Tensor:
+            with torch.set_grad_enabled(create_graph):
+                coarse = class_activation(model, image, label, create_graph=create_graph)
+                size = image.shape[2:]
+                return F.interpolate(coarse.relu()[:, None], size, mode="bilinear")[:, 0]
+
+        return smoothly(activation, model, beta)
 
 
 def require_attribution(owner: str, attribution: object) -> None:

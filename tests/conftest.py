@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_training.model import Classifier
+from robust_training.model import Classifier, create_model
 from tests.commands import train
 from wsol.data.toy import write_toy
 
@@ -61,6 +61,20 @@ def tiny() -> Classifier:
     """A float64 classifier small enough for finite differences, in training mode."""
     torch.manual_seed(0)
     return Classifier(TinyNet(), (0.5, 0.4, 0.3), (0.3, 0.25, 0.2)).double()
+
+
+@pytest.fixture(scope="session")
+def network() -> Classifier:
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 3, image_size=32).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    return model
+
+
+@pytest.fixture(scope="session")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(6, 3, 32, 32, generator=generator), torch.arange(6) % 3
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 from robust_training.attack import PGD
 from robust_training.attribution import input_gradient, margin_score
 from robust_training.model import Classifier, create_model
-from wsol.adversarial_accuracy import accuracy_curve
+from wsol.adversarial_accuracy import AccuracyCurve, accuracy_curve
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -26,7 +26,7 @@ def test_a_linear_classifier_falls_at_its_distance_from_the_border(norm):
     radii = [0.0, *np.quantile(distance, [0.3, 0.6]).tolist()]
     items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
     attack = PGD(eps=0.1, step_size=0.1, steps=5, random_start=False, norm=norm)
-    found = accuracy_curve(model, DataLoader(items, 5), radii, attack)
+    found = accuracy_curve(model, DataLoader(items, 5), AccuracyCurve(radii, attack))
     assert found["accuracy"] == pytest.approx([(distance > radius).mean() for radius in radii])
     assert found["eps"] == radii
     for accuracy, (low, high) in zip(found["accuracy"], found["intervals"], strict=True):
@@ -44,7 +44,9 @@ def test_more_restarts_and_larger_radii_leave_no_more(tmp_path):
     items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
     attack = PGD(eps=2 / 255, step_size=1 / 255, steps=3)
     one, three = (
-        accuracy_curve(model, DataLoader(items, 8), [0, 0.002, 0.004, 0.05], attack, restarts=r)
+        accuracy_curve(
+            model, DataLoader(items, 8), AccuracyCurve([0, 0.002, 0.004, 0.05], attack, r)
+        )
         for r in (1, 3)
     )
     assert one["accuracy"][0] == 1
@@ -64,6 +66,15 @@ def test_the_margin_is_the_gap_between_logits(tiny, batch):
 
 
 @pytest.mark.parametrize("radii", [[], [0.2, 0.1], [-0.1, 0.1]])
-def test_radii_out_of_order_are_refused(tiny, radii):
+def test_radii_out_of_order_are_refused(radii):
     with pytest.raises(ValueError, match="rising order"):
-        accuracy_curve(tiny, DataLoader([]), radii, PGD())
+        AccuracyCurve(radii, PGD())
+
+
+@pytest.mark.parametrize(
+    ("attack", "restarts"),
+    [(PGD(eps=0.0), 1), (PGD(steps=0), 1), (PGD(), 0), (PGD(random_start=False), 2)],
+)
+def test_curves_without_an_attack_are_refused(attack, restarts):
+    with pytest.raises(ValueError, match="AccuracyCurve"):
+        AccuracyCurve([0, 0.1], attack, restarts)

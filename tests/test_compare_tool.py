@@ -48,8 +48,12 @@ def compare(configs, toy, output, *arguments):
 
 
 def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
-    output = tmp_path / "out"
-    more = ("--epochs", 1, "--jobs", 2, "--robustness", "true")
+    output, protocol = tmp_path / "out", tmp_path / "robustness.yaml"
+    protocol.write_text(
+        "images: 6\nmaps: [{attack: {steps: 2}, attribution: InputXGradient}]\n"
+        "accuracy: [{radii: [0, 0.00784313725490196], attack: {steps: 1}}]\n"
+    )
+    more = ("--epochs", 1, "--jobs", 2, "--robustness", protocol)
     status, text, error = compare(configs, toy, output, *more)
     assert status == 0, error
     assert "| standard | 1 |" in text
@@ -69,6 +73,11 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     assert "tools/compare.py" in page
     assert "differ in" not in page
     assert 0 <= float(rows[0]["map under attack"]) <= 1
+    (curve,) = metrics["robustness"]["accuracy"]
+    assert float(rows[1]["accuracy under attack"]) == curve["accuracy"][1]
+    report = (output / "smoothing" / "seed0" / "report.html").read_text()
+    assert "Under attack" in report
+    assert "TopK on InputXGradient, linf 2/255, 2 steps of 0.5/255" in report
     for name in ("maps.png", "accuracy_gt_known.png", "accuracy_robustness.png"):
         assert cv2.imread(str(output / name)).std() > 5
 

@@ -49,6 +49,7 @@ class Runs:
         base: Configurations that each of `configs` is laid over.
         options: Of train.py, for every run.
         scoring: Of evaluate.py, for every run.
+        robustness: Of evaluate.py: "false", "true", or a file of settings.
         jobs: Processes at once.
     """
 
@@ -57,6 +58,7 @@ class Runs:
     base: list[str]
     options: list[str]
     scoring: list[str]
+    robustness: str
     jobs: int
 
     def train(self, name: str, seed: int, epochs: int, folder: Path) -> None:
@@ -70,9 +72,15 @@ class Runs:
     def evaluate(self, folder: Path) -> None:
         metrics, best = folder / "metrics.json", folder / "best"
         fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
-        attacked = "--robustness=True" in self.scoring
-        if not fresh or (attacked and "robustness" not in json.loads(metrics.read_text())):
-            self._call("evaluate.py", folder, [str(folder), *self.scoring])
+        if fresh and self.robustness != "false":
+            protocol = Path(self.robustness)
+            fresh = "robustness" in json.loads(metrics.read_text()) and not (
+                protocol.is_file() and protocol.stat().st_mtime >= metrics.stat().st_mtime
+            )
+        if not fresh:
+            self._call(
+                "evaluate.py", folder, [str(folder), "--robustness", self.robustness, *self.scoring]
+            )
 
     def _call(self, tool: str, folder: Path, arguments: list[str]) -> None:
         log = folder.with_name(f"{folder.name}.log")
@@ -95,7 +103,7 @@ def main() -> None:
         help="instead: as many epochs of every method as fit, by the time of a trial of one",
     )
     parser.add_argument(
-        "--robustness", type=bool, default=False, help="score maps and predictions under attack"
+        "--robustness", type=str, default="false", help="as evaluate.py's: true, or a YAML file"
     )
     parser.add_argument("--device", type=str, default="cpu", help="for scoring")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
@@ -115,9 +123,11 @@ def main() -> None:
     output = Path(settings.output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output} is a file, not a folder")
-    scoring = [f"--robustness={settings.robustness}", "--device", settings.device]
-    options = arguments[split + 1 :]
-    runs = Runs(output, configs, settings.base, options, scoring, settings.jobs)
+    if settings.robustness not in ("false", "true") and not Path(settings.robustness).is_file():
+        raise ValueError(f"--robustness is true, false or a file, not {settings.robustness}")
+    scoring, options = ["--device", settings.device], arguments[split + 1 :]
+    robustness, jobs = settings.robustness, settings.jobs
+    runs = Runs(output, configs, settings.base, options, scoring, robustness, jobs)
     for name in configs:
         _remember(runs, name, {"epochs": settings.epochs, "minutes": settings.minutes})
     epochs = dict.fromkeys(configs, settings.epochs)

@@ -26,7 +26,7 @@ from robust_training.model import Classifier, load_model
 from wsol.cli import Parser, find_device, run
 from wsol.coco import read_coco_results
 from wsol.data.cub import CUB200
-from wsol.data.loaders import DataConfig, read_data_config
+from wsol.data.loaders import scoring_data
 from wsol.evaluation import Scores, score, score_given
 from wsol.heatmap import CAM, CentredBox, Gradient
 from wsol.laboratory import laboratory
@@ -37,7 +37,7 @@ from wsol.metrics import IOU_THRESHOLDS
 from wsol.pixels import bin_edges
 from wsol.predictions import read_predictions
 from wsol.report import Entry, write_report
-from wsol.robustness import robustness
+from wsol.robustness import RobustnessConfig, robustness
 from wsol.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
 from wsol.tables import table, write_scores
 from wsol.truth import Truth, with_classes
@@ -52,17 +52,23 @@ def score_runs(arguments: list[str]) -> None:
     parser.add_argument("--root", type=str, default=None, help="data set; default: the run's own")
     _add_scoring(parser)
     parser.add_argument(
-        "--robustness", type=bool, default=False, help="maps and predictions under attack, too"
+        "--robustness",
+        type=bool | RobustnessConfig,
+        default=False,
+        sub_configs=True,
+        help="maps, boxes and predictions under attack, too: true, or a YAML file of settings",
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
     settings = parser.parse_args(arguments)
     device = find_device(settings.device)
+    attacks = parser.instantiate(settings).robustness
+    settings.robustness = bool(attacks)  # its settings stand with its scores
     entries: dict[str, Entry] = {}
     for folder in map(Path, settings.runs):
         model = load_model(model_folder(folder)).to(device)
-        data = _data_config(folder, settings.root, settings.batch_size, model.image_size)
+        data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
         test, validation = data.loader("test"), data.loader("val")
         name = folder.resolve().name
         if name in entries:
@@ -94,7 +100,8 @@ def score_runs(arguments: list[str]) -> None:
         }
         if settings.robustness:
             chosen = next(each.row for each in scores.chosen if each.row.heatmap == "gradient")
-            details |= robustness(model, test, threshold=chosen.threshold, seed=settings.seed)
+            config = RobustnessConfig() if attacks is True else attacks
+            details |= robustness(model, test, chosen.threshold, config, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)
         write_report(folder / "report.html", {name: entries[name]})
@@ -246,7 +253,7 @@ def _validation(settings: Namespace) -> Truth | None:
         return read_truth(settings.val_metadata, "val")
     folder = Path(settings.metadata)
     published = (folder / "image_ids.txt", folder / "test" / "image_ids.txt")
-    one_split = any(file.is_file() for file in published) and not (folder / "val").is_dir()
+    one_split = any(map(Path.is_file, published)) and not (folder / "val").is_dir()
     if folder.is_file() or one_split:
         return None
     truth = read_truth(settings.metadata, "val")
@@ -268,29 +275,15 @@ def _check_classes(folder: Path, model: Classifier, dataset: CUB200) -> None:
         )
 
 
-def _data_config(folder: Path, root: str | None, batch_size: int, image_size: int) -> DataConfig:
-    file = folder / "config.yaml"
-    if root is None and not file.is_file():
-        raise ValueError(f"{folder} has no config.yaml that names its data; give --root")
-    config = read_data_config(folder) if file.is_file() else DataConfig(root)
-    return dataclasses.replace(
-        config,
-        root=root or config.root,
-        batch_size=batch_size,
-        image_size=image_size,
-        cache=None,  # every image is read once
-    )
-
-
 _OTHERS = {"scoremaps": score_scoremaps, "boxes": score_boxes}
 
 
 def main() -> None:
-    command = _OTHERS.get(sys.argv[1]) if len(sys.argv) > 1 else None
-    if command is None:
-        score_runs(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in _OTHERS:
+        _OTHERS[arguments[0]](arguments[1:])
     else:
-        command(sys.argv[2:])
+        score_runs(arguments)
 
 
 if __name__ == "__main__":

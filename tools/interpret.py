@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
 from robust_training.model import load_model
+from wsol.cells import markdown
 from wsol.cli import Parser, find_device, run
 from wsol.comparison import epoch_seconds, interval
 from wsol.data.cub import CUB200
@@ -32,7 +33,6 @@ from wsol.data.transforms import eval_transform
 from wsol.drawing import png
 from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
 from wsol.jobs import run_all, run_script, threads_each
-from wsol.tables import markdown
 
 _TRAIN = Path(__file__).resolve().with_name("train.py")
 

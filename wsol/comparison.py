@@ -17,11 +17,11 @@ from scipy import stats
 
 from robust_training.model import load_model
 from wsol.boxes import largest_boxes
+from wsol.cells import markdown
 from wsol.data.cub import CUB200
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, png
 from wsol.heatmap import Gradient
 from wsol.localizer import chosen_threshold
-from wsol.tables import markdown
 
 Metrics = Mapping[str, Any]
 
@@ -48,6 +48,18 @@ def _nested(*keys: str) -> Callable[[Metrics], float | None]:
     return read
 
 
+def _first_attack(*keys: str) -> Callable[[Metrics], float | None]:
+    read = _nested(*keys)
+    return lambda metrics: next(map(read, metrics.get("robustness", {}).get("maps", [])), None)
+
+
+def _accuracy_under_attack(metrics: Metrics) -> float | None:
+    """At the radius of the first attack on maps, where the first curve has it."""
+    radius = _first_attack("attack", "attack", "eps")(metrics)
+    curve = next(iter(metrics.get("robustness", {}).get("accuracy", [])), {"eps": []})
+    return curve["accuracy"][curve["eps"].index(radius)] if radius in curve["eps"] else None
+
+
 ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
 
 # What is compared, and where a run's metrics.json says it; a share. Columns that no run has a
@@ -58,9 +70,9 @@ SCORES: dict[str, Callable[[Metrics], float | None]] = {
     "Top-1 Loc": _localization("gradient", "top1_loc"),
     "CAM GT-known": _localization("cam", "gt_known_loc"),
     "centred box GT-known": _localization("centred box", "gt_known_loc"),
-    ROBUSTNESS: _nested("robustness", "measures", "top_k_intersection", "mean"),
-    "GT-known under attack": _nested("robustness", "boxes", "attacked", "mean"),
-    "accuracy under attack": _nested("robustness", "accuracy", "mean"),
+    ROBUSTNESS: _first_attack("measures", "top_k_intersection", "mean"),
+    "GT-known under attack": _first_attack("boxes", "gt_known_loc", "attacked", "mean"),
+    "accuracy under attack": _accuracy_under_attack,
     "worst group": _nested("laboratory", "groups", "worst", "accuracy"),
     "gradient mass in mask": _nested("laboratory", "object", "mass"),
     "gradient mass on null patch": _nested("laboratory", "null_patch", "mass"),

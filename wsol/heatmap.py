@@ -10,10 +10,10 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_training.attribution import class_score, cross_entropy_score, input_gradient
+from robust_training.class_activation import class_activation, has_class_activation
 from robust_training.model import Classifier
 
 
@@ -49,38 +49,16 @@ class Gradient(HeatmapMethod):
 
 @dataclass(frozen=True)
 class CAM(HeatmapMethod):
-    """Class activation map (Zhou et al., CVPR 2016) of any timm network with a spatial feature map.
-
-    Channels are weighted by the mean gradient of the class logit (Grad-CAM's weights), which for a
-    head of pooling and one linear layer are CAM's own up to a factor. No ReLU, cubic upsampling.
-    """
+    """Class activation map (`class_activation`) of a network with a spatial feature map. No ReLU,
+    cubic upsampling."""
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        backbone = model.backbone
-        with torch.no_grad():
-            features = backbone.forward_features(model.prepare(image))
-        if not _is_spatial(features, backbone):
-            raise ValueError(
-                f"{backbone.pretrained_cfg['architecture']} has no (N,C,h,w) feature map for a "
-                "class activation map; use gradient maps"
-            )
-        features.requires_grad_()
-        with torch.enable_grad():
-            logit = backbone.forward_head(features).gather(1, label[:, None]).sum()
-            (gradient,) = torch.autograd.grad(logit, features)
-        maps = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(dim=1)
+        maps = class_activation(model, image, label).double().cpu().numpy()
         size = image.shape[:-3:-1]
-        maps = maps.double().cpu().numpy()
         return np.stack([min_max(cv2.resize(m, size, interpolation=cv2.INTER_CUBIC)) for m in maps])
 
-    @torch.no_grad()
     def fits(self, model: Classifier) -> bool:
-        image = torch.zeros_like(model.mean).expand(1, 3, model.image_size, model.image_size)
-        return _is_spatial(model.backbone.forward_features(model.prepare(image)), model.backbone)
-
-
-def _is_spatial(features: Tensor, backbone: nn.Module) -> bool:
-    return features.ndim == 4 and features.shape[1] == backbone.num_features
+        return has_class_activation(model)
 
 
 @dataclass(frozen=True)

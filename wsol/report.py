@@ -20,6 +20,7 @@ from wsol.data.image import read_image
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, threshold_curves
 from wsol.errors import KINDS
 from wsol.heatmap import HeatmapMethod
+from wsol.robustness_tables import accuracy_curves, robustness_tables
 from wsol.rows import HIT
 from wsol.tables import MORE_HEADS, error_cells, heatmaps, more_cells, score_cells
 
@@ -47,6 +48,7 @@ table { border-collapse: collapse; } th, td { padding: .3rem .7rem; text-align: 
   border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2), .policy th:nth-child(3), .policy td:nth-child(3)
   { text-align: left; } .scroll { margin-bottom: 1.5rem; } tr.lead { background: var(--soft); }
+.attacked td:nth-child(2) { white-space: normal; min-width: 22rem; }
 .gallery th, .gallery td { text-align: center; padding: .3rem; }
 .gallery img { width: 9rem; display: block;
   image-rendering: auto; border-radius: 4px; } .gallery small { display: block; }
@@ -64,7 +66,7 @@ i.box { display: inline-block; width: .8em; height: .8em; border: 2px solid; }
 <tbody>$more</tbody></table></div>
 <img class="curves" alt="GT-known against the heatmap threshold"
 src="data:image/png;base64,$curves">
-<h2>What the boxes are</h2>
+$robustness<h2>What the boxes are</h2>
 <div class="scroll"><table class="policy">
 <thead><tr><th>model</th><th>heatmap</th>$kinds</tr></thead><tbody>$errors</tbody></table></div>
 <p>Every image of them, with its box: <code>images.csv</code> in the run's folder.</p>
@@ -125,6 +127,7 @@ def write_report(
         curves=base64.b64encode(
             threshold_curves({run: entry.result for run, entry in entries.items()})
         ).decode(),
+        robustness=_robustness({run: entry.result for run, entry in entries.items()}),
         columns="".join(f"<th>{html.escape(r)}<br>{html.escape(n)}</th>" for r, n in columns),
         pictures="".join(_picture_row(entries, index, columns) for index in chosen),
         true="rgb" + str(TRUE),
@@ -144,6 +147,24 @@ def _rows(run: str, result: Mapping[str, Any]) -> str:
 
 def _cells(texts: Iterable[str], tag: str = "td") -> str:
     return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+
+
+def _robustness(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables and curves under attack, where a run has any."""
+    curves = accuracy_curves(results)
+    tables = [
+        '<div class="scroll"><table class="attacked"><thead><tr>'
+        f"{_cells(heads, 'th')}</tr></thead><tbody>"
+        f"{''.join(f'<tr>{_cells(row)}</tr>' for row in rows)}</tbody></table></div>"
+        for heads, rows, _ in robustness_tables(results)
+        if rows
+    ]
+    if curves is not None:
+        data = base64.b64encode(curves).decode()
+        tables.append(
+            f'<img class="curves" alt="accuracy under attack" src="data:image/png;base64,{data}">'
+        )
+    return "<h2>Under attack</h2>" + "".join(tables) if tables else ""
 
 
 def _picture_row(

@@ -1,85 +1,142 @@
 """How far an attack moves a classifier's maps, boxes and predictions."""
 
 import dataclasses
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from robust_training.attribution import cross_entropy_score
+from robust_training.attack import PGD
 from robust_training.map_attack import MapAttack, Noise
+from robust_training.maps import IntegratedGradients
 from robust_training.model import Classifier
-from wsol.adversarial_accuracy import is_right
+from wsol.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_right
 from wsol.boxes import iou, largest_boxes
 from wsol.heatmap import Gradient
 from wsol.map_similarity import MEASURES, similarities
 from wsol.metrics import bootstrap
 from wsol.rows import HIT
 
-_ATTACK = MapAttack()
 Columns = Mapping[str, np.ndarray]
+
+
+def _map_attacks() -> list[MapAttack]:
+    return [MapAttack(), MapAttack(attribution=IntegratedGradients())]
+
+
+def _accuracy_curves() -> list[AccuracyCurve]:
+    return [
+        AccuracyCurve(
+            [0, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255],
+            PGD(eps=2 / 255, step_size=0.5 / 255, steps=10),
+        ),
+        AccuracyCurve([0, 0.125, 0.25, 0.5, 1, 2], PGD(1.0, 0.25, steps=10, norm="l2")),
+    ]
+
+
+@dataclass(frozen=True)
+class RobustnessConfig:
+    """What is attacked, and how.
+
+    Attributes:
+        maps: Attacks on maps, one after the other.
+        accuracy: Attacks on predictions.
+        images: How many images of the split, spread evenly over it; None takes all.
+    """
+
+    maps: list[MapAttack] = field(default_factory=_map_attacks)
+    accuracy: list[AccuracyCurve] = field(default_factory=_accuracy_curves)
+    images: int | None = 100
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images of a RobustnessConfig must be at least 1, not {self.images}")
+
+
+_DEFAULT = RobustnessConfig()
 
 
 def robustness(
     model: Classifier,
     loader: DataLoader,
-    *,
     threshold: float,
-    attack: MapAttack = _ATTACK,
+    config: RobustnessConfig = _DEFAULT,
+    *,
     seed: int = 0,
 ) -> dict[str, Any]:
     """{"robustness": scores} of a split; shares, but for `centre_shift` in pixels.
 
-    `measures`: for each of `map_similarity.MEASURES`, between the clean and the attacked map of
-    correctly classified images, `mean` over those with an iterate that kept the class (as ART
-    reports), `flipped_as_same` over all of them with the others unchanged (as IG-NORM does), and
-    `under_noise`, the mean for random steps of the same length, the floor of any attack. `boxes`:
-    GT-known Loc of gradient maps on the correctly classified images and on their attacked copies.
-    `accuracy`: under PGD on the cross-entropy, of the same radius and steps. Intervals are 95 %,
-    over images; numbers are None where there is no image.
+    `maps` has a dict for each attack on maps. Its `measures`: for each of
+    `map_similarity.MEASURES`, between the clean and the attacked map of correctly classified
+    images, `mean` over those with an iterate that kept the class (as ART reports),
+    `flipped_as_same` over all of them with the others unchanged (as IG-NORM does), and
+    `under_noise`, the mean for random steps of the same length, the floor of any attack. Images
+    whose clean map is constant have nothing to move and are counted in `without_map`. Its `boxes`:
+    GT-known and Top-1 Loc of gradient maps on all images and on their attacked copies, and
+    the difference. `accuracy` has an `accuracy_curve` for each attack on predictions. Intervals are
+    95 %, over images; numbers are None where there is no image.
 
     Args:
         loader: Over a CUB200.
         threshold: Of the boxes; not chosen on this split.
         seed: Of the attacks' starts and the bootstrap.
+
+    Raises:
+        ValueError: an attack counts more pixels than a map has, or a map is not finite.
     """
-    device = next(model.parameters()).device
-    torch.manual_seed(seed)
-    found: list[Columns] = []
-    correct, survived = [], []
-    for batch in tqdm(loader, desc="attacking", unit="batch", leave=False):
-        image, label = batch["image"].to(device), batch["label"].to(device)
-        right = is_right(model, image, label)
-        worst = attack.attack(cross_entropy_score(model, label), image)
-        correct.append(right.cpu().numpy())
-        survived.append(is_right(model, worst, label).cpu().numpy())
-        if right.any():
-            chosen = image[right], label[right], batch["box"][right.cpu()]
-            found.append(_attacked(model, *chosen, attack, threshold))
-    names = [name for columns in found[:1] for name in columns]
-    columns = {name: np.concatenate([each[name] for each in found]) for name in names}
-    survived = np.concatenate(survived).astype(float)
-    settings = dataclasses.asdict(attack) | {
-        "goal": type(attack.goal).__name__,
-        "attribution": type(attack.attribution).__name__,
-    }
+    total = len(loader.dataset)
+    loader = _spread(loader, total if config.images is None else min(config.images, total))
     return {
         "robustness": {
-            "measures": {name: _measure(columns, name, seed) for name in MEASURES},
-            "boxes": {
-                "clean": _mean(columns.get("clean_hit"), seed),
-                "attacked": _mean(columns.get("attacked_hit"), seed),
-            },
-            "accuracy": _mean(survived, seed),
-            "images": len(survived),
-            "correct": int(np.concatenate(correct).sum()),
-            "flipped": int((~columns["kept"]).sum()) if columns else 0,
-            "attack": settings | {"threshold": threshold},
+            "images": len(loader.dataset),
+            "of_images": total,
+            "seed": seed,
+            "maps": [_under(attack, model, loader, threshold, seed) for attack in config.maps],
+            "accuracy": [
+                accuracy_curve(model, loader, curve, seed=seed) for curve in config.accuracy
+            ],
         }
+    }
+
+
+def _spread(loader: DataLoader, images: int) -> DataLoader:
+    chosen = np.linspace(0, len(loader.dataset) - 1, images).round().astype(int).tolist()
+    subset = Subset(loader.dataset, chosen)
+    return DataLoader(subset, loader.batch_size, num_workers=loader.num_workers)
+
+
+def _under(
+    attack: MapAttack, model: Classifier, loader: DataLoader, threshold: float, seed: int
+) -> dict[str, Any]:
+    device = next(model.parameters()).device
+    torch.manual_seed(seed)
+    started = time.perf_counter()
+    found: list[Columns] = []
+    description = f"attacking {type(attack.attribution).__name__}"
+    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
+        image, label = batch["image"].to(device), batch["label"].to(device)
+        found.append(_attacked(model, image, label, batch["box"], attack, threshold))
+    columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    right, mapped, kept = columns["right"], columns["mapped"], columns["kept"]
+    counted = {name: values[right & mapped] for name, values in columns.items()}
+    return {
+        "attack": _settings(attack),
+        "measures": {name: _measure(counted, name, seed) for name in MEASURES},
+        "boxes": {
+            "gt_known_loc": _drop(columns["clean_hit"], columns["attacked_hit"], seed),
+            "top1_loc": _drop(columns["clean_hit"] & right, columns["attacked_hit"] & right, seed),
+            "threshold": threshold,
+        },
+        "correct": int(right.sum()),
+        "without_map": int((right & ~mapped).sum()),
+        "flipped": int((right & mapped & ~kept).sum()),
+        "seconds": time.perf_counter() - started,
     }
 
 
@@ -91,12 +148,17 @@ def _attacked(
     attack: MapAttack,
     threshold: float,
 ) -> Columns:
-    """A row per image: kept, hits, each measure after the attack, and (" noise") after noise."""
+    """A row per image: whether it is right, has a map and an iterate that was kept, hits, and each
+    measure after the attack and (" noise") after noise."""
     result = attack(model, image, label)
     random = dataclasses.replace(attack, goal=Noise(), restarts=1)(model, image, label)
     clean = attack.maps(model, image, label)
     k = attack.pixels(clean)
-    columns: dict[str, np.ndarray] = {"kept": result.kept.cpu().numpy()}
+    columns: dict[str, np.ndarray] = {
+        "right": is_right(model, image, label).cpu().numpy(),
+        "mapped": (clean.amax(dim=(1, 2)) > clean.amin(dim=(1, 2))).cpu().numpy(),
+        "kept": result.kept.cpu().numpy(),
+    }
     for suffix, copies in (("", result.image), (" noise", random.image)):
         pairs = zip(_numpy(clean), _numpy(attack.maps(model, copies, label)), strict=True)
         rows = [similarities(first, second, k) for first, second in pairs]
@@ -104,7 +166,7 @@ def _attacked(
     for name, copies in (("clean_hit", image), ("attacked_hit", result.image)):
         heatmaps = Gradient()(model, copies, label)
         boxes = np.concatenate([largest_boxes(heatmap, [threshold]) for heatmap in heatmaps])
-        columns[name] = (iou(boxes, box.numpy()) >= HIT).astype(float)
+        columns[name] = iou(boxes, box.numpy()) >= HIT
     return columns
 
 
@@ -112,17 +174,34 @@ def _numpy(maps: Tensor) -> np.ndarray:
     return maps.double().cpu().numpy()
 
 
-def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
-    if not columns:
-        return {"mean": None, "interval": None, "flipped_as_same": None, "under_noise": None}
-    return _mean(columns[name][columns["kept"]], seed) | {
-        "flipped_as_same": float(columns[name].mean()),
-        "under_noise": float(columns[f"{name} noise"].mean()),
+def _settings(attack: MapAttack) -> dict[str, Any]:
+    """As plain values; classes by their names."""
+    return dataclasses.asdict(attack) | {
+        name: {"class": type(part).__name__, **dataclasses.asdict(part)}
+        for name, part in (("goal", attack.goal), ("attribution", attack.attribution))
     }
 
 
-def _mean(values: np.ndarray | None, seed: int) -> dict[str, Any]:
-    if values is None or not len(values):
+def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
+    values, noise = columns[name], columns[f"{name} noise"]
+    return _mean(values[columns["kept"]], seed) | {
+        "flipped_as_same": float(values.mean()) if len(values) else None,
+        "under_noise": float(noise.mean()) if len(noise) else None,
+    }
+
+
+def _drop(clean: np.ndarray, attacked: np.ndarray, seed: int) -> dict[str, Any]:
+    """Paired: both on the same images in every resample."""
+    return {
+        "clean": _mean(clean, seed),
+        "attacked": _mean(attacked, seed),
+        "change": _mean(attacked.astype(float) - clean, seed),
+    }
+
+
+def _mean(values: Sequence[float] | np.ndarray, seed: int) -> dict[str, Any]:
+    values = np.asarray(values, float)
+    if not len(values):
         return {"mean": None, "interval": None}
     ends = bootstrap(lambda drawn: drawn @ values / len(values), len(values), seed=seed)
     return {"mean": float(values.mean()), "interval": ends.tolist()}

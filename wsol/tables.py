@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from robust_training.files import write_texts
+from wsol.cells import markdown, percent
 from wsol.coco import coco_truth
 from wsol.errors import KINDS
 from wsol.evaluation import Chosen, Scores
 from wsol.measuring import Measured
+from wsol.robustness_tables import robustness_tables
 
 
 def score_cells(row: Mapping[str, Any], accuracy: float | None) -> list[str]:
@@ -21,14 +23,6 @@ def score_cells(row: Mapping[str, Any], accuracy: float | None) -> list[str]:
     keys = ("gt_known_loc", "top1_loc", "top5_loc")
     scores = [percent(row[key], row["intervals"].get(key)) for key in keys]
     return [policy, *scores, percent(accuracy)]
-
-
-def percent(share: float | None, interval: Sequence[float] | None = None) -> str:
-    """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" where there is no number."""
-    if share is None:
-        return "-"
-    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return f"{100 * share:.1f}{ends}"
 
 
 MORE_HEADS = (
@@ -96,39 +90,6 @@ def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
     return [worst, mean, mass, percent(inside.get("area")), leakage or "-"]
 
 
-ROBUSTNESS_HEADS = (
-    "top-k intersection of attacked maps",
-    "under noise",
-    "Kendall's tau",
-    "SSIM",
-    "GT-known, of the correct",
-    "the same attacked",
-    "accuracy under attack",
-    "attack",
-)
-
-
-def robustness_cells(result: Mapping[str, Any]) -> list[str]:
-    """Of a result with `wsol.robustness`'s scores, in the order of `ROBUSTNESS_HEADS`."""
-    found = result["robustness"]
-    measures, boxes, settings = found["measures"], found["boxes"], found["attack"]
-    steps = settings["attack"]
-    top = measures["top_k_intersection"]
-    return [
-        percent(top["mean"], top["interval"]),
-        percent(top["under_noise"]),
-        *(
-            percent(each["mean"], each["interval"])
-            for each in (measures["kendall"], measures["ssim"])
-        ),
-        *(percent(each["mean"], each["interval"]) for each in (boxes["clean"], boxes["attacked"])),
-        percent(found["accuracy"]["mean"], found["accuracy"]["interval"]),
-        f"{settings['goal']} on {settings['attribution']}, {steps['norm']} "
-        f"{255 * steps['eps']:.3g}/255, {steps['steps']} steps, top {settings['top_k']:g}, "
-        f"{found['correct']} images",
-    ]
-
-
 def heatmaps(result: Mapping[str, Any]) -> list[str]:
     """Names of all that a result scores, in order."""
     names = [row["heatmap"] for row in result["localization"]]
@@ -158,28 +119,14 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for run, result in results.items()
         if "laboratory" in result
     ]
-    attacked = [
-        [run, *robustness_cells(result)]
-        for run, result in results.items()
-        if "robustness" in result
-    ]
     blocks = [
         markdown((*heads, "accuracy"), rows, 3),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
         markdown(("model", *LABORATORY_HEADS), readings, 1),
-        markdown(("model", *ROBUSTNESS_HEADS), attacked, 1),
+        *(markdown(*block) for block in robustness_tables(results)),
     ]
     return "\n\n".join(block for block in blocks if block)
-
-
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table whose columns after the first `text_columns` hold numbers."""
-    if not rows:
-        return ""
-    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
-    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
 
 
 def write_scores(

@@ -1,6 +1,6 @@
 """Data sets and loaders from a few settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import albumentations as A
@@ -89,3 +89,16 @@ def read_data_config(run: Path) -> DataConfig:
         return DataConfig(**yaml.safe_load(file.read_text())["data"])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the config of a run: {error}") from error
+
+
+def scoring_data(run: Path, root: str | None, batch_size: int, image_size: int) -> DataConfig:
+    """The data that a run, or a model folder with `root`, is scored on; each image is read once.
+
+    Raises:
+        ValueError: neither the folder nor `root` names the data.
+    """
+    if root is None and not (run / "config.yaml").is_file():
+        raise ValueError(f"{run} has no config.yaml that names its data; give --root")
+    config = read_data_config(run) if (run / "config.yaml").is_file() else DataConfig(root)
+    root = root or config.root
+    return replace(config, root=root, batch_size=batch_size, image_size=image_size, cache=None)

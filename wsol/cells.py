@@ -1,0 +1,20 @@
+"""How numbers and tables read."""
+
+from collections.abc import Sequence
+
+
+def percent(share: float | None, interval: Sequence[float] | None = None) -> str:
+    """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" where there is no number."""
+    if share is None:
+        return "-"
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * share:.1f}{ends}"
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table whose columns after the first `text_columns` hold numbers."""
+    if not rows:
+        return ""
+    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
