@@ -82,14 +82,18 @@ def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
     )
     status, text, error = tool(*arguments)
     assert status == 0, error
-    assert text.count("| art | ROAR |") == text.count("| art | KAR |") == 2
-    assert cv2.imread(str(tmp_path / "out" / "interpretability.png")).std() > 5
+    assert text.count("| ROAR |") == text.count("| KAR |") == 2
+    for picture in ("interpretability.png", "trade_off.png"):
+        assert cv2.imread(str(tmp_path / "out" / picture)).std() > 5
     before = [f.stat().st_mtime_ns for f in sorted((tmp_path / "out").rglob("last.ckpt"))]
     assert len(before) == 6
     status, again, error = tool(*arguments)
     assert (status, again) == (0, text), error
     after = [f.stat().st_mtime_ns for f in sorted((tmp_path / "out").rglob("last.ckpt"))]
     assert before == after
+    status, _, error = tool(*arguments, "--seed", 3)
+    assert status == 2
+    assert "holds runs with another options" in error
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from wsol.comparison import (
     sheet,
 )
 from wsol.data.loaders import read_data_config
-from wsol.jobs import run_all, run_script, threads_each
+from wsol.jobs import remember, run_all, run_script, threads_each
 
 _TOOLS = Path(__file__).resolve().parent
 
@@ -144,22 +144,9 @@ def main() -> None:
 def _remember(runs: Runs, name: str, budget: dict[str, float | None]) -> None:
     """Keep what a configuration's runs are trained with; ValueError where some already were with
     something else."""
-    folder = runs.output / name
-    file = folder / "trained_with.json"
     configs = [Path(each).read_text() for each in (*runs.base, runs.configs[name])]
     now = budget | {"options": runs.options, "configuration": "".join(configs)}
-    if file.is_file() and any(folder.glob(f"*/{LAST}")):
-        try:
-            before = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
-        changed = [key for key in now if now[key] != before.get(key)]
-        if changed:
-            was = "" if changed[0] == "configuration" else f" {before.get(changed[0])}"
-            raise ValueError(
-                f"{folder} holds runs with another {changed[0]}{was}; choose another --output"
-            )
-    write_texts(folder, {file.name: json.dumps(now, indent=2)})
+    remember(runs.output / name, now)
 
 
 def _fitting_epochs(runs: Runs, minutes: float, seed: int) -> dict[str, int]:

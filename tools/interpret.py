@@ -6,16 +6,19 @@
 For each run's model, attribution and fraction of pixels: replace them in all images (ROAR), or all
 others (KAR), train the network of --config and of the options after `--` from scratch on what is
 left, and compare its accuracy with that after random pixels. Every training is a folder below DIR;
-what is finished is not done again. Writes interpretability.md, interpretability.json and
-interpretability.png.
+what is finished is not done again. Writes interpretability.md, interpretability.json,
+interpretability.png (accuracy over the fraction of pixels) and trade_off.png (area over the
+accuracy of the models under study; name them in the order of their attack's radius).
 """
 
+import hashlib
 import itertools
 import json
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -24,7 +27,7 @@ from matplotlib.figure import Figure
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
 from robust_training.model import load_model
-from wsol.cells import markdown
+from wsol.cells import markdown, percent
 from wsol.cli import Parser, find_device, run
 from wsol.comparison import epoch_seconds, interval
 from wsol.data.cub import CUB200
@@ -32,7 +35,7 @@ from wsol.data.loaders import read_data_config
 from wsol.data.transforms import eval_transform
 from wsol.drawing import png
 from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
-from wsol.jobs import run_all, run_script, threads_each
+from wsol.jobs import remember, run_all, run_script, threads_each
 
 _TRAIN = Path(__file__).resolve().with_name("train.py")
 
@@ -95,6 +98,16 @@ def main() -> None:
     configs = [option for file in settings.config for option in ("--config", file)]
     options = [*configs, *arguments[split + 1 :]]
 
+    trained_with = {
+        "options": arguments[split + 1 :],
+        "configuration": "".join(Path(file).read_text() for file in settings.config),
+    }
+    remember(output / "any", trained_with)
+    for source in sources:
+        weights = (source / "best" / "model.safetensors").read_bytes()
+        model = {"model": hashlib.sha256(weights).hexdigest()}
+        remember(output / source.name, trained_with | model)
+
     def train(trial: Trial) -> None:
         result = trial.run / "accuracy.json"
         if result.is_file():
@@ -127,10 +140,18 @@ def main() -> None:
     folders = {trial.folder: trial for trial in distinct.values()}
     run_all(replace, [(trial,) for trial in folders.values()], 1, "replacing pixels")
     run_all(train, [(trial,) for trial in distinct.values()], settings.jobs, "training")
-    _write(output, trials, settings.fractions)
+    studied = {
+        source.name: accuracy(
+            load_model(source / "best").to(device), read_data_config(source).loader("test")
+        )
+        for source in sources
+    }
+    _write(output, trials, settings.fractions, studied)
 
 
-def _write(output: Path, trials: list[Trial], fractions: list[float]) -> None:
+def _write(
+    output: Path, trials: list[Trial], fractions: list[float], studied: dict[str, float]
+) -> None:
     """Areas with intervals over seeds, and the curves."""
     found = {trial.run: json.loads((trial.run / "accuracy.json").read_text()) for trial in trials}
     curves: dict[tuple[str, str, str, int], list[float]] = {}
@@ -146,11 +167,15 @@ def _write(output: Path, trials: list[Trial], fractions: list[float]) -> None:
             for key in group
         ]
         mean, half = interval(values)
-        rows.append([source, mode.upper(), name, f"{mean:+.3f} ± {half:.3f}", str(len(values))])
+        score = f"{mean:+.3f}" if np.isnan(half) else f"{mean:+.3f} ± {half:.3f}"
+        rows.append([source, percent(studied[source]), mode.upper(), name, score, str(len(values))])
         areas.append({"run": source, "mode": mode, "attribution": name, "areas": values})
-    table = markdown(("model", "mode", "attribution", "area", "seeds"), rows, 3)
+    order = list(studied)
+    rows.sort(key=lambda row: (row[2], row[3], order.index(row[0])))
+    heads = ("model", "its accuracy", "mode", "attribution", "area", "seeds")
+    table = markdown(heads, rows, 4)
     listed = [[*key, accuracies] for key, accuracies in sorted(curves.items())]
-    content = {"fractions": fractions, "areas": areas, "accuracy": listed}
+    content = {"fractions": fractions, "areas": areas, "accuracy": listed, "models": studied}
     text = (
         f"# Interpretability\n\n`{shlex.join(['python', 'tools/interpret.py', *sys.argv[1:]])}`\n\n"
         f"{table}\n\nArea between the accuracy after random pixels and that after the "
@@ -160,6 +185,7 @@ def _write(output: Path, trials: list[Trial], fractions: list[float]) -> None:
     texts = {"interpretability.md": text, "interpretability.json": json.dumps(content, indent=2)}
     write_texts(output, texts)
     (output / "interpretability.png").write_bytes(_curves(curves, fractions))
+    (output / "trade_off.png").write_bytes(_trade_off(areas, studied))
     print(f"{table}\n\nthe results are in {output}")
 
 
@@ -177,6 +203,28 @@ def _curves(curves: dict[tuple[str, str, str, int], list[float]], fractions: lis
         axes.set(ylabel="accuracy, %")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
+    return png(figure)
+
+
+def _trade_off(areas: list[dict[str, Any]], studied: dict[str, float]) -> bytes:
+    """PNG: area over the studied model's accuracy, a panel for each mode, a line for each
+    attribution through the models in the order given, bars for intervals over seeds."""
+    modes = sorted({each["mode"] for each in areas})
+    figure = Figure(figsize=(4.4 * len(modes), 3.4), dpi=110, layout="constrained")
+    for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes, strict=True):
+        for name in sorted({each["attribution"] for each in areas}):
+            chosen = [e for e in areas if (e["mode"], e["attribution"]) == (mode, name)]
+            found = {each["run"]: each["areas"] for each in chosen}
+            means, halves = zip(*(interval(found[run]) for run in studied), strict=True)
+            x = [100 * share for share in studied.values()]
+            bars = None if np.isnan(halves).any() else halves
+            axes.errorbar(x, means, bars, marker="o", capsize=2, linewidth=1, label=name)
+            for label, *place in zip(studied, x, means, strict=True):
+                axes.annotate(label, place, (3, 3), textcoords="offset points", fontsize=6)
+        axes.axhline(0, color="grey", linewidth=0.8, linestyle="--")
+        axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %", ylabel="area")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
     return png(figure)
 
 

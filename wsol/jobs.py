@@ -1,15 +1,20 @@
 """Scripts in processes of their own, several at once."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from robust_training.checkpoint import LAST
+from robust_training.files import write_texts
 
 
 def run_script(
@@ -61,6 +66,28 @@ def run_all(call: Callable[..., None], tasks: Sequence[tuple], jobs: int, title:
     with bar, ThreadPoolExecutor(jobs) as pool:
         for _ in pool.map(attempt, tasks):
             bar.update()
+
+
+def remember(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep in trained_with.json what the runs below a folder are trained with, JSON values.
+
+    Raises:
+        ValueError: some already were with something else.
+    """
+    file = folder / "trained_with.json"
+    if file.is_file() and any(folder.rglob(LAST)):
+        try:
+            before = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+        changed = [key for key in settings if settings[key] != before.get(key)]
+        if changed:
+            value = str(before.get(changed[0]))
+            was = f" {value}" if len(value) <= 64 and "\n" not in value else ""
+            raise ValueError(
+                f"{folder} holds runs with another {changed[0]}{was}; choose another --output"
+            )
+    write_texts(folder, {file.name: json.dumps(settings, indent=2)})
 
 
 def threads_each(jobs: int) -> int | None:
