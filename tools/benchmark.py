@@ -1,14 +1,13 @@
 """Time what this project is for: `benchmark.py boxes` (heatmap to boxes against the literal OpenCV
-loop), `scoremaps --metadata DIR` (a split of made-up maps), `train` (a step of each objective) or
-`loader --data.root DIR`. Medians and ratios within a run; alone on the machine, please. See --help.
+loop), `scoremaps --metadata DIR` (a split of made-up maps), `train` (a step of each objective),
+`attack` (on maps, in batches and one by one) or `loader --data.root DIR`. Medians and ratios within
+a run; alone on the machine, please. See --help.
 """
 
 import dataclasses
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,22 @@ from tqdm import tqdm
 from robust_training.attack import PGD
 from robust_training.compiled import compile_backbone
 from robust_training.curvature import FiniteDifference
-from robust_training.files import write_text
+from robust_training.map_attack import MapAttack
 from robust_training.model import create_model
 from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
 from robust_training.profiling import peak_bytes, step_seconds
 from robust_training.step import Step
-from wsol.boxes import best_of_all_boxes, cuts, iou, largest_boxes, published_boxes, to_bytes
+from wsol.boxes import best_of_all_boxes, cuts, largest_boxes, to_bytes
 from wsol.cli import Parser, find_device, run
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import score
+from wsol.literal_boxes import literal_best, literal_largest
 from wsol.made_up import made_up_maps, write_made_up_maps
 from wsol.measuring import Measured
 from wsol.metadata import read_truth
 from wsol.pixels import bin_edges
 from wsol.scoremaps import find_scoremaps, measure_scoremaps
+from wsol.timing import median_seconds, report
 from wsol.truth import Truth
 
 THRESHOLDS = np.arange(0, 1, 0.001)
@@ -61,17 +62,21 @@ def boxes(arguments: list[str]) -> None:
         truth = np.array([[width // 4, height // 4, 3 * width // 4, 3 * height // 4]])
         row: dict[str, Any] = {"map": name, "size": f"{width}x{height}"}
         for key, ours, literal in (
-            ("largest", lambda h, _: largest_boxes(h, THRESHOLDS), _literal_largest),
-            ("all", _best, _literal_best),
+            (
+                "largest",
+                lambda h, _: largest_boxes(h, THRESHOLDS),
+                lambda h, _: literal_largest(h, THRESHOLDS),
+            ),
+            ("all", _best, lambda h, t: literal_best(h, t, THRESHOLDS)),
         ):
             if not np.array_equal(ours(heatmap, truth), literal(heatmap, truth)):
                 raise AssertionError(f"{name}: {key} boxes differ from OpenCV's")
-            fast = _median(lambda f=ours, h=heatmap, t=truth: f(h, t), 4 * settings.repeats)
-            slow = _median(lambda f=literal, h=heatmap, t=truth: f(h, t), settings.repeats)
+            fast = median_seconds(lambda f=ours, h=heatmap, t=truth: f(h, t), 4 * settings.repeats)
+            slow = median_seconds(lambda f=literal, h=heatmap, t=truth: f(h, t), settings.repeats)
             row |= {f"{key}_ms": 1e3 * fast, f"{key}_opencv_ms": 1e3 * slow}
             row |= {f"{key}_ratio": slow / fast}
         rows.append(row)
-    _report(rows, settings.output)
+    report(rows, settings.output)
 
 
 def scoremaps(arguments: list[str]) -> None:
@@ -94,7 +99,7 @@ def scoremaps(arguments: list[str]) -> None:
             for every_box in (False, True)
             for workers in settings.workers
         ]
-    _report(rows, settings.output)
+    report(rows, settings.output)
 
 
 _FIRST = FiniteDifference()
@@ -161,7 +166,7 @@ def train(arguments: list[str]) -> None:
         row = {"objective": name, "step_s": step, "ratio": ratio}
         row |= {"images_per_s": settings.batch / step, "memory_mb": memory[name] / 1e6}
         rows.append(row | {"memory_ratio": memory[name] / memory["Standard"]})
-    _report(rows, settings.output)
+    report(rows, settings.output)
 
 
 def _step(fabric: Fabric, objective: Objective, settings: Namespace) -> nn.Module:
@@ -192,15 +197,45 @@ def loader(arguments: list[str]) -> None:
             start = time.perf_counter()
             count = sum(len(batch["label"]) for batch in images)
             seconds = time.perf_counter() - start
-            rows.append(
-                {
-                    "cached": cache is not None,
-                    "opening_s": opened,
-                    "images": count,
-                    "images_per_s": count / seconds,
-                }
-            )
-    _report(rows, settings.output)
+            row = {"cached": cache is not None, "opening_s": opened, "images": count}
+            rows.append(row | {"images_per_s": count / seconds})
+    report(rows, settings.output)
+
+
+def attack(arguments: list[str]) -> None:
+    parser = Parser(
+        prog="benchmark.py attack",
+        description="An attack on the maps of made-up images, in batches and one image at a time, "
+        "from the same start.",
+    )
+    parser.add_argument("--model", type=str, default="mobilenetv2_100", help="any timm name")
+    parser.add_argument("--size", type=PositiveInt, default=64)
+    parser.add_argument("--images", type=PositiveInt, default=32)
+    parser.add_argument("--batch", type=PositiveInt, default=32)
+    parser.add_argument("--singles", type=int, default=4, help="images timed one by one")
+    parser.add_argument("--attack", type=MapAttack, default=MapAttack(PGD(random_start=False)))
+    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--output", type=str | None, default=None, help="JSON file")
+    settings = parser.parse_args(arguments)
+    device, mount = find_device(settings.device), parser.instantiate(settings).attack
+    torch.manual_seed(0)
+    model = create_model(settings.model, 10, image_size=settings.size).to(device).eval()
+    nn.init.normal_(model.backbone.get_classifier().weight)
+    image = torch.rand(settings.images, 3, settings.size, settings.size, device=device)
+    label = torch.arange(settings.images, device=device) % 10
+
+    def seconds_each(images: int, batch: int) -> float:
+        start = time.perf_counter()
+        for rows in torch.arange(images).split(batch):
+            mount(model, image[rows], label[rows]).intersection.cpu()
+        return (time.perf_counter() - start) / images
+
+    seconds_each(1, 1)  # compiles kernels
+    rows = [{"batch": settings.batch, "s_per_image": seconds_each(settings.images, settings.batch)}]
+    if settings.singles:
+        rows.append({"batch": 1, "s_per_image": seconds_each(settings.singles, 1)})
+    rows = [row | {"ratio": row["s_per_image"] / rows[0]["s_per_image"]} for row in rows]
+    report(rows, settings.output)
 
 
 def _time_split(folder: Path, truth: Truth, every_box: bool, workers: int) -> dict[str, Any]:
@@ -220,36 +255,13 @@ def _time_split(folder: Path, truth: Truth, every_box: bool, workers: int) -> di
     }
 
 
+def _largest(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return largest_boxes(heatmap, THRESHOLDS)
+
+
 def _best(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
     pixels = to_bytes(heatmap)
     return best_of_all_boxes(pixels, truth)[cuts(THRESHOLDS, pixels.max())]
-
-
-def _literal_largest(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    found = [max(c, key=cv2.contourArea) if c else None for c in _contours(heatmap)]
-    return np.array([[0] * 4 if c is None else _corners(cv2.boundingRect(c)) for c in found])
-
-
-def _literal_best(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    frame, best = heatmap.shape[::-1], []
-    for contours in _contours(heatmap):
-        found = [_corners(cv2.boundingRect(contour)) for contour in contours] or [[0] * 4]
-        best.append(iou(published_boxes(np.array(found), frame), truth).max())
-    return np.array(best)
-
-
-def _contours(heatmap: np.ndarray):
-    """The published evaluator's loop (clovaai/wsolevaluation), one threshold after the other."""
-    pixels = (heatmap * 255).astype(np.uint8)
-    for threshold in THRESHOLDS:
-        cut = int(threshold * np.max(pixels))
-        binary = cv2.threshold(pixels, cut, 255, cv2.THRESH_BINARY)[1]
-        yield cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
-
-
-def _corners(rectangle: tuple[int, int, int, int]) -> list[int]:
-    x, y, width, height = rectangle
-    return [x, y, x + width, y + height]
 
 
 def _maps(settings: Namespace) -> dict[str, np.ndarray]:
@@ -263,27 +275,13 @@ def _maps(settings: Namespace) -> dict[str, np.ndarray]:
         raise ValueError(f"cannot read maps {settings.maps}: {error}") from error
 
 
-def _median(call: Callable[[], object], repeats: int) -> float:
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
-def _report(rows: list[dict[str, Any]], output: str | None) -> None:
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        cells = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
-        print("| " + " | ".join(cells) + " |")
-    if output:
-        write_text(output, json.dumps(rows, indent=2))
-
-
-_COMMANDS = {"boxes": boxes, "scoremaps": scoremaps, "train": train, "loader": loader}
+_COMMANDS = {
+    "boxes": boxes,
+    "scoremaps": scoremaps,
+    "train": train,
+    "attack": attack,
+    "loader": loader,
+}
 
 
 def main() -> None:
