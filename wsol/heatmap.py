@@ -70,7 +70,7 @@ class CAM(HeatmapMethod):
             (gradient,) = torch.autograd.grad(logit, features)
         maps = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(dim=1)
         size = image.shape[:-3:-1]
-        maps = maps.double().cpu().numpy()
+        maps = maps.cpu().double().numpy()  # some devices have no float64
         return np.stack([min_max(cv2.resize(m, size, interpolation=cv2.INTER_CUBIC)) for m in maps])
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ def attribution_heatmap(
     percentiles undo, and stretches the whole batch at once, so that its maps depend on their
     batch mates; here each image stands by itself. A constant attribution gives zeros.
     """
-    maps = attribution.detach().abs().mean(dim=1).double().cpu().numpy()
+    maps = attribution.detach().abs().mean(dim=1).cpu().double().numpy()
     return np.stack([_smooth(_clipped(m, clip), sigma) for m in maps])
 
 
