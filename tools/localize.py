@@ -58,19 +58,20 @@ def main() -> int:
         device=find_device(settings.device),
     )
     skipped: list[ValueError] = []
-    found = localizer.predict(
-        tqdm(files, unit="image"),
-        labels=settings.label,
-        boxes=settings.boxes,
-        batch_size=settings.batch_size,
-        on_unreadable=skipped.append,
-    )
-    started = time.perf_counter()
-    places = _draw(found, output, files) if settings.pictures else found
     table = io.StringIO()
-    named = ((str(place.path), place) for place in _write_rows(places, table))
-    names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
-    boxes = coco_dataset(named, list(names))  # takes one image after the other
+    started = time.perf_counter()
+    with tqdm(files, unit="image") as bar:
+        found = localizer.predict(
+            bar,
+            labels=settings.label,
+            boxes=settings.boxes,
+            batch_size=settings.batch_size,
+            on_unreadable=skipped.append,
+        )
+        places = _draw(found, output, files) if settings.pictures else found
+        named = ((str(place.path), place) for place in _write_rows(places, table))
+        names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
+        boxes = coco_dataset(named, list(names))  # takes one image after the other
     write_texts(output, {"boxes.json": json.dumps(boxes), "boxes.csv": table.getvalue()})
     count = len(boxes["images"])
     rate = count / (time.perf_counter() - started)

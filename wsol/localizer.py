@@ -145,21 +145,21 @@ class Localizer:
         """
         if boxes < 1 or batch_size < 1:
             raise ValueError(f"boxes and batch_size must be at least 1, not {boxes}, {batch_size}")
-        ready = self._ready(images, labels, on_unreadable)
-        while batch := list(islice(ready, batch_size)):
-            yield from self._localize(batch, boxes)
+        one = labels is None or isinstance(labels, Label)
+        wanted = repeat(self._index(labels)) if one else map(self._index, labels)
+        ready = self._ready(images, wanted, on_unreadable)
+        batches = iter(lambda: list(islice(ready, batch_size)), [])
+        return (place for batch in batches for place in self._localize(batch, boxes))
 
     def _ready(
         self,
         images: ImageLike | Iterable[ImageLike],
-        labels: Label | Iterable[Label | None] | None,
+        wanted: Iterator[int | None],
         on_unreadable: Callable[[ValueError], None] | None,
     ) -> Iterator[_Ready]:
         transform = eval_transform(self.model.image_size)
-        one = labels is None or isinstance(labels, Label)
-        remaining = repeat(self._index(labels)) if one else map(self._index, labels)
         for image in each_image(images):
-            label = next(remaining, -1)
+            label = next(wanted, -1)
             if label == -1:
                 raise ValueError("there are fewer labels than images")
             try:
@@ -173,7 +173,7 @@ class Localizer:
             unit = resized if resized.is_floating_point() else resized.float() / 255
             path = Path(image) if isinstance(image, str | os.PathLike) else None
             yield _Ready(unit.permute(2, 0, 1), label, pixels.shape[1::-1], path)
-        if not one and next(remaining, -1) != -1:
+        if not isinstance(wanted, repeat) and next(wanted, -1) != -1:
             raise ValueError("there are more labels than images")
 
     def _localize(self, batch: list[_Ready], boxes: int) -> Iterator[Localization]:
