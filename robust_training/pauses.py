@@ -98,6 +98,6 @@ def continued(fabric: Fabric, saved: dict[str, Any], of: int) -> Progress:
             f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, which "
             f"has {of} now: resume it with the images and the batch size that it had"
         )
-    if not fabric.is_global_zero:  # the sums are those of all processes
-        progress.sums = {}
+    if not fabric.is_global_zero:  # the first process has the sums of all
+        progress.sums = {name: [0.0, 0] for name in progress.sums}
     return progress
