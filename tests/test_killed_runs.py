@@ -13,7 +13,7 @@ import torch
 
 from robust_training.attack import PGD
 from robust_training.model import load_model
-from robust_training.objectives import ART
+from robust_training.objectives import AdversarialTraining
 from robust_training.pauses import Stopped
 from tests.commands import ROOT
 from tests.commands import train as train_tool
@@ -21,7 +21,7 @@ from tests.test_trainer import Stripes, train
 from wsol.cli import run as run_tool
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-ATTACKED = ART(attack=PGD(2 / 255, 2 / 255, 1))
+ATTACKED = AdversarialTraining(attack=PGD(2 / 255, 2 / 255, 1))
 
 
 def rows(folder):
@@ -64,7 +64,7 @@ def killed_runs(folder, points, *data):
 
 
 def test_a_run_killed_while_it_writes_is_the_uninterrupted_one(tmp_path):
-    killed_runs(tmp_path, 4)
+    killed_runs(tmp_path, 3)
 
 
 @pytest.mark.slow
@@ -93,7 +93,6 @@ def signal_at(item, number, monkeypatch):
 @pytest.mark.parametrize(
     ("item", "number", "settings"),
     [
-        (3, signal.SIGTERM, {}),
         (20, signal.SIGINT, {}),  # validation
         (35, signal.SIGTERM, {"batch": 4, "accumulate": 2}),
         (2, signal.SIGINT, {"batch": 4, "replays": 2}),
