@@ -1,14 +1,15 @@
 """Files that appear whole or not at all."""
 
+import filecmp
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 
 def write_text(file: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text aside and rename it, so that a reader or a crash never sees half of it."""
-    file = Path(file)
-    write_texts(file.parent, {file.name: text})
+    write_bytes(file, text.encode())
 
 
 def write_texts(folder: str | os.PathLike, texts: Mapping[str, str]) -> None:
@@ -17,17 +18,72 @@ def write_texts(folder: str | os.PathLike, texts: Mapping[str, str]) -> None:
     Args:
         texts: Path below `folder` -> text.
     """
-    files = [Path(folder) / name for name in texts]
+    _write(Path(folder), {name: text.encode() for name, text in texts.items()})
+
+
+def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
+    """Write a file aside and rename it once it is on the disk: a loss of power, too, leaves either
+    the old one or the new one.
+
+    Raises:
+        OSError: it cannot be written (a full disk, say); nothing of it is left.
+    """
+    file = Path(file)
+    _write(file.parent, {file.name: data})
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put the folder `new` in the place of `folder`.
+
+    Where they differ in one file alone, as the best models of a run do, that file is renamed and
+    `folder` is whole at every moment. Otherwise there is a moment without it.
+    """
+    for file in new.iterdir():
+        _sync(file)
+    names = sorted(file.name for file in new.iterdir())
+    same, differing, _ = filecmp.cmpfiles(new, folder, names, shallow=False)
+    if len(same) >= len(names) - 1 and len(same) + len(differing) == len(names):
+        for name in differing:
+            os.replace(new / name, folder / name)
+        _sync(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
+    files = [folder / name for name in contents]
     partials = [file.with_name(f".{file.name}.partial") for file in files]
     try:
-        for partial, text in zip(partials, texts.values(), strict=True):
+        for file, partial, data in zip(files, partials, contents.values(), strict=True):
             partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
+            try:
+                partial.write_bytes(data)
+                _sync(partial)
+            except OSError as error:  # a full disk does not say which file
+                raise OSError(f"cannot write {file}: {error.strerror or error}") from error
         for file in files:
             if file.is_dir():
                 raise IsADirectoryError(f"{file} is a folder, so no file can be written there")
         for partial, file in zip(partials, files, strict=True):
             os.replace(partial, file)
+        for parent in {file.parent for file in files}:
+            _sync(parent)
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from robust_training.files import replace_folder, write_bytes
 from robust_training.front import LogGradient
 from robust_training.weights import head_prefixes, load_weights
 
@@ -207,7 +208,7 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     `timm.create_model("local-dir:<folder>", pretrained=True)` opens it with the same logits for
     normalised images. What timm cannot express is last_stride=1 and a front end: there only
     `load_model` restores them, and the folder's README.md says so. The folder appears whole or not
-    at all.
+    at all; where there is one of the same network already, it is whole all the time.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -216,12 +217,13 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
         config["front"] = dataclasses.asdict(model.front)
     if model.class_names:
         config["label_names"] = list(model.class_names)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
-        new = Path(temporary, "new")
-        channels = 3 if model.front is None else model.front.channels
+    channels = 3 if model.front is None else model.front.channels
+    new = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    try:
         new.mkdir()
         state = {k: v.contiguous() for k, v in model.backbone.state_dict().items()}
-        safetensors.torch.save_file(state, new / "model.safetensors", {"format": "pt"})
+        write_bytes(new / "model.safetensors", safetensors.torch.save(state, {"format": "pt"}))
         save_config_for_hf(
             model.backbone,
             str(new / "config.json"),
@@ -232,9 +234,9 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
             },
         )
         (new / "README.md").write_text(_card(model))
-        if folder.exists():
-            folder.rename(Path(temporary, "old"))
-        new.rename(folder)
+        replace_folder(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _card(model: Classifier) -> str:

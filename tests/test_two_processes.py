@@ -57,3 +57,16 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
             both[name], alone[name], rtol=0, atol=1e-10 if exact else 1e-7, msg=name
         )
         assert max(gradient.abs().max() for gradient in alone[name]) > 1e-3
+
+
+def test_two_processes_skip_stop_and_resume_together(tmp_path):
+    in_two_processes("stopped_in_two_processes.py", tmp_path)
+    logs = {}
+    for name in ("whole", "parts"):
+        with open(tmp_path / name / "log.csv") as file:
+            logs[name] = list(csv.DictReader(file))
+    assert [row["skipped"] for row in logs["whole"]] == ["0", "1", "0"]
+    for whole, parts in zip(*logs.values(), strict=True):
+        for column in whole.keys() - {"seconds"}:
+            assert float(parts[column]) == pytest.approx(float(whole[column]), rel=1e-5)
+    assert [p.name for p in tmp_path.glob("*/*.pt")] == ["nonfinite-epoch2-step3-process1.pt"] * 2

@@ -6,22 +6,32 @@ objective on the command line keeps same-named settings of the file's class.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import yaml
+from jsonargparse import Namespace
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from robust_training.checkpoint import LAST
 from robust_training.compiled import compile_backbone
+from robust_training.cpu import prepare_cpu
+from robust_training.files import write_text
 from robust_training.front import LogGradient
 from robust_training.model import create_model
+from robust_training.nonfinite import replay as replay_batches
 from robust_training.objectives import Objective
+from robust_training.pauses import Stopped
 from robust_training.schedule import Schedule
+from robust_training.step import Step
 from robust_training.trainer import Selection, fit
 from wsol.cli import Parser, run
 from wsol.data.loaders import DataConfig
+from wsol.resuming import alone_in, require_same_run
 
 _BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
 
@@ -61,8 +71,11 @@ def train(
     channels_last: bool = False,
     compile: bool = False,
     selection: Selection = "val_accuracy",
+    save_minutes: float = 10.0,
+    skip_nonfinite: int = 0,
     *,
     resume: bool,
+    replay: str | None,
     fabric: Fabric,
     save_config: Callable[[], None],
 ) -> None:
@@ -84,7 +97,11 @@ def train(
         channels_last: Memory format that GPUs prefer.
         compile: Run the network as a compiled program, with finite-difference curvature.
         selection: Epoch that becomes best/: the highest validation accuracy, or the last.
+        save_minutes: How often last.ckpt is written within an epoch.
+        skip_nonfinite: Steps of the run that may be skipped because a term or a gradient was not
+            finite.
         resume: Continue from output/last.ckpt.
+        replay: Instead of training, compute again a batch that was not finite: its file.
         fabric: Devices, precision and processes.
         save_config: Called once training is about to begin.
     """
@@ -103,6 +120,9 @@ def train(
     network.class_names = classes
     if compile:
         compile_backbone(network.to(fabric.device))
+    if replay is not None:
+        _replay(replay, Step(network, objective), fabric)
+        return
     fit(
         fabric,
         network,
@@ -120,45 +140,97 @@ def train(
         replays=replays,
         channels_last=channels_last,
         selection=selection,
+        save_minutes=save_minutes,
+        skip_nonfinite=skip_nonfinite,
         resume=resume,
         on_start=save_config,
     )
     fabric.print(f"the trained model is in {Path(output) / 'best'}")
 
 
+def _replay(file: str, step: Step, fabric: Fabric) -> None:
+    """Print what is not finite in a batch that training kept."""
+    if fabric.device.type == "cpu":
+        prepare_cpu()
+    step = fabric.setup_module(step)
+    for found in replay_batches(file, step, fabric):
+        print(f"images: {', '.join(found.names)}")
+        if found.pixels:
+            print(f"pixels that are not finite: {', '.join(found.pixels)}")
+        for name, value in found.terms.items():
+            print(f"{name}: {value}{'' if math.isfinite(value) else '  <- not finite'}")
+        if found.gradients:
+            first, count = found.gradients[0], len(found.gradients)
+            print(f"parameters whose gradient is not finite: {count}, the first {first}")
+
+
 def main() -> None:
     parser = Parser(prog="train.py", description=__doc__, default_config_files=[str(_BASE)])
     parser.add_argument("--config", action="config", help="YAML file; later ones override")
     parser.add_argument("--resume", action="store_true", help="continue from output/last.ckpt")
-    own = {"resume", "fabric", "save_config"}
+    parser.add_argument(
+        "--allow_changes", action="store_true", help="resume with settings that make it another run"
+    )
+    parser.add_argument(
+        "--replay", type=str | None, help="compute a batch again that was not finite: its file"
+    )
+    own = {"resume", "replay", "fabric", "save_config"}
     parser.add_function_arguments(train, fail_untyped=False, skip=own)
     parser.add_class_arguments(Fabric, "fabric", fail_untyped=False)
     settings = parser.parse_args()
-    output = Path(settings.output)
-    if (output / LAST).exists() and not settings.resume:
-        raise ValueError(f"{output} already holds a run; --resume continues it")
     try:
         built = parser.instantiate(settings)
     except (MisconfigurationException, RuntimeError) as error:
         raise ValueError(f"the devices asked for are not there: {error}") from error
-    fabric = built.pop("fabric")
-    built.pop("config", None)
+    fabric = built.fabric
     fabric.launch()
+    with _alone(fabric, Path(settings.output), settings.replay is not None):
+        try:
+            _run(parser, settings, built)
+        except Stopped:
+            if fabric.is_global_zero:  # whose exit status is the run's
+                raise
+
+
+@contextmanager
+def _alone(fabric: Fabric, output: Path, reads_only: bool) -> Iterator[None]:
+    """Keeps other runs out of `output`; the first process does so for all."""
+    with ExitStack() as stack:
+        problem = None
+        if fabric.is_global_zero and not reads_only:
+            try:
+                stack.enter_context(alone_in(output))
+            except (ValueError, OSError) as error:
+                problem = str(error)
+        problem = fabric.broadcast(problem)
+        if problem is not None:
+            raise ValueError(problem)
+        yield
+
+
+def _run(parser: Parser, settings: Namespace, built: Namespace) -> None:
+    output, fabric = Path(settings.output), built.fabric
+    config, resume = output / "config.yaml", settings.resume
+    kept, given = settings.clone(), built.clone()
+    for name in ("config", "resume", "allow_changes", "replay"):
+        for each in (kept, given):
+            each.pop(name, None)
+    text = parser.dump(kept, skip_validation=True, skip_unset=False)
+    if settings.replay is None and (output / LAST).exists() and not resume:
+        raise ValueError(f"{output} already holds a run; --resume continues it")
+    if resume and config.exists():
+        if not settings.allow_changes:
+            defaults = yaml.safe_load(parser.dump(parser.get_defaults(), skip_validation=True))
+            require_same_run(config, yaml.safe_load(text), defaults)
+        if not (output / LAST).exists():
+            fabric.print(f"{output} holds no checkpoint yet: the run starts from its beginning")
+            resume = False
 
     def save_config() -> None:
         if fabric.is_global_zero:
-            output.mkdir(parents=True, exist_ok=True)
-            saved = settings.clone()
-            saved.pop("resume")
-            parser.save(
-                saved,
-                output / "config.yaml",
-                skip_validation=True,
-                skip_unset=False,
-                overwrite=True,
-            )
+            write_text(config, text)
 
-    train(**built, fabric=fabric, save_config=save_config)
+    train(**given, resume=resume, replay=settings.replay, save_config=save_config)
 
 
 if __name__ == "__main__":

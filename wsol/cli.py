@@ -17,6 +17,7 @@ from robust_training.curvature import FiniteDifference
 from robust_training.front import LogGradient
 from robust_training.maps import Attribution
 from robust_training.objectives import Objective, Part
+from robust_training.pauses import Stopped
 from robust_training.schedule import Schedule
 from wsol.data.loaders import DataConfig
 
@@ -55,7 +56,8 @@ def _kinds(base: type) -> list[type]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main` and exit: 0 or what it returns, 2 after one line about a user's mistake.
+    """Call `main` and exit: 0 or what it returns, 2 after one line about a user's mistake, 128 +
+    the signal's number where one stopped it.
 
     Set WSOL_TRACEBACK=1 to see where an error came from.
     """
@@ -66,9 +68,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        status = 130
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        status = stop.status if isinstance(stop, Stopped) else 130
     sys.exit(status)
 
 

@@ -109,6 +109,10 @@ class CUB200(Dataset):
             "index": index,
         }
 
+    def name(self, index: int) -> str:
+        """What the data set calls an image."""
+        return self.examples[index].name
+
     def mask(self, index: int) -> np.ndarray:
         """bool (H,W) in the file's own size: where the object is (mask > 127)."""
         example = self.examples[index]
