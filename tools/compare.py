@@ -36,6 +36,7 @@ from wsol.comparison import (
     sheet,
 )
 from wsol.data.loaders import read_data_config
+from wsol.data.text import read_json
 from wsol.jobs import run_all, run_script, threads_each
 
 _TOOLS = Path(__file__).resolve().parent
@@ -71,7 +72,7 @@ class Runs:
         metrics, best = folder / "metrics.json", folder / "best"
         fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
         attacked = "--robustness=True" in self.scoring
-        if not fresh or (attacked and "robustness" not in json.loads(metrics.read_text())):
+        if not fresh or (attacked and "robustness" not in read_json(metrics)):
             self._call("evaluate.py", folder, [str(folder), *self.scoring])
 
     def _call(self, tool: str, folder: Path, arguments: list[str]) -> None:
@@ -139,10 +140,9 @@ def _remember(runs: Runs, name: str, budget: dict[str, float | None]) -> None:
     configs = [Path(each).read_text() for each in (*runs.base, runs.configs[name])]
     now = budget | {"options": runs.options, "configuration": "".join(configs)}
     if file.is_file() and any(folder.glob(f"*/{LAST}")):
-        try:
-            before = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
+        before = read_json(file)
+        if not isinstance(before, dict):
+            raise ValueError(f"{file} is damaged")
         changed = [key for key in now if now[key] != before.get(key)]
         if changed:
             was = "" if changed[0] == "configuration" else f" {before.get(changed[0])}"
@@ -155,7 +155,9 @@ def _remember(runs: Runs, name: str, budget: dict[str, float | None]) -> None:
 def _fitting_epochs(runs: Runs, minutes: float, seed: int) -> dict[str, int]:
     """How many epochs of each method fit, by a trial of one, which is the slowest; remembered."""
     file = runs.output / "epochs.json"
-    known: dict[str, int] = json.loads(file.read_text()) if file.is_file() else {}
+    known: dict[str, int] = read_json(file) if file.is_file() else {}
+    if not (isinstance(known, dict) and all(type(each) is int for each in known.values())):
+        raise ValueError(f"{file} is damaged")
     trials = {name: runs.output / name / "trial" for name in runs.configs if name not in known}
     tasks = [(n, seed, 1, folder) for n, folder in trials.items()]
     run_all(runs.train, tasks, runs.jobs, "timing")
