@@ -178,7 +178,9 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: 
     if not rows:
         return ""
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    # a run may be called as its folder can be: no name ends its cell or its line
+    cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in (heads, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
 
 
@@ -210,6 +212,11 @@ def write_scores(
     return result
 
 
+# What begins a formula in a spreadsheet. A file's name comes from whoever made the data; with `./`
+# before it, it is still the same file.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def image_table(test: Measured, chosen: Sequence[Chosen]) -> str:
     """CSV with one line for each image and kind of heatmap, boxes in the files' pixels."""
     text = io.StringIO()
@@ -227,7 +234,7 @@ def _image_rows(test: Measured, chosen: Chosen) -> Iterator[list[Any]]:
     for index, name in enumerate(truth.names):
         prediction = "" if test.predictions is None else int(test.predictions.order[index, 0])
         yield [
-            name,
+            f"./{name}" if name.startswith(_FORMULA) else name,
             int(truth.labels[index]),
             "" if prediction == -1 else prediction,
             *(f"{value:.2f}" for value in chosen.boxes[index]),
