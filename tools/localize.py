@@ -4,6 +4,7 @@ Writes DIR/boxes.json (a COCO data set whose annotations carry scores), and for 
 overlay and a heatmap as PNG. An image that cannot be read is listed at the end (exit status 1).
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -61,7 +62,8 @@ def main() -> int:
             _write_png(output / "overlays" / name, overlay(pixels, place))
             heatmap = cv2.resize(place.heatmap, place.size, interpolation=cv2.INTER_LINEAR)
             _write_png(output / "heatmaps" / name, (heatmap * 255).round())
-            found.append((str(file), place))
+            # 20,000 heatmaps would stay in memory
+            found.append((str(file), dataclasses.replace(place, heatmap=np.empty((0, 0)))))
     bar.close()
     names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
     write_text(output / "boxes.json", json.dumps(coco_dataset(found, list(names))))
