@@ -38,12 +38,17 @@ def png(width, height, rows=0):
     )
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "gif", "jpg", "ppm"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P"])
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        (suffix, mode)
+        for suffix in ("png", "bmp", "tif", "webp", "gif", "jpg", "ppm")
+        for mode in ("RGB", "L", "1", "P")
+        if (suffix, mode) not in {("jpg", "P"), ("ppm", "P")}  # there are none
+    ],
+)
 def test_pixels_are_pillows(tmp_path, suffix, mode):
     file = tmp_path / f"a.{suffix}"
-    if (mode, suffix) in {("P", "jpg"), ("P", "ppm")}:
-        pytest.skip("there is no such file")
     lossless = {"lossless": True} if suffix == "webp" else {}
     PICTURE.convert(mode).save(file, **lossless)
     with Image.open(file) as image:
