@@ -18,6 +18,8 @@ from robust_training.files import replace_folder, write_bytes
 from robust_training.front import LogGradient
 from robust_training.weights import head_prefixes, load_weights
 
+LARGEST = 8192  # side of a network's input in pixels
+
 
 class Classifier(nn.Module):
     """A timm model behind its own normalisation, or behind a front end in place of it.
@@ -274,11 +276,27 @@ def load_model(folder: str | os.PathLike) -> Classifier:
         if not file.is_file():
             raise ValueError(f"{folder} is not a model folder: there is no {file.name} in it")
     try:
-        config = json.loads(config_file.read_text())
+        config = json.loads(config_file.read_text(encoding="utf-8"))
         backbone = timm.create_model(f"local-dir:{folder}", pretrained=False)
         front = LogGradient(**config["front"]) if "front" in config else None
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"cannot build the model that {config_file} describes: {error}") from error
+        labels = config.get("label_names")
+        model = _wrap(backbone, front, config.get("last_stride"), None, labels)
+        _check(model)
+    except Exception as error:  # whatever a damaged file makes timm raise
+        reason = error if str(error) else type(error).__name__
+        raise ValueError(f"cannot build the model of {config_file}: {reason}") from error
     load_weights(backbone, weights)
-    labels = config.get("label_names")
-    return _wrap(backbone, front, config.get("last_stride"), None, labels).eval()
+    return model.eval()
+
+
+def _check(model: Classifier) -> None:
+    """Refuse what timm takes as it comes, and what would make wrong maps later."""
+    if not (model.mean.isfinite().all() and model.std.isfinite().all() and (model.std > 0).all()):
+        raise ValueError("mean and std must be finite, std positive")
+    if not (isinstance(model.image_size, int) and 1 <= model.image_size <= LARGEST):
+        raise ValueError(f"images of {model.image_size!r:.40} pixels; 1 to {LARGEST} are possible")
+    names, classes = model.class_names, model.backbone.num_classes
+    is_list = isinstance(names, list)
+    if names is not None and not (is_list and [*map(type, names)] == classes * [str]):
+        raise ValueError(f"label_names must be {classes} texts, one for each class")
+    model.normalize(torch.zeros(1, 3, 1, 1))

@@ -42,6 +42,7 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
         f"{name} is missing" for name in own if name not in kept and not _optional(name, heads)
     ]
     wrong += [f"{name} is not in the model" for name in kept if name not in own]
+    wrong += [f"{name} has numbers that are not finite" for name in kept if _broken(kept[name])]
     if wrong:
         listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ValueError(f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}")
@@ -63,6 +64,10 @@ def _check_channels(path: str | os.PathLike, given: Tensor | None, own: Tensor |
         f"{own.shape[1]} (RGB has 3, a front end 2): train from scratch, or give weights trained "
         "with the same front end"
     )
+
+
+def _broken(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool(tensor.isfinite().all())
 
 
 def _optional(name: str, heads: tuple[str, ...]) -> bool:

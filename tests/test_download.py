@@ -127,3 +127,88 @@ def test_a_link_out_of_the_archive_is_refused(tmp_path):
     images = Archive("", "images.tgz", hashlib.md5(path.read_bytes()).hexdigest())
     with pytest.raises(ValueError, match="cannot unpack"):
         prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=path)
+
+
+def _member(name, kind=tarfile.REGTYPE, target="", content=b""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(content)
+    return info, io.BytesIO(content)
+
+
+OUTSIDE = "CUB_200_2011/../../outside"
+EVIL = {
+    "absolute link": [_member("CUB_200_2011/a", tarfile.SYMTYPE, "/etc/passwd")],
+    "link up": [_member("CUB_200_2011/a", tarfile.SYMTYPE, "../../../outside")],
+    "link up within": [_member("CUB_200_2011/a", tarfile.SYMTYPE, "../outside")],
+    "link to a link": [
+        _member("CUB_200_2011/a", tarfile.SYMTYPE, "b"),
+        _member("CUB_200_2011/b", tarfile.SYMTYPE, ".."),
+    ],
+    "file through a link": [
+        _member("CUB_200_2011/a", tarfile.SYMTYPE, "../../.."),
+        _member("CUB_200_2011/a/outside", content=b"evil"),
+    ],
+    "file through a link within": [
+        _member("CUB_200_2011/a", tarfile.SYMTYPE, ".."),
+        _member("CUB_200_2011/a/../../outside", content=b"evil"),
+    ],
+    "hard link": [_member("CUB_200_2011/a", tarfile.LNKTYPE, "../../outside")],
+    "hard link to an absolute name": [_member("CUB_200_2011/a", tarfile.LNKTYPE, "/etc/passwd")],
+    "device": [_member("CUB_200_2011/a", tarfile.CHRTYPE)],
+    "pipe": [_member("CUB_200_2011/a", tarfile.FIFOTYPE)],
+    "file above": [_member(OUTSIDE, content=b"evil")],
+}
+
+
+@pytest.mark.parametrize("kind", EVIL)
+def test_an_archive_that_reaches_outside_leaves_nothing(tmp_path, kind):
+    path = tmp_path / "images.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for member in (_member("CUB_200_2011/images.txt", content=b"1 a.jpg"), *EVIL[kind]):
+            tar.addfile(*member)
+    images = Archive("", "images.tgz", hashlib.md5(path.read_bytes()).hexdigest())
+    (tmp_path / "outside").write_text("mine")
+    with pytest.raises(ValueError, match=r"cannot unpack .*images.tgz"):
+        prepare_cub(tmp_path / "a" / "b", images=images, masks=None, images_archive=path)
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert [file for file in (tmp_path / "a").rglob("*") if not file.is_dir()] == []
+
+
+def test_the_folder_itself_is_no_link(tmp_path):
+    """A link beside it: once moved, it would show whatever has that name there."""
+    path = tmp_path / "images.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(*_member("other/images.txt", content=b"1 a.jpg"))
+        tar.addfile(*_member("CUB_200_2011", tarfile.SYMTYPE, "other"))
+    images = Archive("", "images.tgz", hashlib.md5(path.read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match="has no folder CUB_200_2011 in it"):
+        prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=path)
+
+
+def test_links_inside_the_folder_stay(tmp_path):
+    path = tmp_path / "images.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(*_member("CUB_200_2011/images.txt", content=b"1 a.jpg"))
+        tar.addfile(*_member("CUB_200_2011/b/names.txt", tarfile.SYMTYPE, "../images.txt"))
+    images = Archive("", "images.tgz", hashlib.md5(path.read_bytes()).hexdigest())
+    done = prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=path)
+    assert (done / "b" / "names.txt").read_bytes() == b"1 a.jpg"
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08garbage"])
+def test_what_is_no_archive_is_named(tmp_path, content):
+    path = tmp_path / "images.tgz"
+    path.write_bytes(content)
+    images = Archive("", "images.tgz", hashlib.md5(content).hexdigest())
+    with pytest.raises(ValueError, match=r"cannot unpack .*images.tgz"):
+        prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=path)
+
+
+def test_a_truncated_archive_is_named_and_leaves_nothing(tmp_path):
+    images = archive(tmp_path, "", "images.tgz", {"CUB_200_2011/images.txt": bytes(100_000)})
+    path = tmp_path / "images.tgz"
+    path.write_bytes(path.read_bytes()[:-60])
+    images = Archive("", "images.tgz", hashlib.md5(path.read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match=r"cannot unpack .*images.tgz"):
+        prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=path)
+    assert not list((tmp_path / "data").iterdir())

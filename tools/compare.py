@@ -36,6 +36,7 @@ from wsol.comparison import (
     sheet,
 )
 from wsol.data.loaders import read_data_config
+from wsol.data.text import read_json
 from wsol.jobs import remember, run_all, run_script, threads_each
 
 _TOOLS = Path(__file__).resolve().parent
@@ -74,7 +75,7 @@ class Runs:
         fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
         if fresh and self.robustness != "false":
             protocol = Path(self.robustness)
-            fresh = "robustness" in json.loads(metrics.read_text()) and not (
+            fresh = "robustness" in read_json(metrics) and not (
                 protocol.is_file() and protocol.stat().st_mtime >= metrics.stat().st_mtime
             )
         if not fresh:
@@ -152,7 +153,9 @@ def _remember(runs: Runs, name: str, budget: dict[str, float | None]) -> None:
 def _fitting_epochs(runs: Runs, minutes: float, seed: int) -> dict[str, int]:
     """How many epochs of each method fit, by a trial of one, which is the slowest; remembered."""
     file = runs.output / "epochs.json"
-    known: dict[str, int] = json.loads(file.read_text()) if file.is_file() else {}
+    known: dict[str, int] = read_json(file) if file.is_file() else {}
+    if not (isinstance(known, dict) and all(type(each) is int for each in known.values())):
+        raise ValueError(f"{file} is damaged")
     trials = {name: runs.output / name / "trial" for name in runs.configs if name not in known}
     tasks = [(n, seed, 1, folder) for n, folder in trials.items()]
     run_all(runs.train, tasks, runs.jobs, "timing")

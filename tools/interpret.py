@@ -32,6 +32,7 @@ from wsol.cli import Parser, find_device, run
 from wsol.comparison import epoch_seconds, interval
 from wsol.data.cub import CUB200
 from wsol.data.loaders import read_data_config
+from wsol.data.text import read_json
 from wsol.data.transforms import eval_transform
 from wsol.drawing import png
 from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
@@ -153,7 +154,7 @@ def _write(
     output: Path, trials: list[Trial], fractions: list[float], studied: dict[str, float]
 ) -> None:
     """Areas with intervals over seeds, and the curves."""
-    found = {trial.run: json.loads((trial.run / "accuracy.json").read_text()) for trial in trials}
+    found = {trial.run: read_json(trial.run / "accuracy.json") for trial in trials}
     curves: dict[tuple[str, str, str, int], list[float]] = {}
     for trial in trials:
         key = trial.source.name, trial.mode, trial.attribution, trial.seed

@@ -21,7 +21,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from robust_training.files import write_texts
-from wsol.cli import Parser, find_device, run
+from wsol.cli import Parser, find_device, printable, run
 from wsol.coco import coco_dataset
 from wsol.drawing import overlay
 from wsol.inputs import find_images, read_pixels
@@ -80,7 +80,7 @@ def main() -> int:
         f"{rate:.3g} images/s: {output}"
     )
     for error in skipped:
-        print(f"skipped: {error}", file=sys.stderr)
+        print(f"skipped: {printable(str(error))}", file=sys.stderr)
     return 1 if skipped else 0
 
 

@@ -16,5 +16,7 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: 
     if not rows:
         return ""
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    # a run may be called as its folder can be: no name ends its cell or its line
+    cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in (heads, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])

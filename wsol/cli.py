@@ -1,15 +1,17 @@
-"""What the command-line tools share: messages people can act on."""
+"""What the command-line tools share: messages people can act on, settings that run nothing."""
 
 import difflib
 import os
+import pydoc
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 import torch
+import yaml
 
 from robust_training.attack import PGD
 from robust_training.cpu import prepare_cpu
@@ -20,17 +22,44 @@ from robust_training.objectives import Objective, Part
 from robust_training.pauses import Stopped
 from robust_training.schedule import Schedule
 from wsol.data.loaders import DataConfig
+from wsol.data.text import bounded
 
 # jsonargparse's and argparse's words for a name that they do not know
 _UNKNOWN = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
     r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'|import path string: ([\w.]+)"
 )
+_load = jsonargparse.get_loader("yaml")
+jsonargparse.set_loader("yaml", lambda text: bounded(_load(text)), (yaml.YAMLError, RecursionError))
 _CLASSES = (Objective, Part, Attribution, Schedule, PGD, FiniteDifference, LogGradient, DataConfig)
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """A parser whose mistakes cost one line, with the nearest names where a name is unknown."""
+    """A parser whose mistakes cost one line, with the nearest names where a name is unknown.
+
+    A `class_path` names a class of the declared type. jsonargparse would also call any function in
+    its place, `os.system` in that of an optimizer.
+    """
+
+    _file: Any = None  # the config file that is being read
+
+    def parse_path(self, path: Any, *arguments: Any, **options: Any) -> jsonargparse.Namespace:
+        self._file = path
+        try:
+            return super().parse_path(path, *arguments, **options)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        finally:
+            self._file = None
+
+    def instantiate(self, cfg: Any, *arguments: Any, **options: Any) -> jsonargparse.Namespace:
+        for path in _class_paths(cfg):
+            if not isinstance(pydoc.locate(path), type):
+                raise ValueError(f"class_path {path} names no class")
+        try:
+            return super().instantiate(cfg, *arguments, **options)
+        except TypeError as error:  # of a setting that no type was declared for
+            raise ValueError(f"these settings do not fit together: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
@@ -39,7 +68,8 @@ class Parser(jsonargparse.ArgumentParser):
             name = next(filter(None, found.groups())).split(".")[-1]
             near = difflib.get_close_matches(name, self._names(), n=3)
             line += f"; did you mean {', '.join(near)}?" if near else ""
-        print(f"error: {line}", file=sys.stderr)
+        line = line if self._file is None else f"{self._file}: {line}"
+        print(f"error: {printable(line)}", file=sys.stderr)
         raise SystemExit(2)
 
     def _names(self) -> list[str]:
@@ -49,6 +79,20 @@ class Parser(jsonargparse.ArgumentParser):
                 names.add(kind.__name__)
                 names |= {field.name for field in fields(kind)} if is_dataclass(kind) else set()
         return sorted(names)
+
+
+def _class_paths(settings: Any) -> Iterator[str]:
+    """All that settings, a tree of mappings and lists, name under `class_path`."""
+    if isinstance(settings, jsonargparse.Namespace):
+        settings = vars(settings)
+    if isinstance(settings, Mapping):
+        if isinstance(settings.get("class_path"), str):
+            yield settings["class_path"]
+        settings = settings.values()
+    elif not isinstance(settings, list | tuple):
+        return
+    for each in settings:
+        yield from _class_paths(each)
 
 
 def _kinds(base: type) -> list[type]:
@@ -78,7 +122,12 @@ def _one_line(error: Exception) -> str:
     text = str(error).strip()
     if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
         text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The same with control characters spelled out: a file's name must not steer the terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def find_device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from wsol.data.text import read_json
 from wsol.localizer import Localization
 from wsol.predictions import Predictions
 from wsol.truth import MOST_CLASSES, Truth, make_truth
@@ -100,7 +100,7 @@ def read_coco_truth(file: str | Path) -> Truth:
     Raises:
         ValueError: it is no such file; names it and what is wrong.
     """
-    dataset = _read_json(Path(file))
+    dataset = read_json(file)
     try:
         categories = _by_id(dataset["categories"], "category")
         images = _by_id(dataset["images"], "image")
@@ -125,7 +125,7 @@ def read_coco_truth(file: str | Path) -> Truth:
             if identity not in labels:
                 raise ValueError(f"image {identity} has no annotation, so no label")
         names = [image["file_name"] for image in images.values()]
-        if not all(isinstance(name, str) for name in names):
+        if not all(isinstance(name, str) and _is_text(name) for name in names):
             raise ValueError("a file_name is no text")
         sizes = [(_whole(image["width"]), _whole(image["height"])) for image in images.values()]
         titles = [str(categories[identity]["name"]) for identity in label]
@@ -170,7 +170,7 @@ def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
     Raises:
         ValueError: no such list, or one with an unknown image or category; names it.
     """
-    given = _read_json(Path(file))
+    given = read_json(file)
     if isinstance(given, dict):  # a data set whose annotations carry scores, as localize.py's
         given = given.get("annotations")
     if not isinstance(given, list):
@@ -216,15 +216,6 @@ def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
     return GivenBoxes(Predictions(order, confidence, classes), boxes, has_box, results)
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-
-
 def _by_id(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, Mapping[str, Any]]:
     table: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
@@ -233,6 +224,10 @@ def _by_id(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, Mapping
             raise ValueError(f"two {what} entries have id {identity}")
         table[identity] = entry
     return table
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a letter
 
 
 def _number(value: object) -> float:

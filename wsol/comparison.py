@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -19,7 +17,8 @@ from robust_training.model import load_model
 from wsol.boxes import largest_boxes
 from wsol.cells import markdown
 from wsol.data.cub import CUB200
-from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, png
+from wsol.data.text import number, read_json, read_lines, read_yaml
+from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, legend, png
 from wsol.heatmap import Gradient
 from wsol.localizer import chosen_threshold
 
@@ -102,21 +101,39 @@ def read_run(method: str, seed: int, folder: Path) -> Trained:
         ValueError: the run is not finished and evaluated.
     """
     try:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        scores = {name: read(metrics) for name, read in SCORES.items()}
+        metrics = read_json(folder / "metrics.json")
+        scores = {name: _share(name, read(metrics)) for name, read in SCORES.items()}
         seconds = epoch_seconds(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a finished run: {error}") from error
     return Trained(method, seed, folder, scores, seconds)
 
 
 def epoch_seconds(folder: Path) -> list[float]:
-    """How long each finished epoch of a run took; empty before the first."""
+    """How long each finished epoch of a run took; empty before the first.
+
+    Raises:
+        ValueError: log.csv is damaged (file and line).
+    """
     file = folder / "log.csv"
-    if not file.is_file():
-        return []
-    with open(file) as lines:
-        return [float(row["seconds"]) for row in csv.DictReader(lines)]
+    lines = list(read_lines(file)) if file.is_file() else []
+    heads = lines[0][1].split(",") if lines else []
+    found = []
+    for row, line in lines[1:]:
+        try:
+            found.append(number(dict(zip(heads, line.split(","), strict=True))["seconds"]))
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{file}, line {row}: {error}") from error
+    return found
+
+
+def _share(name: str, value: Any) -> float | None:
+    """A score of metrics.json; None where there is no number, or NaN, which nothing measured."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r:.40}, no share")
+    return value
 
 
 def csv_table(runs: Sequence[Trained]) -> str:
@@ -187,7 +204,7 @@ def scatter(runs: Sequence[Trained], x: str, y: str) -> bytes | None:
         return None
     axes.set(xlabel=f"{x}, %", ylabel=f"{y}, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    legend(axes)
     return png(figure)
 
 
@@ -212,7 +229,7 @@ def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes
     for column, (method, run) in enumerate(firsts.items(), 1):
         heatmaps = Gradient()(load_model(run.folder / "best"), image, label)
         threshold = chosen_threshold(run.folder / "metrics.json")
-        grid[0, column].set_title(method, fontsize=7)
+        grid[0, column].set_title(method, fontsize=7, parse_math=False)
         for axes, picture, truth, heatmap in zip(
             grid[:, column], pictures, truths, heatmaps, strict=True
         ):
@@ -226,7 +243,7 @@ def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes
 def differences(runs: Sequence[Trained]) -> list[str]:
     """What differs between the runs' configurations, apart from objective, seed and length."""
     settings = [
-        _flat(yaml.safe_load((run.folder / "config.yaml").read_text()))
+        _flat(read_yaml(run.folder / "config.yaml"))
         for run in runs
         if (run.folder / "config.yaml").is_file()
     ]

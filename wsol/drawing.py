@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wsol.localizer import Localization
@@ -71,8 +72,15 @@ def threshold_curves(results: Mapping[str, Mapping[str, Any]]) -> bytes:
                     axes.plot(*point, "o", color=line[0].get_color())
     axes.set(xlabel="heatmap threshold", ylabel="GT-known Loc, %", xlim=(0, 1), ylim=(0, 100))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    legend(axes)
     return png(figure)
+
+
+def legend(axes: Axes) -> None:
+    """Names of runs and methods beside the axes, as they are: `$` begins no formula in them."""
+    box = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for text in box.get_texts():
+        text.set_parse_math(False)
 
 
 def png(figure: Figure) -> bytes:

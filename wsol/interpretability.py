@@ -24,6 +24,7 @@ from robust_training.attribution import cross_entropy_score, input_gradient, int
 from robust_training.model import Classifier
 from wsol.adversarial_accuracy import is_right
 from wsol.data.cub import CUB200
+from wsol.data.text import inside
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
 Mode = Literal["roar", "kar"]
@@ -126,8 +127,8 @@ def write_replaced(
                 changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
             ):
                 example = dataset.examples[index]
-                name = str(Path(example.name).with_suffix(".png"))
-                _write_image(partial / "images" / name, pixels)
+                name = f"{example.name}.png"  # a.jpg and a.png stay apart
+                _write_image(inside(partial / "images", name), pixels)
                 x0, y0, x1, y1 = box
                 identity = example.identity
                 lines["images"].append(f"{identity} {name}")

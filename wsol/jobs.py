@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
+from wsol.data.text import read_json
 
 
 def run_script(
@@ -76,10 +77,9 @@ def remember(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     file = folder / "trained_with.json"
     if file.is_file() and any(folder.rglob(LAST)):
-        try:
-            before = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
+        before = read_json(file)
+        if not isinstance(before, dict):
+            raise ValueError(f"{file} is damaged")
         changed = [key for key in settings if settings[key] != before.get(key)]
         if changed:
             value = str(before.get(changed[0]))

@@ -48,7 +48,7 @@ def laboratory(
             in its image, or a mask is not readable.
     """
     dataset = loader.dataset
-    backgrounds = _read_column(dataset, "backgrounds.txt", 1, lambda fields: fields[0].strip())
+    backgrounds = _read_column(dataset, "backgrounds.txt", 1, lambda fields: fields[0])
     patches = _read_column(dataset, "null_patches.txt", 4, parse_box)
     if backgrounds is None and patches is None:
         return {}

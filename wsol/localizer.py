@@ -1,7 +1,6 @@
 """From image files to boxes in their own pixels."""
 
 import difflib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from robust_training.model import Classifier, load_model
 from wsol.boxes import largest_contours, rescale
+from wsol.data.text import read_json
 from wsol.data.transforms import eval_transform
 from wsol.heatmap import Gradient, HeatmapMethod
 from wsol.inputs import ImageLike, each_image, read_pixels
@@ -232,15 +232,17 @@ def chosen_threshold(metrics: Path, method: HeatmapMethod = _GRADIENT) -> float:
     """
     if not metrics.is_file():
         return ART_THRESHOLD
+    content = read_json(metrics)
     try:
-        rows = json.loads(metrics.read_text())["localization"]
         chosen = [
             float(row["threshold"])
-            for row in rows
+            for row in content["localization"]
             if row["policy"] == "val" and _is_called(row["heatmap"], method)
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{metrics} is not the metrics file of a run: {error}") from error
+    if chosen and not 0 <= chosen[0] <= 1:
+        raise ValueError(f"{metrics}: the threshold {chosen[0]} does not lie in [0,1]")
     return chosen[0] if chosen else ART_THRESHOLD
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from wsol.data.text import inside
 from wsol.truth import Truth
 
 
@@ -44,6 +45,6 @@ def write_made_up_maps(folder: Path, truth: Truth, side: int) -> None:
         hill = np.exp(-(((columns - x) / widths[0]) ** 2) - ((rows - y) / widths[1]) ** 2)
         rough = cv2.GaussianBlur(rng.random((side, side)), (0, 0), rng.choice([1, 3, 8]))
         hill += (rough - rough.min()) / np.ptp(rough) * rng.uniform(0.1, 0.6)
-        file = folder / f"{name}.npy"
+        file = inside(folder, f"{name}.npy")
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, (hill - hill.min()) / np.ptp(hill))

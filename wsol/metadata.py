@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from wsol.coco import read_coco_truth
 from wsol.data.cub import CUB200, Split
-from wsol.predictions import read_lines
+from wsol.data.image import image_size
+from wsol.data.text import inside, number, read_lines
 from wsol.truth import MOST_CLASSES, MaskFiles, Truth, cub_truth, make_truth
 
 
@@ -38,16 +36,16 @@ def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Tr
             f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set in CUB's "
             f"layout ({error})"
         ) from error
-    return cub_truth(dataset, [_size(example.path) for example in dataset.examples])
+    return cub_truth(dataset, [image_size(example.path) for example in dataset.examples])
 
 
 def with_masks(truth: Truth, folder: str | Path) -> Truth:
     """The same with masks <folder>/<image>.png, as CUB's segmentations are.
 
     Raises:
-        ValueError: an image has no mask there; names it.
+        ValueError: an image has no mask there, or its name leads out of the folder; names it.
     """
-    files = [Path(folder) / Path(name).with_suffix(".png") for name in truth.names]
+    files = [inside(folder, name).with_suffix(".png") for name in truth.names]
     for name, file in zip(truth.names, files, strict=True):
         if not file.is_file():
             raise ValueError(f"there is no mask {file} for image {name}")
@@ -57,14 +55,6 @@ def with_masks(truth: Truth, folder: str | Path) -> Truth:
 def with_mask_cut(truth: Truth, cut: int) -> Truth:
     """The same with masks of the pixels above `cut`."""
     return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
-
-
-def _size(file: Path) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except OSError as error:
-        raise ValueError(f"cannot read image {file}: {error}") from error
 
 
 def published_metadata(folder: str | Path) -> Truth:
@@ -85,15 +75,18 @@ def published_metadata(folder: str | Path) -> Truth:
     boxes: dict[str, list[list[float]]] = {name: [] for name in names}
     objects: dict[str, list[Path]] = {name: [] for name in names}
     ignore: dict[str, Path] = {}
-    for number, (name, *fields) in _lines(file, {3, 5}):
+    for row, (name, *fields) in _lines(file, {3, 5}):
         if name not in boxes:
             continue  # a file of more splits than this one
         if len(fields) == 4:
-            boxes[name].append(_numbers(file, number, fields))
-        else:
-            objects[name].append(folder / fields[0])
+            boxes[name].append(_numbers(file, row, fields))
+            continue
+        try:
+            objects[name].append(inside(folder, fields[0]))
             if fields[1]:
-                ignore[name] = folder / fields[1]
+                ignore[name] = inside(folder, fields[1])
+        except ValueError as error:
+            raise ValueError(f"{file}, line {row}: {error}") from error
     for name in names:
         if not (boxes[name] or objects[name]):
             raise ValueError(f"{file}: no line for image {name}")
@@ -115,37 +108,30 @@ def published_metadata(folder: str | Path) -> Truth:
 
 
 def _lines(file: Path, columns: set[int]) -> list[tuple[int, list[str]]]:
-    rows = [
-        (number, [field.strip() for field in line.split(",")])
-        for number, line in enumerate(read_lines(file), start=1)
-        if line.strip()
-    ]
-    for number, fields in rows:
+    rows = [(row, [field.strip() for field in line.split(",")]) for row, line in read_lines(file)]
+    for row, fields in rows:
         if len(fields) not in columns or not fields[0]:
             expected = " or ".join(map(str, sorted(columns)))
-            raise ValueError(f"{file}, line {number}: expected {expected} comma-separated values")
+            raise ValueError(f"{file}, line {row}: expected {expected} comma-separated values")
     return rows
 
 
 def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[float]]:
     table: dict[str, list[float]] = {}
-    for number, (name, *fields) in _lines(file, {columns + 1}):
+    for row, (name, *fields) in _lines(file, {columns + 1}):
         if name in table:
-            raise ValueError(f"{file}, line {number}: image {name} stands there twice")
-        table[name] = _numbers(file, number, fields)
+            raise ValueError(f"{file}, line {row}: image {name} stands there twice")
+        table[name] = _numbers(file, row, fields)
         if any(value % 1 for value in table[name]):
-            raise ValueError(f"{file}, line {number}: expected whole numbers")
+            raise ValueError(f"{file}, line {row}: expected whole numbers")
     for name in names:
         if name not in table:
             raise ValueError(f"{file}: no line for image {name}")
     return table
 
 
-def _numbers(file: Path, number: int, fields: Sequence[str]) -> list[float]:
+def _numbers(file: Path, row: int, fields: Sequence[str]) -> list[float]:
     try:
-        values = [float(field) for field in fields]
+        return [number(field) for field in fields]
     except ValueError as error:
-        raise ValueError(f"{file}, line {number}: {error}") from error
-    if not np.isfinite(values).all():
-        raise ValueError(f"{file}, line {number}: expected finite numbers")
-    return values
+        raise ValueError(f"{file}, line {row}: {error}") from error

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wsol.data.image import read_gray
 from wsol.truth import MaskFiles
 
 
@@ -39,9 +40,7 @@ def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.n
 def _read(file: Path, shape: tuple[int, int], size: ArrayLike) -> np.ndarray:
     if not file.is_file():
         raise ValueError(f"there is no mask {file}")
-    pixels = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise ValueError(f"mask {file} is not a readable image")
+    pixels = read_gray(file)
     (height, width), (image_width, image_height) = pixels.shape, size
     if abs(width * image_height / image_width - height) > 1:
         raise ValueError(

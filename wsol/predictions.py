@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsol.data.text import number, read_lines, whole
 from wsol.truth import MOST_CLASSES, Truth
 
 
@@ -46,9 +47,7 @@ def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()
     table: dict[str, tuple[list[int], float | None]] = {}
     wanted = set(truth.names)
     most = MOST_CLASSES if truth.open_classes else len(truth.classes)
-    for number, line in enumerate(read_lines(file), start=1):
-        if not line.strip():
-            continue
+    for row, line in read_lines(file):
         name, *fields = (field.strip() for field in line.split(","))
         try:
             if name in table:
@@ -57,7 +56,7 @@ def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()
                 raise ValueError("this image is not in the metadata")
             table[name] = _ranking(fields, most)
         except ValueError as error:
-            raise ValueError(f"{file}, line {number}: {error}: {line.strip()[:80]!r}") from error
+            raise ValueError(f"{file}, line {row}: {error}: {line[:80]!r}") from error
     for name in truth.names:
         if name not in table:
             raise ValueError(f"{file}: no line for image {name}")
@@ -72,24 +71,14 @@ def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()
     )
 
 
-def read_lines(file: Path) -> list[str]:
-    """Of a UTF-8 text file; ValueError where it cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a UTF-8 text file: {error.reason}") from error
-
-
 def _ranking(fields: list[str], most: int) -> tuple[list[int], float | None]:
     pairs = [field.partition(":") for field in fields]
-    classes = [int(label) for label, _, _ in pairs]
+    classes = [whole(label) for label, _, _ in pairs]
     if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
         raise ValueError("expected an image and different classes, counted from 0")
     if max(classes) >= most:
         raise ValueError(f"class {max(classes)} is not in 0 to {most - 1}")
-    probability = float(pairs[0][2]) if pairs[0][1] else None
+    probability = number(pairs[0][2]) if pairs[0][1] else None
     if probability is not None and not 0 <= probability <= 1:
         raise ValueError("a probability lies in [0,1]")
     return classes, probability

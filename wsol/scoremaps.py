@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from wsol.data.text import inside
 from wsol.map_boxes import MapBoxes, read_off, stack
 from wsol.pixels import read_mask
 from wsol.truth import Truth
@@ -56,7 +57,8 @@ def any_scoremap(folder: str | Path, truth: Truth) -> bool:
 
 
 def _spellings(name: str) -> tuple[str, str]:
-    return f"{name}.npy", Path(name).with_suffix(".npy").as_posix()
+    below = inside("", name)
+    return f"{name}.npy", below.with_suffix(".npy").as_posix()
 
 
 def read_scoremap(file: Path) -> np.ndarray:

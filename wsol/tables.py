@@ -174,6 +174,11 @@ def write_scores(
     return result
 
 
+# What begins a formula in a spreadsheet. A file's name comes from whoever made the data; with `./`
+# before it, it is still the same file.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def image_table(test: Measured, chosen: Sequence[Chosen]) -> str:
     """CSV with one line for each image and kind of heatmap, boxes in the files' pixels."""
     text = io.StringIO()
@@ -191,7 +196,7 @@ def _image_rows(test: Measured, chosen: Chosen) -> Iterator[list[Any]]:
     for index, name in enumerate(truth.names):
         prediction = "" if test.predictions is None else int(test.predictions.order[index, 0])
         yield [
-            name,
+            f"./{name}" if name.startswith(_FORMULA) else name,
             int(truth.labels[index]),
             "" if prediction == -1 else prediction,
             *(f"{value:.2f}" for value in chosen.boxes[index]),

@@ -55,8 +55,18 @@ def cached_images(
 
 @lru_cache(maxsize=8)
 def load_images(cache: Path) -> np.memmap:
-    """(N,) records `image`, uint8 (S,S,3), and `size`, (width, height) of the file; read-only."""
-    return np.load(cache, mmap_mode="r")
+    """(N,) records `image`, uint8 (S,S,3), and `size`, (width, height) of the file; read-only.
+
+    Raises:
+        ValueError: the file is damaged; names it.
+    """
+    try:
+        images = np.load(cache, mmap_mode="r")
+        if images.dtype.names != ("size", "image"):
+            raise ValueError(f"it holds {images.dtype}")
+    except Exception as error:  # a damaged file makes NumPy raise almost anything
+        raise ValueError(f"the image cache {cache} is damaged, remove it: {error}") from error
+    return images
 
 
 def _fingerprint(files: Sequence[Path]) -> str:

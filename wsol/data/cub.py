@@ -1,6 +1,7 @@
 """CUB-200-2011 (Wah et al., 2011), and any data set in its layout."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,8 @@ from torch.utils.data import Dataset
 
 from wsol.boxes import rescale
 from wsol.data.cache import cached_images, load_images
-from wsol.data.image import read_image
+from wsol.data.image import read_gray, read_image
+from wsol.data.text import inside, number, read_lines, whole
 from wsol.data.transforms import eval_transform
 
 Split = Literal["train", "val", "test"]
@@ -118,7 +120,7 @@ class CUB200(Dataset):
         example = self.examples[index]
         if example.mask is None:
             raise ValueError(f"{example.name} has no segmentation mask")
-        return np.asarray(read_image(example.mask)).max(axis=2) > 127
+        return read_gray(example.mask) > 127
 
 
 def _resized(file: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -139,14 +141,18 @@ def find_root(folder: Path) -> Path:
 def _read_layout(root: Path) -> tuple[list[str], list[tuple[Example, bool]]]:
     """Class names, and every example with whether it is for training."""
     class_names = read_table(root / "classes.txt", 1, lambda fields: fields[0])
-    names = read_table(root / "images.txt", 1, lambda fields: fields[0])
-    labels = read_table(root / "image_class_labels.txt", 1, lambda fields: int(fields[0]))
+    paths = read_table(root / "images.txt", 1, lambda fields: inside(root / "images", fields[0]))
+    labels = read_table(root / "image_class_labels.txt", 1, lambda fields: whole(fields[0]))
     training = read_table(root / "train_test_split.txt", 1, _flag)
     boxes = read_table(root / "bounding_boxes.txt", 4, parse_box)
     order = {identity: label for label, identity in enumerate(sorted(class_names))}
     masks = next((m for m in (root, root.parent) if (m / "segmentations").is_dir()), None)
+    if len(set(paths.values())) < len(paths):
+        twice = next(path for path, count in Counter(paths.values()).items() if count > 1)
+        raise ValueError(f"{root / 'images.txt'}: {twice} stands there under two ids")
     examples = []
-    for identity, name in names.items():
+    for identity, path in paths.items():
+        name = path.relative_to(root / "images").as_posix()
         for file, table in (
             ("image_class_labels.txt", labels),
             ("train_test_split.txt", training),
@@ -162,7 +168,7 @@ def _read_layout(root: Path) -> tuple[list[str], list[tuple[Example, bool]]]:
         example = Example(
             identity=identity,
             name=name,
-            path=root / "images" / name,
+            path=path,
             label=order[labels[identity]],
             box=boxes[identity],
             mask=mask if mask is not None and mask.is_file() else None,
@@ -177,39 +183,31 @@ def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> d
     Raises:
         ValueError: a line is malformed or an id stands there twice (file and line).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a UTF-8 text file: {error.reason}") from error
     table: dict[int, Any] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for row, line in read_lines(path):
         identity, *fields = line.split(maxsplit=1 if columns == 1 else -1)
         try:
             if len(fields) != columns:
                 raise ValueError(f"expected an id and {columns} value(s)")
-            key, value = int(identity), parse(fields)
+            key, value = whole(identity), parse(fields)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}: {line.strip()[:80]!r}") from error
+            raise ValueError(f"{path}, line {row}: {error}: {line[:80]!r}") from error
         if key in table:
-            raise ValueError(f"{path}, line {number}: id {key} stands there twice")
+            raise ValueError(f"{path}, line {row}: id {key} stands there twice")
         table[key] = value
     return table
 
 
 def _flag(fields: list[str]) -> bool:
-    if fields[0].strip() not in ("0", "1"):
+    if fields[0] not in ("0", "1"):
         raise ValueError("expected 1 (training) or 0 (test)")
-    return fields[0].strip() == "1"
+    return fields[0] == "1"
 
 
 def parse_box(fields: list[str]) -> tuple[float, float, float, float]:
     """x, y, width and height -> half-open (x0, y0, x1, y1)."""
-    x, y, width, height = map(float, fields)
-    if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
+    x, y, width, height = map(number, fields)
+    if not (width > 0 and height > 0 and np.isfinite([x + width, y + height]).all()):
         raise ValueError("expected x y width height with a positive width and height")
     return x, y, x + width, y + height
 

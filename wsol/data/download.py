@@ -138,7 +138,15 @@ def _unpack_into(parent: Path, name: str, file: Path) -> None:
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ValueError(f"cannot unpack {file}: {error}") from error
         inside = Path(temporary, name)
-        if not inside.is_dir():
+        if inside.is_symlink() or not inside.is_dir():
             raise ValueError(f"{file} has no folder {name} in it")
+        _check_links(file, inside)
         shutil.rmtree(parent / name, ignore_errors=True)
         inside.rename(parent / name)
+
+
+def _check_links(file: Path, folder: Path) -> None:
+    """tarfile keeps links in the temporary folder; once moved, they must stay in `folder`."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"cannot unpack {file}: the link {path.name} leads out of its folder")

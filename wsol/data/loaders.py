@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import albumentations as A
-import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
 from wsol.data.cub import CUB200, Split
+from wsol.data.text import read_yaml
 from wsol.data.transforms import eval_transform, train_transform
 
 
@@ -85,9 +86,13 @@ def read_data_config(run: Path) -> DataConfig:
         ValueError: it is not the config of a run.
     """
     file = run / "config.yaml"
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DataConfig, "data")
+    tree = read_yaml(file)
     try:
-        return DataConfig(**yaml.safe_load(file.read_text())["data"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        found = parser.parse_object({"data": tree["data"]})
+        return DataConfig(**found.data.as_dict())
+    except (ValueError, KeyError, TypeError, AttributeError, ArgumentError) as error:
         raise ValueError(f"{file} is not the config of a run: {error}") from error
 
 

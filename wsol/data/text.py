@@ -1,0 +1,107 @@
+"""Text that somebody else may have written: lines, numbers, file names, JSON, YAML."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+
+MOST_VALUES = 100_000  # in a YAML file
+
+
+def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line that is not blank, without blanks at its ends.
+
+    UTF-8 with or without a byte-order mark; lines end as on any system, and nowhere else: a form
+    feed or a Unicode line separator is part of a name.
+
+    Raises:
+        ValueError: the file cannot be read, is no UTF-8, or holds a NUL (file and line).
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not a UTF-8 text file: line {number}: {error.reason}"
+        ) from error
+    for number, line in enumerate(
+        text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1
+    ):
+        if "\0" in line:
+            raise ValueError(f"{path}, line {number}: there is a NUL in it; the file is damaged")
+        if line.strip():
+            yield number, line.strip()
+
+
+def whole(text: str) -> int:
+    """A whole number whose size a float still holds exactly; ValueError if it is none."""
+    value = int(text)
+    if "_" in text or abs(value) >= 2**53:  # Python reads 1_0 as 10; no writer of data means that
+        raise ValueError(f"{text:.40} is no whole number below 2**53")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number; ValueError if it is none."""
+    value = float(text)
+    if "_" in text or not math.isfinite(value):
+        raise ValueError(f"{text:.40} is no finite number")
+    return value
+
+
+def inside(folder: str | os.PathLike, name: str) -> Path:
+    """folder/name, for a name out of a data file, which must not lead out of the folder.
+
+    Links that the user put into the folder are followed.
+
+    Raises:
+        ValueError: the name is empty or absolute, or goes up with `..`, on any system.
+    """
+    place = PureWindowsPath(name)  # knows both kinds of slash, and drives
+    if not place.name or place.anchor or ".." in place.parts or "\0" in name:
+        raise ValueError(f"{name!r:.90} is no path below a folder")
+    return Path(folder, name)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds; ValueError where it cannot be read, names it."""
+    return _parsed(path, "JSON", json.loads)
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """The same of a YAML file, of plain values alone: a tag that names a Python object is an
+    error."""
+    return _parsed(path, "YAML", lambda text: bounded(yaml.safe_load(text)))
+
+
+def bounded(tree: Any) -> Any:
+    """The tree that YAML's aliases may have made larger than any file; ValueError where they did.
+
+    A file of a few lines can stand for billions of values, or hold itself.
+    """
+    count, waiting = 0, [tree]
+    while waiting:
+        node = waiting.pop()
+        below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        count += len(below)
+        if count > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        waiting.extend(below)
+    return tree
+
+
+def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is not {kind}: {' '.join(str(error).split())}") from error
