@@ -26,7 +26,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 def main() -> int:
     parser = Parser(prog="localize.py", description=__doc__)
-    parser.add_argument("model", help="run folder or model folder")
+    parser.add_argument("model", help="run, model folder, .onnx, .pt2 or hub id")
     parser.add_argument("images", nargs="+", help="image files or folders of them")
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument(

@@ -16,6 +16,8 @@ from wsol.boxes import largest_boxes, rescale
 from wsol.data.image import read_image
 from wsol.data.transforms import eval_transform
 from wsol.heatmap import Gradient, HeatmapMethod
+from wsol.hub import local_folder
+from wsol.program import is_program, open_program
 
 ART_THRESHOLD = 0.2  # of the published evaluation, where no validation images chose a better one
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
@@ -65,13 +67,17 @@ class Localizer:
         threshold: float | None = None,
         device: str | torch.device = "cpu",
     ) -> "Localizer":
-        """From a run's folder or a model folder.
+        """From a run's folder, a model folder, an exported .onnx or .pt2, or a hub's model.
 
         Args:
+            folder: A path, `hf-hub:user/name`, or `user/name` where there is no such path.
             method: How a heatmap is made; None is `Gradient()`.
             threshold: None takes the one that evaluation chose on validation images for
                 `Gradient()` (the run's metrics.json), else ART's published 0.2.
         """
+        if is_program(folder):
+            return cls(*open_program(folder, method, threshold, device))
+        folder = local_folder(folder)
         model = load_model(model_folder(folder)).to(device)
         method = method or Gradient()
         if threshold is None:
@@ -97,7 +103,7 @@ class Localizer:
         transform = eval_transform(self.model.image_size)
         pixels = [_pixels(image) for image in batch]
         resized = np.stack([transform(image=p, bboxes=[])["image"] for p in pixels])
-        device = next(self.model.parameters()).device
+        device = self.model.device
         image = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             probability, label = self.model(image).softmax(dim=1).max(dim=1)
