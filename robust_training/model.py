@@ -59,6 +59,14 @@ class Classifier(nn.Module):
         self.last_stride = last_stride
         self.class_names = class_names
 
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
+    def num_classes(self) -> int:
+        return self.backbone.num_classes
+
     def normalize(self, image: Tensor) -> Tensor:
         return (image - self.mean) / self.std
 
@@ -256,10 +264,14 @@ def _card(model: Classifier) -> str:
         if model.front is not None
         else ""
     )
+    normalized = (
+        "\nImages in [0,1] pass config.json's mean and std first.\n" if model.front is None else ""
+    )
     return (
         f"---\nlibrary_name: timm\ntags: [image-classification, timm]\n---\n# {architecture}, "
         f"{model.backbone.num_classes} classes\n{stride}{front}\n"
         '    timm.create_model("local-dir:<this folder>", pretrained=True)\n'
+        f"{normalized}"
     )
 
 

@@ -31,10 +31,12 @@ from wsol.methods import NAMES
 
 def main() -> int:
     parser = Parser(prog="localize.py", description=__doc__)
-    parser.add_argument("model", help="run folder or model folder")
+    parser.add_argument("model", help="run, model folder, .onnx, .pt2 or hub id")
     parser.add_argument("images", nargs="+", help="image files or folders of them")
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
-    parser.add_argument("--method", type=str, default="gradient", help=NAMES)
+    parser.add_argument(
+        "--method", type=str | None, default=None, help=f"default: gradient; {NAMES}"
+    )
     parser.add_argument(
         "--threshold",
         type=ClosedUnitInterval | None,
@@ -70,7 +72,7 @@ def main() -> int:
         )
         places = _draw(found, output, files) if settings.pictures else found
         named = ((str(place.path), place) for place in _write_rows(places, table))
-        names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
+        names = localizer.model.class_names or map(str, range(localizer.model.num_classes))
         boxes = coco_dataset(named, list(names))  # takes one image after the other
     write_texts(output, {"boxes.json": json.dumps(boxes), "boxes.csv": table.getvalue()})
     count = len(boxes["images"])

@@ -16,8 +16,10 @@ from wsol.boxes import largest_contours, rescale
 from wsol.data.text import read_json
 from wsol.data.transforms import eval_transform
 from wsol.heatmap import Gradient, HeatmapMethod
+from wsol.hub import local_folder
 from wsol.inputs import ImageLike, each_image, read_pixels
 from wsol.methods import find_method
+from wsol.program import is_program, open_program
 
 ART_THRESHOLD = 0.2  # of the published evaluation, where no validation images chose a better one
 _GRADIENT = Gradient()
@@ -100,16 +102,22 @@ class Localizer:
         threshold: float | None = None,
         device: str | torch.device = "cpu",
     ) -> "Localizer":
-        """From a run's folder or a model folder, trained here or by timm.
+        """From a run's folder, a model folder (trained here or by timm), an exported .onnx or .pt2, or
+        a hub's model.
 
         Args:
-            method: How a heatmap is made, or its name (`wsol.methods`); None is `Gradient()`.
+            folder: A path, `hf-hub:user/name`, or `user/name` where there is no such path.
+            method: How a heatmap is made, or its name (`wsol.methods`); None is `Gradient()`, and
+                for an exported localizer its own.
             threshold: None takes the one that evaluation chose on validation images for this method
                 (the run's metrics.json), else ART's published 0.2.
 
         Raises:
             ValueError: there is no model in the folder, or the method is not possible with it.
         """
+        if is_program(folder):
+            return cls(*open_program(folder, method, threshold, device))
+        folder = local_folder(folder)
         model = load_model(model_folder(folder)).to(device)
         method = find_method(method) if isinstance(method, str) else method or _GRADIENT
         if threshold is None:
@@ -177,7 +185,7 @@ class Localizer:
             raise ValueError("there are more labels than images")
 
     def _localize(self, batch: list[_Ready], boxes: int) -> Iterator[Localization]:
-        device = next(self.model.parameters()).device
+        device = self.model.device
         image = torch.stack([ready.image for ready in batch]).to(device)
         with torch.no_grad():
             probability = self.model(image).softmax(dim=1)
@@ -206,7 +214,7 @@ class Localizer:
         """Of a class by number or name."""
         if label is None:
             return None
-        names, count = list(self.model.class_names or ()), self.model.backbone.num_classes
+        names, count = list(self.model.class_names or ()), self.model.num_classes
         if label in names:
             return names.index(label)
         if isinstance(label, str) and not label.isdecimal():

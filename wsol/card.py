@@ -1,0 +1,87 @@
+"""The model card of a run: what `save_model` knows, and what training and evaluation found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robust_training.files import write_text
+from wsol.localizer import model_folder
+from wsol.tables import score_cells
+
+_OURS = "\n## Training\n"
+_HEADS = ("heatmap", "threshold policy", "GT-known", "Top-1 Loc", "Top-5 Loc", "accuracy")
+
+
+def complete_card(run: Path, *, licence: str | None = None) -> None:
+    """Add data, method, scores and licence to the README.md in a run's model folder.
+
+    Args:
+        run: With config.yaml, and metrics.json where it was evaluated.
+        licence: Of the weights, as an SPDX identifier, where it is known.
+
+    Raises:
+        ValueError: config.yaml or metrics.json is not a run's.
+    """
+    file = model_folder(run) / "README.md"
+    card = file.read_text(encoding="utf-8").partition(_OURS)[0]
+    lines = [line for line in card.splitlines() if not line.startswith("license:")]
+    if licence:
+        lines.insert(1, f"license: {licence}")
+    terms = licence or "not stated; data and pretrained weights have licences of their own"
+    added = [_OURS, *_training(run), "\n## Scores\n", *_scores(run), f"\n## Licence\n\n{terms}\n"]
+    write_text(file, "\n".join([*lines, *added]))
+
+
+def _training(run: Path) -> list[str]:
+    file = run / "config.yaml"
+    try:
+        config: dict[str, Any] = yaml.safe_load(file.read_text())
+        data, model, objective = (config[key] for key in ("data", "model", "objective"))
+        start = "timm's pretrained weights" if model["pretrained"] else "random weights"
+        start = f"weights from {Path(model['weights']).name}" if model["weights"] else start
+        method = objective["class_path"].rpartition(".")[2]
+        return [
+            f"* Data: {Path(data['root']).name}, image labels alone, at {data['image_size']} px.",
+            f"* Method: {method}, from {start}, {config['epochs']} epochs, seed {config['seed']}.",
+            f"* Its settings: `{json.dumps(objective.get('init_args', {}))}`.",
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the config of a run: {error}") from error
+
+
+def _scores(run: Path) -> list[str]:
+    file = run / "metrics.json"
+    if not file.is_file():
+        return ["Not evaluated."]
+    try:
+        result = json.loads(file.read_text())
+        cells = [
+            [row["heatmap"], *score_cells(row, result["top1_accuracy"])]
+            for row in result["localization"]
+        ]
+        count = result["images"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the metrics file of a run: {error}") from error
+    rows = [_HEADS, ["---"] * len(_HEADS), *cells]
+    return [
+        f"{count} test images, percent with 95 % intervals; policy *oracle* saw them, *val* did "
+        "not.\n",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def shared_files(run: Path, programs: Path) -> dict[str, Path | str]:
+    """What of a run goes to others: model, card, programs, and scores without this machine's paths.
+
+    Returns:
+        Name -> file, or text.
+    """
+    files: dict[str, Path | str] = {file.name: file for file in model_folder(run).iterdir()}
+    files |= {file.name: file for file in programs.glob("localizer.*")}
+    metrics = run / "metrics.json"
+    if metrics.is_file():
+        rows = json.loads(metrics.read_text())["localization"]
+        files["metrics.json"] = json.dumps({"localization": rows}, indent=2)
+    return files

@@ -1,0 +1,67 @@
+"""Trained localizers on the Hugging Face hub, or any server that speaks its language."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub.errors import HTTPError
+
+PREFIX = "hf-hub:"
+_FILES = ("config.json", "model.safetensors", "metrics.json")
+_NAME = re.compile(r"[a-zA-Z0-9][\w.-]*/[\w.-]+")
+
+
+def local_folder(place: str | os.PathLike) -> Path:
+    """`place` itself, or a downloaded copy where it is the name of a hub's model.
+
+    Args:
+        place: A path, `hf-hub:user/name`, or `user/name` where there is no such path.
+
+    Raises:
+        ValueError: the hub cannot be reached or has no such model.
+    """
+    name = str(place).removeprefix(PREFIX)
+    is_path = not str(place).startswith(PREFIX)
+    if is_path and (Path(place).exists() or not _NAME.fullmatch(name)):
+        return Path(place)
+    missing = f"there is no folder {place} here, and " if is_path else ""
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+    except (OSError, HTTPError, ValueError) as error:
+        raise ValueError(
+            f"{missing}no model {name} came from {HfApi().endpoint}: {_reason(error)}"
+        ) from error
+
+
+def push(files: Mapping[str, Path | str], name: str) -> str:
+    """Upload files as the hub's model `user/name`, made where it is missing; returns its URL.
+
+    Uses the token of `hf auth login` or HF_TOKEN.
+
+    Args:
+        files: Name there -> a file here, or text.
+
+    Raises:
+        ValueError: the hub cannot be reached, or does not let us.
+    """
+    api = HfApi()
+    name = name.removeprefix(PREFIX)
+    uploads = [
+        CommitOperationAdd(place, content.encode() if isinstance(content, str) else content)
+        for place, content in files.items()
+    ]
+    try:
+        url = api.create_repo(name, exist_ok=True)
+        api.create_commit(name, uploads, commit_message="Upload a localizer")
+    except (OSError, HTTPError, ValueError) as error:
+        raise ValueError(f"cannot push {name} to {api.endpoint}: {_reason(error)}") from error
+    return str(url)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the first cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
