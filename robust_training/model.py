@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robust_training.files import replace_folder, write_bytes
 from robust_training.front import LogGradient
+from robust_training.last_stride import set_last_stride
 from robust_training.weights import head_prefixes, load_weights
 
 LARGEST = 8192  # side of a network's input in pixels
@@ -168,40 +169,8 @@ def _wrap(
         class_names=class_names,
     )
     if last_stride is not None:
-        _set_last_stride(model, last_stride)
+        set_last_stride(backbone, model.prepare, last_stride)
     return model
-
-
-def _set_last_stride(model: Classifier, stride: int) -> None:
-    if stride not in (1, 2):
-        raise ValueError(f"last_stride must be 1 or 2, not {stride}")
-    backbone = model.backbone
-    architecture = backbone.pretrained_cfg["architecture"]
-    try:
-        stage = backbone.get_submodule(backbone.feature_info[-1]["module"])
-    except (AttributeError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"last_stride is not known for {architecture!r}: no stages") from error
-    strided = [m for m in stage.modules() if getattr(m, "stride", 1) in (2, (2, 2))]
-    if not strided:
-        raise ValueError(
-            f"last_stride is not known for {architecture!r}: its last stage has no stride"
-        )
-    before = _feature_size(model)
-    for module in strided:
-        module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride
-        if stride == 1 and isinstance(module, nn.AvgPool2d):
-            module.kernel_size = 1  # it only made up for the stride
-    if stride == 1 and _feature_size(model) != [2 * size for size in before]:
-        raise ValueError(f"last_stride=1 does not double the last feature map of {architecture!r}")
-
-
-@torch.no_grad()
-def _feature_size(model: Classifier) -> list[int]:
-    training = model.training
-    image = model.eval().prepare(torch.zeros(1, 3, 64, 64))
-    size = model.backbone.forward_features(image).shape[2:]
-    model.train(training)
-    return list(size)
 
 
 def _head_parameters(backbone: nn.Module) -> list[nn.Parameter]:

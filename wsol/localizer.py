@@ -102,7 +102,7 @@ class Localizer:
         threshold: float | None = None,
         device: str | torch.device = "cpu",
     ) -> "Localizer":
-        """From a run's folder, a model folder (trained here or by timm), an exported .onnx or .pt2, or
+        """From a run's folder, a model folder (of timm, too), an exported .onnx or .pt2, or
         a hub's model.
 
         Args:
