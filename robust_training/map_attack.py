@@ -1,5 +1,6 @@
 """Attacks on explanations: the image hardly changes, the class not at all, the map does."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class MassCentre(Goal):
 
 @dataclass(frozen=True)
 class Region(Goal):
-    """Draws mass into a box.
+    """Draws mass into a box, of at least one pixel.
 
     Attributes:
         x0, y0, x1, y1: Its corners, as shares of width and height.
@@ -60,8 +61,8 @@ class Region(Goal):
 
     def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
         height, width = clean.shape[1:]
-        rows = slice(round(self.y0 * height), max(round(self.y1 * height), 1))
-        columns = slice(round(self.x0 * width), max(round(self.x1 * width), 1))
+        rows = slice(int(self.y0 * height), math.ceil(self.y1 * height))
+        columns = slice(int(self.x0 * width), math.ceil(self.x1 * width))
         return lambda image: maps(image)[:, rows, columns].sum(dim=(1, 2))
 
 
@@ -96,7 +97,7 @@ class MapAttack:
 
     The source starts at the image itself (`random_start` of the attack off). Maps are those of the
     logit of the class given, by the network itself; its smooth copy gives the direction. Images of
-    a batch do not meet: each has the result that it has alone.
+    a batch do not meet: each has the result that it has alone from the same start.
 
     Attributes:
         attack: How far, in how many steps.

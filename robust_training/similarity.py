@@ -31,7 +31,10 @@ def top_k_intersection(first: Tensor, second: Tensor, k: int) -> Tensor:
     if not 1 <= k <= first.shape[1]:
         raise ValueError(f"k must be 1 to the {first.shape[1]} pixels of the maps, not {k}")
     marks = (
-        torch.zeros_like(rows, dtype=torch.bool).scatter(1, rows.topk(k).indices, True)
+        # a stable order: of equal entries the first count, on every device
+        torch.zeros_like(rows, dtype=torch.bool).scatter(
+            1, rows.argsort(dim=1, descending=True, stable=True)[:, :k], True
+        )
         for rows in (first, second)
     )
     return torch.logical_and(*marks).sum(dim=1) / k

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from robust_training.attack import PGD
-from robust_training.attribution import input_gradient, margin_score
+from robust_training.attribution import cross_entropy_score, input_gradient, margin_score
 from robust_training.model import Classifier, create_model
 from wsol.adversarial_accuracy import AccuracyCurve, accuracy_curve
 
@@ -53,6 +53,21 @@ def test_more_restarts_and_larger_radii_leave_no_more(tmp_path):
     assert one["accuracy"] == sorted(one["accuracy"], reverse=True)
     assert one["accuracy"][-1] < 0.5
     assert all(a >= b for a, b in zip(one["accuracy"], three["accuracy"], strict=True))
+
+
+def test_a_network_that_is_sure_falls_too():
+    """Its cross-entropy is zero to float32, and so is that one's gradient; its margin is not."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
+    net.num_classes = 2
+    net[1].weight.data *= 1e4
+    image = 0.3 + 0.4 * torch.rand(12, 3, 3, 3)
+    label = net(image).argmax(dim=1)
+    assert (cross_entropy_score(net, label)(image) == 0).all()
+    items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
+    attack = PGD(eps=0.3, step_size=0.1, steps=10, random_start=False)
+    curve = AccuracyCurve([0, 0.3], attack)
+    assert accuracy_curve(Classifier(net), DataLoader(items, 5), curve)["accuracy"] == [1, 0]
 
 
 def test_the_margin_is_the_gap_between_logits(tiny, batch):

@@ -2,10 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_training.model import create_model
+from robust_training.model import Classifier, create_model
 from tests.commands import ROOT, tool
 from wsol.data.cub import CUB200
 from wsol.data.image import read_image
@@ -39,9 +40,51 @@ def test_areas_by_hand():
     assert area(fractions, [0.4] * 5, [0.6] * 5, "roar") == pytest.approx(0.2 * 0.9)
     assert area(fractions, [0.6] * 5, [0.4] * 5, "kar") == pytest.approx(0.2 * 0.9)
     assert area([0.5], [0.3], [0.5], "roar") == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="different fractions"):
+        area([0.5, 0.5], [0.3, 0.3], [0.5, 0.5], "roar")
     # keeping a tenth is replacing nine tenths
     kept = area([0.1, 0.5], [0.5, 0.4], [0.2, 0.4], "kar")
     assert kept == pytest.approx(np.trapezoid([0, 0, 0.3, 0], [0, 0.5, 0.9, 1]))
+
+
+def test_importances_are_those_of_the_papers():
+    """From mid-grey, of the predicted class's cross-entropy, magnitudes summed over channels."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 3))
+    net.num_classes = 3
+    model, image = Classifier(net).double(), torch.rand(4, 3, 5, 5, dtype=torch.float64)
+    predicted = model(image).argmax(dim=1)
+
+    def slope(at):
+        """(softmax - one) W, by hand."""
+        error = model(at).softmax(dim=1) - F.one_hot(predicted, 3)
+        return (error @ net[1].weight).view_as(at).detach()
+
+    offset = image - 0.5
+    mean = sum(slope(0.5 + k / 20 * offset) for k in range(1, 21)) / 20
+    for name, expected in (
+        ("gradient", slope(image)),
+        ("gradient_x_input", offset * slope(image)),
+        ("integrated_gradients", offset * mean),
+    ):
+        found = IMPORTANCES[name](model, image)
+        torch.testing.assert_close(found, expected.abs().sum(dim=1))
+
+
+def test_the_pixels_that_go_are_the_important_ones(toy, tmp_path):
+    splits = [CUB200(toy, split, transform=eval_transform(32)) for split in ("train", "test")]
+    folder = tmp_path / "dark" / "CUB_200_2011"
+
+    def brightness(model, image):
+        return image.sum(dim=1)
+
+    model = create_model("test_resnet", 4, image_size=32).eval()
+    write_replaced(folder, model, splits, importance=brightness, fraction=0.2, mode="roar")
+    filler = (channel_means(splits[0]).numpy() * 255).round()
+    for new, old in zip(CUB200(folder, "test").examples, splits[1], strict=True):
+        gone = (read_image(new.path) == filler).all(axis=2)
+        values = old["image"].sum(dim=0).numpy()
+        assert values[gone].min() >= values[~gone].max() - 1e-6
 
 
 def test_replaced_data_set_is_one_in_cubs_layout(toy, tmp_path):
@@ -102,10 +145,15 @@ def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
         (("--attributions", "magic"), "to choose from are gradient"),
         (("--modes", "soar"), "roar, kar"),
         (("--fractions", 1.5), "between 0 and 1"),
+        (("--seeds", 0, 0), "names one twice"),
+        (("--config", "c.yaml"), "there is no configuration c.yaml"),
+        (("--", "--model.weights", "w.pth"), "trained from scratch"),
+        ((), "is not a run"),
     ],
 )
 def test_mistakes_cost_one_line(tmp_path, arguments, message):
-    own = ("--config", "c.yaml", "--output", tmp_path / "out")
+    config = ROOT / "configs" / "toy_standard.yaml"
+    own = ("--config", config, "--output", tmp_path / "out")
     status, _, error = tool("interpret.py", tmp_path, *own, *arguments)
     assert (status, message in error) == (2, True), error
     assert not (tmp_path / "out").exists()

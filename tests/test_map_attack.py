@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from robust_training.attack import PGD
 from robust_training.attribution import (
@@ -131,6 +132,20 @@ def test_a_longer_attack_and_more_starts_share_no_more(network, images):
         assert (shorter >= longer).all()
 
 
+@pytest.mark.parametrize("corner", [Region(0.9, 0.9, 0.92, 0.92), Region(0.99, 0.99, 1, 1)])
+def test_a_region_holds_a_pixel(images, corner):
+    mass = torch.ones(1, 32, 32) / 1024
+    score = corner.score(lambda image: mass, mass, 1)
+    assert score(images[0][:1]) > 0
+
+
+def test_equal_pixels_count_in_their_order():
+    zeros, corner = torch.zeros(1, 100), torch.zeros(1, 100)
+    corner[:, :10] = 1
+    assert top_k_intersection(zeros, corner, 10) == 1
+    assert top_k_intersection(zeros, corner.flip(1), 10) == 0
+
+
 def test_a_wider_ball_shares_less(network, images):
     image, label = images
     shares = []
@@ -182,12 +197,15 @@ def test_the_attack_finds_the_worst_direction_of_two_units():
     ids=lambda each: type(each).__name__,
 )
 def test_every_explanation_can_be_attacked(network, images, attribution):
-    image, label = images
+    side = 96 if attribution == ClassActivation() else 32  # where test_resnet leaves 3 x 3
+    image = F.interpolate(images[0], side)
     attack = MapAttack(PGD(8 / 255, 2 / 255, steps=6), attribution=attribution)
+    label = network(image).argmax(dim=1)
     torch.manual_seed(0)
     found = attack(network, image, label)
     clean = attack.maps(network, image, label)
-    assert clean.shape == (6, 32, 32)
+    assert clean.shape == (6, side, side)
+    assert (clean.amax(dim=(1, 2)) > 1.05 * clean.amin(dim=(1, 2))).all()
     torch.testing.assert_close(attack.maps(network, image, label), clean, rtol=0, atol=0)
     alone = attack.maps(network, image[2:3], label[2:3])
     torch.testing.assert_close(alone, clean[2:3], rtol=1e-3, atol=1e-4 * float(clean.max()))

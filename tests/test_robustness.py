@@ -2,17 +2,22 @@
 
 import json
 from copy import deepcopy
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from robust_training.attack import PGD
-from robust_training.map_attack import MapAttack
+from robust_training.map_attack import Attacked, MapAttack, Noise
 from robust_training.maps import InputXGradient
 from robust_training.model import Classifier
 from wsol.adversarial_accuracy import AccuracyCurve
+from wsol.boxes import iou, largest_boxes
 from wsol.cells import markdown
+from wsol.heatmap import Gradient
+from wsol.map_similarity import is_constant, top_k_intersection
 from wsol.robustness import RobustnessConfig, robustness
 from wsol.robustness_tables import robustness_tables
 
@@ -79,6 +84,81 @@ def test_scores_of_a_split(network, images):
     assert first["correct"] == 0
     assert first["measures"]["kendall"]["mean"] is None
     assert first["boxes"]["top1_loc"]["attacked"]["mean"] == 0
+
+
+@dataclass(frozen=True)
+class Mirror(MapAttack):
+    """Returns mirror images, not kept where the first pixel is dark; under noise the images."""
+
+    def __call__(self, model, image, label):
+        if isinstance(self.goal, Noise):
+            return Attacked(image, torch.ones(len(image), dtype=torch.bool), torch.ones(len(image)))
+        kept = image[:, 0, 0, 0] > 0.5
+        changed = torch.where(kept[:, None, None, None], image.flip(3), image)
+        return Attacked(changed, kept, torch.ones(len(image)))
+
+
+def test_what_is_averaged_over_which_images(network, images):
+    image, _ = images
+    image = image.clone()
+    image[:, 0, 0, 0] = torch.tensor([0.9, 0.1, 0.9, 0.1, 0.9, 0.9])
+    label = network(image).argmax(dim=1)
+    label[5] = (label[5] + 1) % 3
+
+    def boxes_of(images):
+        return np.array([largest_boxes(h, [0.75])[0] for h in Gradient()(network, images, label)])
+
+    truth = boxes_of(image)
+    rows = zip(image, label.tolist(), torch.tensor(truth), strict=True)
+    items = [{"image": i, "label": y, "box": box} for i, y, box in rows]
+    config = RobustnessConfig([Mirror()], [], images=None)
+    found = robustness(network, DataLoader(items, 4), 0.75, config)["robustness"]["maps"][0]
+    assert (found["correct"], found["flipped"]) == (5, 2)
+    maps = MapAttack().maps(network, image, label).double().numpy()
+    moved = MapAttack().maps(network, image.flip(3), label).double().numpy()
+    shares = [top_k_intersection(maps[i], moved[i], 102) for i in (0, 2, 4)]
+    measure = found["measures"]["top_k_intersection"]
+    assert measure["mean"] == pytest.approx(np.mean(shares))
+    assert measure["flipped_as_same"] == pytest.approx((sum(shares) + 2) / 5)
+    assert measure["under_noise"] == 1
+
+    changed = torch.where((image[:, 0, 0, 0] > 0.5)[:, None, None, None], image.flip(3), image)
+    drop = found["boxes"]["gt_known_loc"]
+    hits = iou(boxes_of(changed), truth) >= 0.5
+    assert drop["clean"]["mean"] == 1
+    assert drop["attacked"]["mean"] == pytest.approx(hits.mean())
+    assert 0 < hits.mean() < 1
+    top1 = found["boxes"]["top1_loc"]["attacked"]["mean"]
+    assert top1 == pytest.approx(hits[:5].sum() / 6)
+
+
+def test_chosen_images_are_spread_over_the_split(network, images):
+    seen = []
+
+    class Counting(list):
+        def __getitem__(self, index):
+            seen.append(index)
+            return super().__getitem__(index)
+
+    box = torch.tensor([4.0, 4.0, 28.0, 28.0])
+    items = Counting([{"image": images[0][0], "label": 0, "box": box}] * 10)
+    config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=4)
+    robustness(network, DataLoader(items, 4), 0.3, config)
+    assert seen == [0, 3, 6, 9]
+
+
+def test_rounding_is_no_map():
+    noise = 1 + 1e-7 * np.random.default_rng(0).random((8, 8))
+    assert is_constant(noise)
+    assert is_constant(np.zeros((8, 8)))
+    assert not is_constant(np.eye(8))
+
+
+def test_a_protocol_that_does_not_fit_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="2000 pixels, and a map has 1024"):
+        RobustnessConfig([MapAttack(top_k=2000)]).require_size(32)
+    with pytest.raises(ValueError, match="6 pixels a side"):
+        RobustnessConfig().require_size(5)
 
 
 def test_scores_of_a_linear_model_are_those_of_equal_maps(images):

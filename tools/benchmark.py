@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning_fabric import Fabric
 from torch import nn
 from tqdm import tqdm
@@ -212,7 +212,7 @@ def attack(arguments: list[str]) -> None:
     parser.add_argument("--size", type=PositiveInt, default=64)
     parser.add_argument("--images", type=PositiveInt, default=32)
     parser.add_argument("--batch", type=PositiveInt, default=32)
-    parser.add_argument("--singles", type=int, default=4, help="images timed one by one")
+    parser.add_argument("--singles", type=NonNegativeInt, default=4, help="images timed one by one")
     parser.add_argument("--attack", type=MapAttack, default=MapAttack(PGD(random_start=False)))
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
@@ -230,7 +230,7 @@ def attack(arguments: list[str]) -> None:
             mount(model, image[rows], label[rows]).intersection.cpu()
         return (time.perf_counter() - start) / images
 
-    seconds_each(1, 1)  # compiles kernels
+    seconds_each(settings.batch, settings.batch)  # compiles kernels
     rows = [{"batch": settings.batch, "s_per_image": seconds_each(settings.images, settings.batch)}]
     if settings.singles:
         rows.append({"batch": 1, "s_per_image": seconds_each(settings.singles, 1)})

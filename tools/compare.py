@@ -73,15 +73,19 @@ class Runs:
     def evaluate(self, folder: Path) -> None:
         metrics, best = folder / "metrics.json", folder / "best"
         fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
-        if fresh and self.robustness != "false":
-            protocol = Path(self.robustness)
-            fresh = "robustness" in read_json(metrics) and not (
-                protocol.is_file() and protocol.stat().st_mtime >= metrics.stat().st_mtime
-            )
+        protocol, file = self.protocol(), folder / "scored_with.json"
+        if protocol != "false":
+            fresh &= file.is_file() and read_json(file) == {"robustness": protocol}
         if not fresh:
             self._call(
                 "evaluate.py", folder, [str(folder), "--robustness", self.robustness, *self.scoring]
             )
+            write_texts(folder, {file.name: json.dumps({"robustness": protocol})})
+
+    def protocol(self) -> str:
+        """What `robustness` says, or the file of that name does."""
+        file = Path(self.robustness)
+        return file.read_text() if file.is_file() else self.robustness
 
     def _call(self, tool: str, folder: Path, arguments: list[str]) -> None:
         log = folder.with_name(f"{folder.name}.log")

@@ -66,6 +66,7 @@ def score_runs(arguments: list[str]) -> None:
     wanted = with_floors(settings.methods + ["gradient"] * settings.robustness)
     device = find_device(settings.device)
     attacks = parser.instantiate(settings).robustness
+    config = RobustnessConfig() if attacks is True else attacks
     settings.robustness = bool(attacks)  # its settings stand with its scores
     entries: dict[str, Entry] = {}
     for folder in map(Path, settings.runs):
@@ -76,6 +77,8 @@ def score_runs(arguments: list[str]) -> None:
         if name in entries:
             raise ValueError(f"two runs are called {name}; rename one folder")
         _check_classes(folder, model, test.dataset)
+        if config:
+            config.require_size(model.image_size)
         methods = {title: method for title, method in wanted.items() if method.fits(model)}
         for title in wanted.keys() - methods.keys():
             print(f"{name}: no {title} for this network")
@@ -103,7 +106,6 @@ def score_runs(arguments: list[str]) -> None:
         }
         if settings.robustness:
             chosen = next(each.row for each in scores.chosen if each.row.heatmap == "gradient")
-            config = RobustnessConfig() if attacks is True else attacks
             details |= robustness(model, test, chosen.threshold, config, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
         entries[name] = Entry(model, methods, result, test.dataset)

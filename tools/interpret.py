@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from matplotlib.figure import Figure
 
@@ -32,12 +33,13 @@ from wsol.cli import Parser, find_device, run
 from wsol.comparison import epoch_seconds, interval
 from wsol.data.cub import CUB200
 from wsol.data.loaders import read_data_config
-from wsol.data.text import read_json
+from wsol.data.text import read_json, read_yaml
 from wsol.data.transforms import eval_transform
 from wsol.drawing import png
 from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
 from wsol.jobs import remember, run_all, run_script, threads_each
 
+RANDOM = "random"
 _TRAIN = Path(__file__).resolve().with_name("train.py")
 
 
@@ -72,42 +74,49 @@ def main() -> None:
     parser.add_argument(
         "--attributions", type=str, nargs="+", default=["gradient", "gradient_x_input"]
     )
-    parser.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS))
+    parser.add_argument(
+        "--fractions",
+        type=float,
+        nargs="+",
+        default=list(FRACTIONS),
+        help="of the pixels",
+    )
     parser.add_argument("--modes", type=str, nargs="+", default=["roar", "kar"])
-    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="trainings at once")
     parser.add_argument("--device", type=str, default="cpu", help="for ranking and scoring")
     settings = parser.parse_args(arguments[:split])
-    known = [name for name in IMPORTANCES if name != "random"]
-    if not set(settings.attributions) <= set(known):
-        raise ValueError(f"--attributions to choose from are {', '.join(known)}")
-    if not set(settings.modes) <= {"roar", "kar"}:
-        raise ValueError("--modes to choose from are roar, kar")
-    if not all(0 < fraction < 1 for fraction in settings.fractions):
-        raise ValueError(f"--fractions must lie between 0 and 1, not {settings.fractions}")
+    _check(settings, arguments[split + 1 :])
     device = find_device(settings.device)
     output, sources = Path(settings.output), [Path(name) for name in settings.runs]
-    if len({source.name for source in sources}) < len(sources):
-        raise ValueError("two runs have the same name; rename one folder")
+    fractions, data = sorted(settings.fractions), _common_data(sources)
     trials = [
-        Trial(source, name, mode, q, seed, output / place / mode / f"{name}_{q:g}")
+        Trial(source, name, mode, q, seed, output / source.name / mode / f"{name}_{q:g}")
         for source in sources
-        for name, place in (*((a, source.name) for a in settings.attributions), ("random", "any"))
-        for mode, q, seed in itertools.product(settings.modes, settings.fractions, settings.seeds)
+        for name in settings.attributions
+        for mode, q, seed in itertools.product(settings.modes, fractions, settings.seeds)
     ]
-    distinct = {trial.run: trial for trial in trials}  # random pixels are nobody's
+    # random pixels are nobody's, and others with every seed
+    trials += [
+        Trial(source, RANDOM, mode, q, seed, output / RANDOM / mode / f"{q:g}_seed{seed}")
+        for source in sources
+        for mode, q, seed in itertools.product(settings.modes, fractions, settings.seeds)
+    ]
+    distinct = {trial.run: trial for trial in trials}
     configs = [option for file in settings.config for option in ("--config", file)]
     options = [*configs, *arguments[split + 1 :]]
-
     trained_with = {
         "options": arguments[split + 1 :],
         "configuration": "".join(Path(file).read_text() for file in settings.config),
+        "data": data,
     }
-    remember(output / "any", trained_with)
-    for source in sources:
-        weights = (source / "best" / "model.safetensors").read_bytes()
-        model = {"model": hashlib.sha256(weights).hexdigest()}
-        remember(output / source.name, trained_with | model)
+    models = {
+        source: hashlib.sha256((source / "best" / "model.safetensors").read_bytes()).hexdigest()
+        for source in sources
+    }
+    remember(output / RANDOM, trained_with, made="**/CUB_200_2011")
+    for source, model in models.items():
+        remember(output / source.name, trained_with | {"model": model}, made="**/CUB_200_2011")
 
     def train(trial: Trial) -> None:
         result = trial.run / "accuracy.json"
@@ -136,6 +145,7 @@ def main() -> None:
                 importance=IMPORTANCES[trial.attribution],
                 fraction=trial.fraction,
                 mode=trial.mode,
+                seed=trial.seed,
             )
 
     folders = {trial.folder: trial for trial in distinct.values()}
@@ -147,7 +157,51 @@ def main() -> None:
         )
         for source in sources
     }
-    _write(output, trials, settings.fractions, studied)
+    _write(output, trials, fractions, studied)
+
+
+def _check(settings: Namespace, options: list[str]) -> None:
+    """ValueError for what no training should begin with."""
+    known = [name for name in IMPORTANCES if name != RANDOM]
+    if not set(settings.attributions) <= set(known):
+        raise ValueError(f"--attributions to choose from are {', '.join(known)}")
+    if not set(settings.modes) <= {"roar", "kar"}:
+        raise ValueError("--modes to choose from are roar, kar")
+    if not all(0 < fraction < 1 for fraction in settings.fractions):
+        raise ValueError(f"--fractions must lie between 0 and 1, not {settings.fractions}")
+    for name in ("attributions", "modes", "fractions", "seeds"):
+        values = settings[name]
+        if len(set(values)) < len(values):
+            raise ValueError(f"--{name} {values} names one twice")
+    for file in settings.config:
+        if not Path(file).is_file():
+            raise ValueError(f"there is no configuration {file}")
+        content = read_yaml(file)
+        model = content.get("model") if isinstance(content, dict) else None
+        if isinstance(model, dict) and (model.get("weights") or model.get("pretrained")):
+            raise ValueError(f"{file} names weights, and networks are trained from scratch here")
+    if any(option.startswith(("--model.weights", "--model.pretrained")) for option in options):
+        raise ValueError("networks are trained from scratch here: leave weights out after --")
+
+
+def _common_data(sources: list[Path]) -> dict[str, str | int]:
+    """Of all runs; they share the networks that random pixels trained.
+
+    Raises:
+        ValueError: a folder is no run, two have one name, or their data or sizes differ.
+    """
+    names = {source.name for source in sources}
+    if len(names) < len(sources) or RANDOM in names:
+        raise ValueError(f"runs need names of their own, other than {RANDOM}: rename a folder")
+    found = []
+    for source in sources:
+        if not (source / "best" / "model.safetensors").is_file():
+            raise ValueError(f"{source} is not a run: there is no model in its best/")
+        config = read_data_config(source)
+        found.append({"root": str(Path(config.root).resolve()), "image_size": config.image_size})
+    if any(each != found[0] for each in found):
+        raise ValueError("the runs were trained on different data or image sizes: compare equals")
+    return found[0]
 
 
 def _write(
@@ -161,10 +215,10 @@ def _write(
         curves.setdefault(key, []).append(found[trial.run]["accuracy"])
     rows, areas = [], []
     for (source, mode, name), group in itertools.groupby(sorted(curves), key=lambda key: key[:3]):
-        if name == "random":
+        if name == RANDOM:
             continue
         values = [
-            area(fractions, curves[key], curves[source, mode, "random", key[3]], mode)
+            area(fractions, curves[key], curves[source, mode, RANDOM, key[3]], mode)
             for key in group
         ]
         mean, half = interval(values)
@@ -197,7 +251,7 @@ def _curves(curves: dict[tuple[str, str, str, int], list[float]], fractions: lis
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in sorted({key[2] for key in curves if key[:2] == panel}):
             rows = np.array([values for key, values in curves.items() if key[:3] == (*panel, name)])
-            style = "--" if name == "random" else "-"
+            style = "--" if name == RANDOM else "-"
             axes.plot(fractions, 100 * rows.mean(axis=0), style, marker=".", label=name)
         word = "removed" if panel[1] == "roar" else "kept"
         axes.set(title=f"{panel[0]}: {panel[1].upper()}", xlabel=f"important pixels {word}")

@@ -17,12 +17,15 @@ from robust_training.attack import PGD
 from robust_training.cpu import prepare_cpu
 from robust_training.curvature import FiniteDifference
 from robust_training.front import LogGradient
-from robust_training.maps import Attribution
+from robust_training.map_attack import Goal, MapAttack
+from robust_training.maps import Explanation
 from robust_training.objectives import Objective, Part
 from robust_training.pauses import Stopped
 from robust_training.schedule import Schedule
+from wsol.adversarial_accuracy import AccuracyCurve
 from wsol.data.loaders import DataConfig
 from wsol.data.text import bounded
+from wsol.robustness import RobustnessConfig
 
 # jsonargparse's and argparse's words for a name that they do not know
 _UNKNOWN = re.compile(
@@ -31,7 +34,10 @@ _UNKNOWN = re.compile(
 )
 _load = jsonargparse.get_loader("yaml")
 jsonargparse.set_loader("yaml", lambda text: bounded(_load(text)), (yaml.YAMLError, RecursionError))
-_CLASSES = (Objective, Part, Attribution, Schedule, PGD, FiniteDifference, LogGradient, DataConfig)
+_CLASSES = (
+    *(Objective, Part, Explanation, Schedule, PGD, FiniteDifference, LogGradient, DataConfig),
+    *(Goal, MapAttack, RobustnessConfig, AccuracyCurve),
+)
 
 
 class Parser(jsonargparse.ArgumentParser):

@@ -69,14 +69,17 @@ def run_all(call: Callable[..., None], tasks: Sequence[tuple], jobs: int, title:
             bar.update()
 
 
-def remember(folder: Path, settings: Mapping[str, Any]) -> None:
+def remember(folder: Path, settings: Mapping[str, Any], *, made: str = f"**/{LAST}") -> None:
     """Keep in trained_with.json what the runs below a folder are trained with, JSON values.
+
+    Args:
+        made: Pattern of what was already made with them.
 
     Raises:
         ValueError: some already were with something else.
     """
     file = folder / "trained_with.json"
-    if file.is_file() and any(folder.rglob(LAST)):
+    if file.is_file() and any(folder.glob(made)):
         before = read_json(file)
         if not isinstance(before, dict):
             raise ValueError(f"{file} is damaged")

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+SMALLEST = 6  # side of a map in pixels; SSIM's window needs it
 Measure = Callable[[np.ndarray, np.ndarray, int], float]
 
 
@@ -24,8 +25,8 @@ def similarities(first: np.ndarray, second: np.ndarray, k: int) -> dict[str, flo
     """
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"two maps (H,W) are compared, not {first.shape} and {second.shape}")
-    if min(first.shape) < 6:
-        raise ValueError(f"maps must have at least 6 pixels a side, not {first.shape}")
+    if min(first.shape) < SMALLEST:
+        raise ValueError(f"maps must have at least {SMALLEST} pixels a side, not {first.shape}")
     if not 1 <= k <= first.size:
         raise ValueError(f"k must be 1 to the {first.size} pixels of a map, not {k}")
     for values in (first, second):
@@ -85,8 +86,13 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _or_constant(value: float, first: np.ndarray, second: np.ndarray) -> float:
-    constant = [values.min() == values.max() for values in (first, second)]
+    constant = [is_constant(values) for values in (first, second)]
     return float(all(constant)) if any(constant) else float(value)
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether a map has nothing to tell pixels apart but rounding."""
+    return bool(values.max() - values.min() <= 1e-5 * values.max())
 
 
 def centre_shift(first: np.ndarray, second: np.ndarray, k: int) -> float:

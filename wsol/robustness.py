@@ -19,7 +19,7 @@ from robust_training.model import Classifier
 from wsol.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_right
 from wsol.boxes import iou, largest_boxes
 from wsol.heatmap import Gradient
-from wsol.map_similarity import MEASURES, similarities
+from wsol.map_similarity import MEASURES, SMALLEST, is_constant, similarities
 from wsol.metrics import bootstrap
 from wsol.rows import HIT
 
@@ -58,6 +58,13 @@ class RobustnessConfig:
         if self.images is not None and self.images < 1:
             raise ValueError(f"images of a RobustnessConfig must be at least 1, not {self.images}")
 
+    def require_size(self, side: int) -> None:
+        """ValueError where maps of `side` pixels a side are too small for what is measured."""
+        if side < SMALLEST:
+            raise ValueError(f"maps need {SMALLEST} pixels a side to be compared, not {side}")
+        for attack in self.maps:
+            attack.pixels(torch.empty(1, side, side))
+
 
 _DEFAULT = RobustnessConfig()
 
@@ -76,11 +83,13 @@ def robustness(
     `map_similarity.MEASURES`, between the clean and the attacked map of correctly classified
     images, `mean` over those with an iterate that kept the class (as ART reports),
     `flipped_as_same` over all of them with the others unchanged (as IG-NORM does), and
-    `under_noise`, the mean for random steps of the same length, the floor of any attack. Images
-    whose clean map is constant have nothing to move and are counted in `without_map`. Its `boxes`:
-    GT-known and Top-1 Loc of gradient maps on all images and on their attacked copies, and
-    the difference. `accuracy` has an `accuracy_curve` for each attack on predictions. Intervals are
-    95 %, over images; numbers are None where there is no image.
+    `under_noise`, the mean for random steps of the same length, the floor of any attack, over
+    those of the images of `mean` that they leave in their class. Images whose clean map is constant
+    have nothing to move and are counted in `without_map`. Its `boxes`: GT-known and Top-1 Loc of
+    gradient maps on all images and on their attacked copies (an image without an iterate that kept
+    its class stays as it was), and the difference. `accuracy` has an `accuracy_curve` for each
+    attack on predictions. Intervals are 95 %, over images; numbers are None where there is no
+    image.
 
     Args:
         loader: Over a CUB200.
@@ -151,13 +160,14 @@ def _attacked(
     """A row per image: whether it is right, has a map and an iterate that was kept, hits, and each
     measure after the attack and (" noise") after noise."""
     result = attack(model, image, label)
-    random = dataclasses.replace(attack, goal=Noise(), restarts=1)(model, image, label)
+    random = dataclasses.replace(attack, goal=Noise())(model, image, label)
     clean = attack.maps(model, image, label)
     k = attack.pixels(clean)
     columns: dict[str, np.ndarray] = {
         "right": is_right(model, image, label).cpu().numpy(),
-        "mapped": (clean.amax(dim=(1, 2)) > clean.amin(dim=(1, 2))).cpu().numpy(),
+        "mapped": np.array([not is_constant(each) for each in _numpy(clean)]),
         "kept": result.kept.cpu().numpy(),
+        "kept noise": random.kept.cpu().numpy(),
     }
     for suffix, copies in (("", result.image), (" noise", random.image)):
         pairs = zip(_numpy(clean), _numpy(attack.maps(model, copies, label)), strict=True)
@@ -183,8 +193,9 @@ def _settings(attack: MapAttack) -> dict[str, Any]:
 
 
 def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
-    values, noise = columns[name], columns[f"{name} noise"]
-    return _mean(values[columns["kept"]], seed) | {
+    values, kept = columns[name], columns["kept"]
+    noise = columns[f"{name} noise"][kept & columns["kept noise"]]
+    return _mean(values[kept], seed) | {
         "flipped_as_same": float(values.mean()) if len(values) else None,
         "under_noise": float(noise.mean()) if len(noise) else None,
     }
