@@ -63,11 +63,11 @@ def score_runs(arguments: list[str]) -> None:
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
     settings = parser.parse_args(arguments)
-    wanted = with_floors(settings.methods + ["gradient"] * settings.robustness)
-    device = find_device(settings.device)
     attacks = parser.instantiate(settings).robustness
     config = RobustnessConfig() if attacks is True else attacks
     settings.robustness = bool(attacks)  # its settings stand with its scores
+    wanted = with_floors(settings.methods + ["gradient"] * settings.robustness)
+    device = find_device(settings.device)
     entries: dict[str, Entry] = {}
     for folder in map(Path, settings.runs):
         model = load_model(model_folder(folder)).to(device)
