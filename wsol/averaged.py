@@ -1,17 +1,15 @@
-"""Heatmaps averaged over several looks at an image: sizes, mirror images, noise."""
+"""Heatmaps put together: averaged over sizes and mirror images, or multiplied."""
 
 from dataclasses import dataclass
 from math import isfinite
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from robust_training.attribution import class_score, smoothgrad
 from robust_training.model import Classifier
-from wsol.heatmap import HeatmapMethod, attribution_heatmap, min_max
+from wsol.heatmap import HeatmapMethod, min_max
 
 
 @dataclass(frozen=True)
@@ -59,38 +57,6 @@ class Averaged(HeatmapMethod):
         if maps.shape[1:] != size:
             maps = np.stack([cv2.resize(each, size[::-1]) for each in maps])
         return maps
-
-
-@dataclass(frozen=True)
-class SmoothGrad(HeatmapMethod):
-    """The gradient averaged over noisy copies of the image (Smilkov et al., 2017).
-
-    The noise is the same for every image, whatever its batch; a pass takes one image's copies.
-
-    Attributes:
-        samples: Copies, each as dear as one gradient.
-        noise: Standard deviation, in pixel units of [0,1].
-        sigma: Of the final Gaussian filter, in pixels.
-        seed: Of the noise.
-    """
-
-    samples: int = 8
-    noise: float = 0.1
-    sigma: float = 3.0
-    seed: int = 0
-
-    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        rows = zip(image.split(1), label.split(1), strict=True)
-        mean = torch.cat([self._one(model, *row) for row in rows])
-        return attribution_heatmap(mean, sigma=self.sigma)
-
-    def _one(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
-        copies = image.expand(self.samples, -1, -1, -1)
-        score = class_score(model, label.expand(self.samples))
-        devices = [image.device] if image.is_cuda else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.seed)
-            return smoothgrad(score, copies, samples=1, noise=self.noise).mean(0, keepdim=True)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,14 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from robust_training.attribution import class_score, cross_entropy_score, input_gradient
+from robust_training.attribution import (
+    alone,
+    class_score,
+    cross_entropy_score,
+    input_gradient,
+)
 from robust_training.class_activation import class_activation, has_class_activation
+from robust_training.maps import Attribution
 from robust_training.model import Classifier
 
 
@@ -45,6 +51,23 @@ class Gradient(HeatmapMethod):
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         make = {"cross_entropy": cross_entropy_score, "logit": class_score}[self.score]
         return attribution_heatmap(input_gradient(make(model, label), image), sigma=self.sigma)
+
+
+@dataclass(frozen=True)
+class Attributed(HeatmapMethod):
+    """The same of any attribution of the class's logit.
+
+    Attributes:
+        attribution: Smoothgrad, integrated gradients, ...
+        sigma: Of the final Gaussian filter, in pixels.
+    """
+
+    attribution: Attribution
+    sigma: float = 3.0
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
+        (found,) = self.attribution(alone(class_score(model, label)), image)
+        return attribution_heatmap(found, sigma=self.sigma)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import difflib
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from wsol.averaged import Averaged, Product, SmoothGrad
-from wsol.heatmap import CAM, CentredBox, Gradient, HeatmapMethod
+from robust_training.maps import IntegratedGradients, SmoothGrad
+from wsol.averaged import Averaged, Product
+from wsol.heatmap import CAM, Attributed, CentredBox, Gradient, HeatmapMethod
 from wsol.refined import Refined
 
 FLOOR = "centred box"
@@ -17,7 +18,8 @@ BASES: dict[str, HeatmapMethod] = {
     "gradient": Gradient(),
     "cam": CAM(),
     FLOOR: CentredBox(),
-    "smoothgrad": SmoothGrad(),
+    "smoothgrad": Attributed(SmoothGrad()),
+    "integrated gradients": Attributed(IntegratedGradients()),
     "gradient x cam": Product(Gradient(), CAM()),
 }
 _REFINED = "refined"
