@@ -16,6 +16,7 @@ import itertools
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,20 +215,22 @@ def _write(
         key = trial.source.name, trial.mode, trial.attribution, trial.seed
         curves.setdefault(key, []).append(found[trial.run]["accuracy"])
     rows, areas = [], []
-    for (source, mode, name), group in itertools.groupby(sorted(curves), key=lambda key: key[:3]):
-        if name == RANDOM:
-            continue
-        values = [
-            area(fractions, curves[key], curves[source, mode, RANDOM, key[3]], mode)
-            for key in group
-        ]
-        mean, half = interval(values)
-        score = f"{mean:+.3f}" if np.isnan(half) else f"{mean:+.3f} ± {half:.3f}"
-        rows.append([source, percent(studied[source]), mode.upper(), name, score, str(len(values))])
-        areas.append({"run": source, "mode": mode, "attribution": name, "areas": values})
-    order = list(studied)
-    rows.sort(key=lambda row: (row[2], row[3], order.index(row[0])))
-    heads = ("model", "its accuracy", "mode", "attribution", "area", "seeds")
+    seeds = sorted({key[3] for key in curves})
+    for mode, name in sorted({key[1:3] for key in curves if key[2] != RANDOM}, reverse=True):
+        first: list[float] = []
+        for source, accuracy_ in studied.items():
+            values = [
+                area(
+                    fractions, curves[source, mode, name, k], curves[source, mode, RANDOM, k], mode
+                )
+                for k in seeds
+            ]
+            # every seed has one baseline of random pixels, which cancels in pairs
+            above = _interval(np.subtract(values, first)) if first else "-"
+            first = first or values
+            rows.append([source, percent(accuracy_), mode.upper(), name, _interval(values), above])
+            areas.append({"run": source, "mode": mode, "attribution": name, "areas": values})
+    heads = ("model", "its accuracy", "mode", "attribution", "area", "above the first model's")
     table = markdown(heads, rows, 4)
     listed = [[*key, accuracies] for key, accuracies in sorted(curves.items())]
     content = {"fractions": fractions, "areas": areas, "accuracy": listed, "models": studied}
@@ -235,13 +238,18 @@ def _write(
         f"# Interpretability\n\n`{shlex.join(['python', 'tools/interpret.py', *sys.argv[1:]])}`\n\n"
         f"{table}\n\nArea between the accuracy after random pixels and that after the "
         "attribution's (ROAR), or the other way round (KAR): larger is better, 0 is random. "
-        "Intervals: 95 % over seeds of the training (Student's t).\n"
+        f"Intervals: 95 % over {len(seeds)} seeds of the training (Student's t).\n"
     )
     texts = {"interpretability.md": text, "interpretability.json": json.dumps(content, indent=2)}
     write_texts(output, texts)
     (output / "interpretability.png").write_bytes(_curves(curves, fractions))
     (output / "trade_off.png").write_bytes(_trade_off(areas, studied))
     print(f"{table}\n\nthe results are in {output}")
+
+
+def _interval(values: Sequence[float]) -> str:
+    mean, half = interval(values)
+    return f"{mean:+.3f}" if np.isnan(half) else f"{mean:+.3f} ± {half:.3f}"
 
 
 def _curves(curves: dict[tuple[str, str, str, int], list[float]], fractions: list[float]) -> bytes:
