@@ -59,7 +59,8 @@ def train(
 
 
 def test_training_learns_and_leaves_a_run(tmp_path):
-    _, log = train(tmp_path / "run", epochs=4, seed=2)
+    # no BatchNorm, whose running statistics are still far off after 8 steps: any seed learns
+    _, log = train(tmp_path / "run", epochs=4, network="test_convnext")
     assert log[-1]["cross_entropy"] < log[0]["cross_entropy"]
     assert max(row["val_accuracy"] for row in log) > 0.9
     assert (tmp_path / "run" / "last.ckpt").is_file()
