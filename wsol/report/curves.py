@@ -14,7 +14,8 @@ from wsol.report.entry import Entry
 
 _WIDTH, _HEIGHT = 340, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 38
-COLOURS = 6  # --line-0, ... of page.css
+_COLOURS = 6  # --line-0, ... of page.css
+_LAST = ("lr", "seconds")  # columns of less interest
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def training_charts(entries: Mapping[str, Entry]) -> str:
                 if column in log
             ],
         )
-        for column in columns
+        for column in sorted(columns, key=_LAST.__contains__)
         if column != "epoch"
     )
 
@@ -136,7 +137,7 @@ def chart(
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts += f'<text x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{x_label}</text>'
     for line in lines:
-        colour = f'style="--colour: var(--line-{line.colour % COLOURS})"'
+        colour = f'style="--colour: var(--line-{line.colour % _COLOURS})"'
         if line.band:
             low, high = zip(*line.band, strict=True)
             around = [*zip(line.x, low, strict=True), *zip(line.x[::-1], high[::-1], strict=True)]
@@ -146,7 +147,7 @@ def chart(
         for a, b in ([line.mark] if line.mark else []) + _alone(line):
             parts += f'<circle {colour} cx="{x(a):.1f}" cy="{y(b):.1f}" r="4"/>'
     legend = "".join(
-        f'<li style="--colour: var(--line-{line.colour % COLOURS})">{html.escape(line.name)}</li>'
+        f'<li style="--colour: var(--line-{line.colour % _COLOURS})">{html.escape(line.name)}</li>'
         for line in lines
     )
     label = html.escape(f"{title} against {x_label}: {', '.join(line.name for line in lines)}")

@@ -1,6 +1,7 @@
 """The report's tables: text is escaped in one place, `_cell`."""
 
 import html
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,30 +29,43 @@ class Html(str):
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:
     """A table of rows that start with a run's name, or nothing without rows.
 
+    Each run's rows stand below its name, or beside it where all else is numbers.
+
     Args:
         rows: Plain text, or `Html`.
         text_columns: How many first columns are words; numbers stand at the right.
     """
-
-    def line(tag: str, cells: Iterable[str], again: bool = False) -> str:
-        first, *others = map(_cell, cells)
-        scope = "row" if tag == "td" else "col"
-        text = f'<th scope="{scope}">{first}</th>'
-        for number, cell in enumerate(others, start=1):
-            kind = "number" if number >= text_columns else "long" if len(cell) > _LONG else "word"
-            text += f'<{tag} class="{kind}">{cell}</{tag}>'
-        return f"<tr{' class=again' if again else ''}>{text}</tr>"
-
-    body, last = "", None
-    for row in rows:
-        body += line("td", row, again=row[0] == last)
-        last = row[0]
-    if not body:
+    beside = text_columns == 1
+    shown = heads if beside else heads[1:]
+    words = 1 if beside else text_columns - 1
+    bodies = ""
+    for run, group in itertools.groupby(rows, key=lambda row: row[0]):
+        if not beside:
+            name = f'<th scope="rowgroup" colspan="{len(shown)}">{_cell(run)}</th>'
+            bodies += f'<tr class="run">{name}</tr>'
+        last = None
+        for row in group:
+            cells = row if beside else row[1:]
+            bodies += f"<tr{' class=again' if cells[0] == last else ''}>"
+            bodies += f"{_cells('td', cells, words)}</tr>"
+            last = cells[0]
+    if not bodies:
         return ""
     return (
-        '<div class="scroll" tabindex="0" role="group" aria-label="table">'
-        f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table></div>"
+        '<div class="scroll" tabindex="0" role="group" aria-label="table"><table>'
+        f"<thead><tr>{_cells('th', shown, words)}</tr></thead><tbody>{bodies}</tbody></table></div>"
     )
+
+
+def _cells(tag: str, texts: Iterable[str], words: int) -> str:
+    """The first is its row's or column's head."""
+    first, *others = map(_cell, texts)
+    long = " long" if len(first) > _LONG else ""
+    row = f'<th scope="{"row" if tag == "td" else "col"}" class="word{long}">{first}</th>'
+    for number, cell in enumerate(others, start=1):
+        kind = "number" if number >= words else "word long" if len(cell) > _LONG else "word"
+        row += f'<{tag} class="{kind}">{cell}</{tag}>'
+    return row
 
 
 def score_table(results: Results) -> str:
