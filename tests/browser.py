@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,6 +87,8 @@ class Page:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._from], [], [], 60)
+            assert ready, "the browser is silent"
             block = os.read(self._from.fileno(), 1 << 20)
             assert block, "the browser is gone"
             self._rest += block

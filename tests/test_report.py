@@ -67,7 +67,7 @@ def scored(toy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(scored, tmp_path_factory):
     file = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(file, {HOSTILE: scored[0]}, images=12)
+    write_report(file, {HOSTILE: scored[0], "again": scored[0]}, images=12)
     return file
 
 
@@ -135,6 +135,24 @@ def test_the_slider_shows_the_boxes_of_python(scored, page):
             text = page.script("document.getElementById('hits').textContent")
             assert text == f", {hits} {'hit' if hits == 1 else 'hits'} at this threshold"
     assert page.complaints == []
+
+
+def test_an_image_stands_under_every_map_at_its_threshold(scored, page):
+    names = list(scored[0].measured.truth.names)
+    index = names.index(page.script("state.image.name"))
+    thresholds = page.script("state.thresholds")
+    captions = page.script("[...document.querySelectorAll('.other')].map((b) => b.innerText)")
+    assert len(captions) == 2 * len(SHOWN)
+    runs = itertools.product((HOSTILE, "again"), SHOWN)
+    for text, threshold, (run, name) in zip(captions, thresholds, runs, strict=True):
+        overlap = reading(scored, name, index, threshold)[1]
+        mark = "✓" if overlap >= 0.5 else "✗"
+        assert text.split("\n")[-1] == f"{mark} {int(100 * overlap) / 100:.2f}"
+        assert text.startswith(run[:8])
+        assert f": {name}" in text
+    page.script("document.querySelectorAll('.other')[3].click()")
+    assert page.script("state.map") == 3
+    assert page.script("document.activeElement.getAttribute('aria-pressed')") == "true"
 
 
 def test_keys_move_the_slider_and_the_gallery(scored, page):
