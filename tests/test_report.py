@@ -25,7 +25,7 @@ from wsol.heatmap import CAM, CentredBox, Gradient
 from wsol.made_up import made_up_maps
 from wsol.measuring import measure
 from wsol.report import Entry, write_report
-from wsol.report.curves import Line, chart, training_charts
+from wsol.report.curves import Line, accuracy_charts, chart, training_charts
 from wsol.report.gallery import box_spans, choose
 from wsol.report.page import script_data
 
@@ -321,6 +321,18 @@ def test_a_chart_puts_points_where_they_belong():
     assert (float(dot.get("cx")), float(dot.get("cy"))) == (188, 86)
     assert svg.get("aria-label") == "a & b against x: <b>"
     assert [text.text for text in svg.iter("text")][:3] == ["0", "20", "40"]
+
+
+def test_accuracy_under_attack_is_drawn_in_percent_and_255ths():
+    curve = {"eps": [0, 2 / 255], "accuracy": [0.5, 0.25], "intervals": [[0.25, 0.75], [0, 0.5]]}
+    curves = [curve | {"curve": {"attack": {"norm": norm}}} for norm in ("linf", "l2")]
+    figures = accuracy_charts({"a": {}, "b": {"robustness": {"accuracy": curves}}})
+    linf, _ = ElementTree.fromstring(f"<div>{figures}</div>")
+    assert linf.find("svg/polyline").get("points") == "46.0,86.0 330.0,124.0"
+    ends = "46.0,124.0 330.0,162.0 330.0,86.0 46.0,48.0"
+    assert linf.find("svg/polygon").get("points") == ends
+    assert [text.text for text in linf.iter("text")][-4:] == ["0", "1", "2", "radius, 255ths"]
+    assert accuracy_charts({"a": {}}) == ""
 
 
 def test_curves_of_training_where_there_is_a_log(scored, report, tmp_path):
