@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -42,3 +44,9 @@ def train(*arguments):
         "null",
     )
     return tool("train.py", "--config", config, *small, *arguments)
+
+
+def page_data(file):
+    """What a report's page embeds for its gallery."""
+    pattern = r'<script type="application/json" id="data">(.*?)</script>'
+    return json.loads(re.search(pattern, Path(file).read_text(), re.DOTALL)[1])

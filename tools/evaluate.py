@@ -108,7 +108,8 @@ def score_runs(arguments: list[str]) -> None:
             chosen = next(each.row for each in scores.chosen if each.row.heatmap == "gradient")
             details |= robustness(model, test, chosen.threshold, config, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
-        entries[name] = Entry(model, methods, result, test.dataset)
+        boxes = measured["test"].boxes_alone()
+        entries[name] = Entry(model, methods, result, test.dataset, boxes, scores.chosen, folder)
         write_report(folder / "report.html", {name: entries[name]})
     if settings.report:
         write_report(settings.report, entries)

@@ -262,8 +262,8 @@ def _curves(curves: dict[tuple[str, str, str, int], list[float]], fractions: lis
             style = "--" if name == RANDOM else "-"
             axes.plot(fractions, 100 * rows.mean(axis=0), style, marker=".", label=name)
         word = "removed" if panel[1] == "roar" else "kept"
-        axes.set(title=f"{panel[0]}: {panel[1].upper()}", xlabel=f"important pixels {word}")
-        axes.set(ylabel="accuracy, %")
+        axes.set_title(f"{panel[0]}: {panel[1].upper()}", parse_math=False)
+        axes.set(xlabel=f"important pixels {word}", ylabel="accuracy, %")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
     return png(figure)
@@ -283,7 +283,9 @@ def _trade_off(areas: list[dict[str, Any]], studied: dict[str, float]) -> bytes:
             bars = None if np.isnan(halves).any() else halves
             axes.errorbar(x, means, bars, marker="o", capsize=2, linewidth=1, label=name)
             for label, *place in zip(studied, x, means, strict=True):
-                axes.annotate(label, place, (3, 3), textcoords="offset points", fontsize=6)
+                axes.annotate(
+                    label, place, (3, 3), textcoords="offset points", fontsize=6, parse_math=False
+                )
         axes.axhline(0, color="grey", linewidth=0.8, linestyle="--")
         axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %", ylabel="area")
         axes.grid(alpha=0.3)

@@ -1,8 +1,7 @@
 """Pictures of heatmaps and boxes."""
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -48,32 +47,6 @@ def draw_boxes(
         x0, y0, x1, y1 = (round(float(value)) for value in box)
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, width)
     return picture
-
-
-def threshold_curves(results: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """PNG: GT-known against the heatmap threshold, for each run's `evaluation.score`.
-
-    A dot marks the threshold that the validation images chose.
-    """
-    figure = Figure(figsize=(7, 3.2), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for run, result in results.items():
-        for name, curve in result["curves"].items():
-            line = axes.plot(
-                curve["threshold"],
-                [100 * share for share in curve["gt_known_loc"]],
-                label=f"{run}: {name}",
-                linewidth=1.5,
-                linestyle="-" if name == "gradient" else "--",
-            )
-            for row in result["localization"]:
-                if row["heatmap"] == name and row["policy"] == "val":
-                    point = (row["threshold"], 100 * row["gt_known_loc"])
-                    axes.plot(*point, "o", color=line[0].get_color())
-    axes.set(xlabel="heatmap threshold", ylabel="GT-known Loc, %", xlim=(0, 1), ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    legend(axes)
-    return png(figure)
 
 
 def legend(axes: Axes) -> None:

@@ -1,7 +1,7 @@
 """One pass of a model over a split: what it predicts, and where its heatmaps put the box."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ class Measured:
     def correct(self, k: int) -> np.ndarray | None:
         """(N,): whether the true class is among the first k predicted; None where not known."""
         return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
+
+    def boxes_alone(self) -> "Measured":
+        """The same without what MaxBoxAccV2 and pixel scores need, which is most of the memory."""
+        maps = {name: replace(m, any_iou=None, pixels=None) for name, m in self.maps.items()}
+        return replace(self, maps=maps)
 
 
 def measure(

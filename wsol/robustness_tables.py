@@ -1,13 +1,9 @@
-"""`wsol.robustness`'s scores as people read them: tables with the protocol in every row, curves."""
+"""`wsol.robustness`'s scores as people read them: tables with the protocol in every row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-
 from wsol.cells import percent
-from wsol.drawing import png
 
 Results = Mapping[str, Mapping[str, Any]]  # run name -> a result, with "robustness" or without
 Table = tuple[Sequence[str], list[list[str]], int]  # heads, rows, how many first columns are text
@@ -119,32 +115,3 @@ def _attack(settings: Mapping[str, Any]) -> str:
 def radius(eps: float, norm: str) -> str:
     """In pixel units: 255ths for linf, as the field writes them."""
     return f"{255 * eps:.3g}/255" if norm == "linf" else f"{eps:.3g}"
-
-
-def accuracy_curves(results: Results) -> bytes | None:
-    """PNG: accuracy against the radius, a panel for each norm, a line for each run with its 95 %
-    interval. None where no run has a curve."""
-    curves = [
-        (run, curve)
-        for run, result in results.items()
-        for curve in result.get("robustness", {}).get("accuracy", [])
-    ]
-    norms = list(dict.fromkeys(curve["curve"]["attack"]["norm"] for _, curve in curves))
-    if not norms:
-        return None
-    figure = Figure(figsize=(4.2 * len(norms), 3.2), dpi=120, layout="constrained")
-    for axes, norm in zip(figure.subplots(1, len(norms), squeeze=False)[0], norms, strict=True):
-        scale = 255 if norm == "linf" else 1
-        for run, curve in curves:
-            if curve["curve"]["attack"]["norm"] != norm:
-                continue
-            x = [scale * eps for eps in curve["eps"]]
-            line = axes.plot(x, [100 * share for share in curve["accuracy"]], marker=".", label=run)
-            band = 100 * np.array(curve["intervals"]).T
-            axes.fill_between(x, *band, color=line[0].get_color(), alpha=0.15, linewidth=0)
-        unit = ", 255ths" if norm == "linf" else ""
-        axes.set(xlabel=f"radius of the attack ({norm}{unit})", ylabel="accuracy, %")
-        axes.set(ylim=(0, 100), xlim=(0, None))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    return png(figure)

@@ -1,0 +1,33 @@
+"""What a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robust_training.model import Classifier
+from wsol.data.cub import CUB200
+from wsol.evaluation import Chosen
+from wsol.heatmap import HeatmapMethod
+from wsol.measuring import Measured
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A scored model.
+
+    Attributes:
+        result: What `evaluation.score` said of it.
+        dataset: The split that it was scored on.
+        measured: The boxes of `methods` on that split, and what was predicted.
+        chosen: Each heatmap's headline.
+        folder: Where log.csv is, if the model was trained here.
+    """
+
+    model: Classifier
+    methods: Mapping[str, HeatmapMethod]
+    result: Mapping[str, Any]
+    dataset: CUB200
+    measured: Measured
+    chosen: Sequence[Chosen]
+    folder: Path

@@ -1,0 +1,103 @@
+"""One file of HTML: scores with their policies, curves, errors, and a gallery of boxes."""
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+from robust_training.files import write_text
+from wsol.drawing import PREDICTED, TRUE
+from wsol.report.curves import accuracy_charts, threshold_charts, training_charts
+from wsol.report.entry import Entry
+from wsol.report.gallery import gallery
+from wsol.report.tables import (
+    attack_tables,
+    error_table,
+    laboratory_table,
+    more_table,
+    score_table,
+    summary,
+)
+
+
+def write_report(
+    file: str | os.PathLike, entries: Mapping[str, Entry], *, images: int = 40
+) -> None:
+    """Write one self-contained HTML file.
+
+    Args:
+        entries: Run name -> what was scored.
+        images: How many test images to show, `gallery.choose` says which; fewer for many runs.
+
+    Raises:
+        ValueError: the runs were scored on different images.
+    """
+    first = next(iter(entries.values()))
+    names = [example.name for example in first.dataset.examples]
+    for run, entry in entries.items():
+        if [example.name for example in entry.dataset.examples] != names:
+            raise ValueError(f"{run} was scored on other images, so one report cannot hold both")
+    data = gallery(entries, images)
+    sections = {name: text for name, text in _sections(entries).items() if text}
+    script = _file("page.js")
+    page = Template(_file("page.html")).substitute(
+        runs=html.escape(", ".join(entries)),
+        images=f"{len(names):,}",
+        shown=len(data["images"]),
+        summary=summary({run: entry.result for run, entry in entries.items()}),
+        links="".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections),
+        sections="".join(
+            f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
+            for name, text in sections.items()
+        ),
+        true="rgb" + str(TRUE),
+        predicted="rgb" + str(PREDICTED),
+        style=_file("page.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=script_data(data),
+    )
+    write_text(file, page)
+
+
+def script_data(data: Any) -> str:
+    """JSON in ASCII that no HTML parser takes for markup."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Title -> content, empty where nothing was measured."""
+    results = {run: entry.result for run, entry in entries.items()}
+    return {
+        "Scores": score_table(results)
+        + more_table(results)
+        + _charts(threshold_charts(results))
+        + _note("On the test images. The dot is the threshold that validation images chose."),
+        "What the boxes are": error_table(results)
+        + _note("Every image with its box, IoU and kind: images.csv in the run's folder."),
+        "What the classifier leans on": laboratory_table(results),
+        "Under attack": attack_tables(results) + _charts(accuracy_charts(results)),
+        "Training": _charts(training_charts(entries)),
+        "How it was scored": _note(next(iter(results.values()))["protocol"]),
+    }
+
+
+def _charts(figures: str) -> str:
+    return f'<div class="charts">{figures}</div>' if figures else ""
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _file(name: str) -> str:
+    return resources.files("wsol.report").joinpath(name).read_text(encoding="utf-8")
