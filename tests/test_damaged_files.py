@@ -16,7 +16,9 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 
+from robust_training.checkpoint import LAST, load_checkpoint, save_checkpoint
 from robust_training.model import create_model, load_model, save_model
 from robust_training.weights import load_weights
 from tests.birds import birds, write_published
@@ -38,7 +40,9 @@ ROW = {
     "gt_known_loc": 0.5,
     "top1_loc": 0.25,
 }
-METRICS = {"top1_accuracy": 0.5, "localization": [ROW], "robustness": {"measures": {}}}
+MAPS = {"attack": {"attack": {"eps": 0.25}}, "measures": {"top_k_intersection": {"mean": 0.5}}}
+ATTACKED = {"maps": [MAPS], "accuracy": [{"eps": [0, 0.25], "accuracy": [0.75, 0.5]}]}
+METRICS = {"top1_accuracy": 0.5, "localization": [ROW], "robustness": ATTACKED}
 CUB = {
     "images.txt": "1 a/x y.jpg\n2 a/b.jpg\n3 c/d.jpg\n",
     "image_class_labels.txt": "1 1\n2 1\n3 2\n",
@@ -127,6 +131,8 @@ TEXT_READERS = {
 
 
 NETWORK = create_model("test_resnet", 3, image_size=32)
+HEAD = torch.nn.Linear(3, 2)
+FABRIC = Fabric(accelerator="cpu", devices=1)
 
 
 def _model(folder: Path) -> None:
@@ -139,12 +145,19 @@ def _weights(folder: Path) -> None:
     torch.save(head, folder / "w.pth")
 
 
+def _resume(folder: Path) -> int:
+    state: dict[str, Any] = {"head": HEAD, "epoch": 0}
+    load_checkpoint(FABRIC, folder, state)
+    return state["epoch"]
+
+
 BINARY_READERS = {
     "model config.json": Reader("m/config.json", _model, lambda folder: load_model(folder / "m")),
     "safetensors": Reader(
         "w.safetensors", _weights, lambda f: load_weights(NETWORK.backbone, f / "w.safetensors")
     ),
     "pth": Reader("w.pth", _weights, lambda f: load_weights(NETWORK.backbone, f / "w.pth")),
+    LAST: Reader(LAST, lambda f: save_checkpoint(FABRIC, f, {"head": HEAD, "epoch": 3}), _resume),
     "map": Reader(
         "a.npy",
         lambda folder: np.save(folder / "a.npy", np.eye(9, 7, dtype=np.float32)),

@@ -37,26 +37,32 @@ def _localization(heatmap: str, key: str) -> Callable[[Metrics], float | None]:
     return read
 
 
-def _nested(*keys: str) -> Callable[[Metrics], float | None]:
-    def read(metrics: Metrics) -> float | None:
+def _nested(*keys: str | int) -> Callable[[Metrics], Any]:
+    """What stands below these keys, and places in lists; None where there is no such."""
+
+    def read(metrics: Metrics) -> Any:
         value: Any = metrics
         for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                return None
         return value
 
     return read
 
 
 def _first_attack(*keys: str) -> Callable[[Metrics], float | None]:
-    read = _nested(*keys)
-    return lambda metrics: next(map(read, metrics.get("robustness", {}).get("maps", [])), None)
+    return _nested("robustness", "maps", 0, *keys)
 
 
 def _accuracy_under_attack(metrics: Metrics) -> float | None:
     """At the radius of the first attack on maps, where the first curve has it."""
     radius = _first_attack("attack", "attack", "eps")(metrics)
-    curve = next(iter(metrics.get("robustness", {}).get("accuracy", [])), {"eps": []})
-    return curve["accuracy"][curve["eps"].index(radius)] if radius in curve["eps"] else None
+    radii = _nested("robustness", "accuracy", 0, "eps")(metrics)
+    if not isinstance(radii, list) or radius not in radii:
+        return None
+    return _nested("robustness", "accuracy", 0, "accuracy", radii.index(radius))(metrics)
 
 
 ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
