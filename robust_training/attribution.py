@@ -6,6 +6,7 @@ score and has the image's shape. All of them can be differentiated again, which 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from robust_training.curvature import (
     Curvature,
     FiniteDifference,
+    Recomputed,
     Score,
     Scores,
     first_order_gradients,
     gradients_of,
+    recomputed,
 )
 from robust_training.double_backward import EfficientDoubleBackward
 from robust_training.modes import running_statistics_kept
@@ -86,6 +89,9 @@ def input_gradients(
     scores: Scores, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
 ) -> tuple[Tensor, ...]:
     """The gradients of several scores from one forward pass; `input_gradient` says the rest."""
+    if isinstance(curvature, Recomputed):
+        again = partial(_gradients, scores, curvature.curvature)
+        return recomputed(again, image) if create_graph else again(image, False)
     if curvature not in ("exact", "finite_difference") and not isinstance(
         curvature, FiniteDifference
     ):
@@ -99,6 +105,12 @@ def input_gradients(
     with torch.enable_grad(), _twice(create_graph):
         leaf = image if create_graph and image.requires_grad else image.detach().requires_grad_()
         return gradients_of(scores(leaf), leaf, create_graph=create_graph)[0]
+
+
+def _gradients(
+    scores: Scores, curvature: Curvature, image: Tensor, create_graph: bool
+) -> tuple[Tensor, ...]:
+    return input_gradients(scores, image, create_graph=create_graph, curvature=curvature)
 
 
 @contextmanager

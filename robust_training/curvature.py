@@ -70,7 +70,43 @@ class FiniteDifference:
         return [[int(i == k) for k in range(scores)] for i in range(scores)]
 
 
-Curvature = Literal["exact", "finite_difference"] | FiniteDifference
+@dataclass(frozen=True)
+class Recomputed:
+    """Another curvature whose passes run when they are needed, and again each time: of each
+    gradient only the images stay in memory. For attacks: weights get no gradient.
+
+    Attributes:
+        curvature: "exact", "finite_difference" or a FiniteDifference.
+    """
+
+    curvature: Literal["exact", "finite_difference"] | FiniteDifference
+
+
+Curvature = Literal["exact", "finite_difference"] | FiniteDifference | Recomputed
+
+
+def recomputed(
+    gradients: Callable[[Tensor, bool], tuple[Tensor, ...]], image: Tensor
+) -> tuple[Tensor, ...]:
+    """gradients(image, create_graph), differentiable by the image alone, from its own graph."""
+    return _Again.apply(image, gradients)
+
+
+class _Again(Function):
+    @staticmethod
+    def forward(ctx, image, gradients):
+        ctx.save_for_backward(image)
+        ctx.gradients = gradients
+        return gradients(image, False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *incoming):
+        (image,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = image.detach().requires_grad_()
+            (found,) = torch.autograd.grad(ctx.gradients(leaf, True), leaf, incoming)
+        return found, None
 
 
 def first_order_gradients(

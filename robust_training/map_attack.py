@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_training.attack import PGD
-from robust_training.curvature import Curvature, Score
+from robust_training.curvature import Curvature, Recomputed, Score
 from robust_training.maps import Explanation, InputGradient, Maps
 from robust_training.model import Classifier
 from robust_training.modes import under_attack
@@ -106,8 +106,8 @@ class MapAttack:
         restarts: From how many starts.
         attribution: Whose maps.
         beta: Of the softplus that stands in for ReLU in the direction; None keeps the network.
-        curvature: How the direction is differentiated. With finite differences memory does not
-            grow with the points of a path.
+        curvature: How the direction is differentiated. Memory is that of one point of a path and
+            the images of all.
         stop_at: An image whose intersection has come down to this is left alone from then on.
     """
 
@@ -199,8 +199,10 @@ class MapAttack:
         return count
 
     def _directing(self, model: Classifier, label: Tensor) -> Maps:
+        several = self.attribution.points > 1
+        curvature = Recomputed(self.curvature) if several else self.curvature
         maps = self.attribution.maps(
-            model, label, create_graph=True, curvature=self.curvature, beta=self.beta
+            model, label, create_graph=True, curvature=curvature, beta=self.beta
         )
 
         def shares(image: Tensor) -> Tensor:

@@ -24,6 +24,11 @@ class Explanation(ABC):
     every time, and can be differentiated.
     """
 
+    @property
+    def points(self) -> int:
+        """Images at which the network is differentiated for one map."""
+        return 1
+
     @abstractmethod
     def maps(
         self,
@@ -131,6 +136,10 @@ class IntegratedGradients(Attribution):
         if self.steps < 1:
             raise ValueError(f"steps of IntegratedGradients must be at least 1, not {self.steps}")
 
+    @property
+    def points(self) -> int:
+        return self.steps
+
     def __call__(
         self,
         scores: Scores,
@@ -167,6 +176,10 @@ class SmoothGrad(Attribution):
                 "SmoothGrad needs samples of at least 1 and noise of at least 0, not "
                 f"{self.samples}, {self.noise}"
             )
+
+    @property
+    def points(self) -> int:
+        return self.samples
 
     def __call__(
         self,

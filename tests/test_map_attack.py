@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,28 +17,12 @@ from robust_training.attribution import (
     integrated_gradients,
 )
 from robust_training.class_activation import class_activation
+from robust_training.curvature import Recomputed
 from robust_training.map_attack import MapAttack, MassCentre, Noise, Region
 from robust_training.maps import ClassActivation, InputXGradient, IntegratedGradients, SmoothGrad
 from robust_training.model import Classifier
-from robust_training.similarity import pearson, top_k_intersection
+from robust_training.similarity import top_k_intersection
 from wsol.robustness import RobustnessConfig
-
-
-def test_top_k_intersection_by_hand():
-    first = torch.tensor([[5.0, 4, 3, 2, 1], [1, 2, 3, 4, 5]])
-    second = torch.tensor([[5.0, 1, 4, 2, 3], [1, 2, 3, 4, 5]])
-    torch.testing.assert_close(top_k_intersection(first, second, 2), torch.tensor([0.5, 1.0]))
-    torch.testing.assert_close(top_k_intersection(first, second, 5), torch.ones(2))
-    for k in (0, 6):
-        with pytest.raises(ValueError, match="1 to the 5 pixels"):
-            top_k_intersection(first, second, k)
-
-
-def test_pearson_equals_numpy_and_a_constant_has_none():
-    rows = torch.randn(2, 4, 30, dtype=torch.float64)
-    expected = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(*rows, strict=True)]
-    torch.testing.assert_close(pearson(*rows), torch.stack(expected), rtol=1e-6, atol=1e-6)
-    assert pearson(torch.ones(5), torch.randn(5)) == 0
 
 
 def test_a_linear_map_never_changes(images):
@@ -139,13 +124,6 @@ def test_a_region_holds_a_pixel(images, corner):
     assert score(images[0][:1]) > 0
 
 
-def test_equal_pixels_count_in_their_order():
-    zeros, corner = torch.zeros(1, 100), torch.zeros(1, 100)
-    corner[:, :10] = 1
-    assert top_k_intersection(zeros, corner, 10) == 1
-    assert top_k_intersection(zeros, corner.flip(1), 10) == 0
-
-
 def test_a_wider_ball_shares_less(network, images):
     image, label = images
     shares = []
@@ -232,7 +210,11 @@ def test_maps_are_those_of_the_plain_functions(network, images):
 
 
 @pytest.mark.parametrize("attribution", [IntegratedGradients(3), SmoothGrad(2), ClassActivation()])
-@pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
+@pytest.mark.parametrize(
+    "curvature",
+    ["exact", "finite_difference", Recomputed("exact"), Recomputed("finite_difference")],
+    ids=str,
+)
 def test_the_slope_of_a_map_equals_central_differences(network, images, attribution, curvature):
     image, label = images[0][:2].double(), images[1][:2]
     model = deepcopy(network).double()
@@ -245,6 +227,33 @@ def test_the_slope_of_a_map_equals_central_differences(network, images, attribut
     ahead, behind = ((maps(point) * weight).sum() for point in (image + step, image - step))
     expected = (ahead - behind).detach() / 2e-6
     torch.testing.assert_close((slope * direction).sum(), expected, rtol=2e-3, atol=0)
+
+
+class Held:
+    """A tensor that a graph keeps."""
+
+    kept: ClassVar[int] = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        Held.kept += tensor.numel()
+
+    def __del__(self):
+        Held.kept -= self.tensor.numel()
+
+
+def test_a_long_path_keeps_only_its_images(network, images):
+    """What a graph holds grows by images, not by the network's layers, with every point."""
+    image, label = images
+    held = {}
+    for steps in (2, 12):
+        explained = IntegratedGradients(steps)
+        maps = explained.maps(network, label, create_graph=True, curvature=Recomputed("exact"))
+        with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+            before, result = Held.kept, maps(image.clone().requires_grad_())
+            held[steps] = Held.kept - before
+        del result
+    assert 0 < held[12] - held[2] <= 10 * 2 * image.numel()
 
 
 def test_a_radius_of_zero_leaves_every_map(network, images):
