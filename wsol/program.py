@@ -117,8 +117,9 @@ def _read_onnx(file: Path) -> tuple[Both, Mapping[str, str]]:
 
 def _read_pt2(file: Path) -> tuple[Both, Mapping[str, str]]:
     texts = {METADATA: ""}
-    program = torch.export.load(file, extra_files=texts)
-    return program.module(), json.loads(texts[METADATA])
+    module = torch.export.load(file, extra_files=texts).module()
+    # not the module itself: as a part of another one it would refuse to be put in evaluation mode
+    return lambda image: module(image), json.loads(texts[METADATA])
 
 
 _READERS = {".onnx": _read_onnx, ".pt2": _read_pt2}
