@@ -270,24 +270,26 @@ def _curves(curves: dict[tuple[str, str, str, int], list[float]], fractions: lis
 
 
 def _trade_off(areas: list[dict[str, Any]], studied: dict[str, float]) -> bytes:
-    """PNG: area over the studied model's accuracy, a panel for each mode, a line for each
-    attribution through the models in the order given, bars for intervals over seeds."""
-    modes = sorted({each["mode"] for each in areas})
+    """PNG: area above the first model's over the accuracy of the studied one: a panel for each
+    mode, a line for each attribution through the models in the order given, a dot for each seed."""
+    modes = sorted({each["mode"] for each in areas}, reverse=True)
     figure = Figure(figsize=(4.4 * len(modes), 3.4), dpi=110, layout="constrained")
+    x = [100 * share for share in studied.values()]
     for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes, strict=True):
         for name in sorted({each["attribution"] for each in areas}):
             chosen = [e for e in areas if (e["mode"], e["attribution"]) == (mode, name)]
             found = {each["run"]: each["areas"] for each in chosen}
-            means, halves = zip(*(interval(found[run]) for run in studied), strict=True)
-            x = [100 * share for share in studied.values()]
-            bars = None if np.isnan(halves).any() else halves
-            axes.errorbar(x, means, bars, marker="o", capsize=2, linewidth=1, label=name)
-            for label, *place in zip(studied, x, means, strict=True):
-                axes.annotate(
-                    label, place, (3, 3), textcoords="offset points", fontsize=6, parse_math=False
-                )
+            table = np.array([found[run] for run in studied])
+            above = table - table[0]
+            label = f"{name} (there {table[0].mean():+.3f})"
+            (line,) = axes.plot(x, above.mean(axis=1), marker="o", linewidth=1, label=label)
+            axes.plot(x, above, ".", color=line.get_color(), alpha=0.5, markersize=4)
+        low = axes.get_ylim()[0]
+        for place, label in zip(x, studied, strict=True):
+            axes.text(place, low, label, fontsize=6, rotation=90, va="bottom", parse_math=False)
         axes.axhline(0, color="grey", linewidth=0.8, linestyle="--")
-        axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %", ylabel="area")
+        axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %")
+        axes.set(ylabel=f"area above that of {next(iter(studied))}".replace("$", r"\$"))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     return png(figure)
