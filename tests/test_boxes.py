@@ -11,6 +11,7 @@ from wsol.boxes import (
     cuts,
     iou,
     largest_boxes,
+    largest_contours,
     published_boxes,
     published_truth,
     rescale,
@@ -210,3 +211,27 @@ def test_boxes_equal_the_reference_evaluator(shared):
         at = cuts(np.arange(0, 1, 0.01), to_bytes(heatmap).max())[:, None]
         counts = ((spans[:, 0] <= at) & (at <= spans[:, 1])).sum(axis=1).clip(min=1)
         np.testing.assert_array_equal(counts, archive[f"{name}_count"], name)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.5, 0.8]), st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_several_boxes_are_the_largest_components_and_begin_with_the_largest(seed, threshold, k):
+    rng = np.random.default_rng(seed)
+    heatmap = cv2.GaussianBlur(rng.random((24, 31)), (0, 0), 1.5)
+    heatmap = (heatmap - heatmap.min()) / np.ptp(heatmap)
+    found = largest_contours(heatmap, threshold, k)
+    np.testing.assert_array_equal(found[0], largest_boxes(heatmap, [threshold])[0])
+    everything = {tuple(box) for box in all_boxes(heatmap, threshold).tolist()}
+    assert {tuple(box) for box in found.tolist()} <= everything
+    outer = len(largest_contours(heatmap, threshold, 10_000))
+    assert len(found) == min(k, outer)
+
+
+def test_several_boxes_by_hand():
+    heatmap = np.zeros((20, 30))
+    heatmap[1:4, 1:4] = heatmap[8:18, 10:28] = heatmap[1:6, 20:26] = 1
+    heatmap[10:14, 14:20] = 0  # a hole is no object
+    found = largest_contours(heatmap, 0.5, 9)
+    assert found.tolist() == [[10, 8, 28, 18], [20, 1, 26, 6], [1, 1, 4, 4]]
+    assert largest_contours(heatmap, 0.5, 2).tolist() == found[:2].tolist()
+    assert largest_contours(np.zeros((5, 5)), 0.5, 3).tolist() == [[0, 0, 0, 0]]

@@ -29,7 +29,7 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     maps = ("gradient", "cam", "centred box")
     assert policies == {(m, p) for m in maps for p in ("val", "fixed:0.2", "oracle", "reference")}
     assert metrics["images"] == 20
-    assert text.count("| art |") == 12 + 3 + 3 + 1
+    assert text.count("| art |") == 12 + 2 + 3 + 3 + 1
     lines = (run / "images.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 20
     assert {p.name for p in (run / "coco").iterdir()} == {

@@ -28,11 +28,12 @@ from wsol.coco import read_coco_results
 from wsol.data.cub import CUB200
 from wsol.data.loaders import scoring_data
 from wsol.evaluation import Scores, score, score_given
-from wsol.heatmap import CAM, CentredBox, Gradient
+from wsol.floors import above_floors
 from wsol.laboratory import laboratory
 from wsol.localizer import model_folder
 from wsol.measuring import Measured, measure
 from wsol.metadata import read_truth, with_mask_cut, with_masks
+from wsol.methods import DEFAULT, NAMES, with_floors
 from wsol.metrics import IOU_THRESHOLDS
 from wsol.pixels import bin_edges
 from wsol.predictions import read_predictions
@@ -43,13 +44,13 @@ from wsol.tables import table, write_scores
 from wsol.truth import Truth, with_classes
 
 _Step = restricted_number_type("Step", float, [(">=", 1e-4), ("<", 1)])
-METHODS = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
 
 
 def score_runs(arguments: list[str]) -> None:
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
     parser.add_argument("--root", type=str, default=None, help="data set; default: the run's own")
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help=NAMES)
     _add_scoring(parser)
     parser.add_argument(
         "--robustness",
@@ -62,6 +63,7 @@ def score_runs(arguments: list[str]) -> None:
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
     settings = parser.parse_args(arguments)
+    wanted = with_floors(settings.methods + ["gradient"] * settings.robustness)
     device = find_device(settings.device)
     attacks = parser.instantiate(settings).robustness
     settings.robustness = bool(attacks)  # its settings stand with its scores
@@ -74,8 +76,8 @@ def score_runs(arguments: list[str]) -> None:
         if name in entries:
             raise ValueError(f"two runs are called {name}; rename one folder")
         _check_classes(folder, model, test.dataset)
-        methods = {title: method for title, method in METHODS.items() if method.fits(model)}
-        for title in METHODS.keys() - methods.keys():
+        methods = {title: method for title, method in wanted.items() if method.fits(model)}
+        for title in wanted.keys() - methods.keys():
             print(f"{name}: no {title} for this network")
         unmasked = sum(example.mask is None for example in test.dataset.examples)
         if 0 < unmasked < len(test.dataset):
@@ -96,6 +98,7 @@ def score_runs(arguments: list[str]) -> None:
             "model": str(folder),
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
+            **above_floors(scores.chosen, seed=settings.seed),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
         }
         if settings.robustness:

@@ -1,12 +1,18 @@
 """Boxes for images: `python tools/localize.py RUN IMAGE_OR_FOLDER ... --output DIR`.
 
-Writes DIR/boxes.json (a COCO data set whose annotations carry scores), and for each image an
-overlay and a heatmap as PNG. An image that cannot be read is listed at the end (exit status 1).
+Writes DIR/boxes.json (a COCO data set whose annotations carry scores), DIR/boxes.csv, and for each
+image an overlay and a heatmap as PNG. RUN is a run folder or any timm model folder. An image that
+cannot be read is left out and listed at the end (exit status 1; 0 where all were localized, 2 after
+a mistake that stops the command).
 """
 
+import csv
+import io
 import json
 import os
 import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -14,14 +20,13 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
-from robust_training.files import write_text
+from robust_training.files import write_texts
 from wsol.cli import Parser, find_device, run
 from wsol.coco import coco_dataset
-from wsol.data.image import read_image
 from wsol.drawing import overlay
+from wsol.inputs import find_images, read_pixels
 from wsol.localizer import Localization, Localizer
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+from wsol.methods import NAMES
 
 
 def main() -> int:
@@ -29,67 +34,95 @@ def main() -> int:
     parser.add_argument("model", help="run folder or model folder")
     parser.add_argument("images", nargs="+", help="image files or folders of them")
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
+    parser.add_argument("--method", type=str, default="gradient", help=NAMES)
     parser.add_argument(
         "--threshold",
         type=ClosedUnitInterval | None,
         default=None,
         help="share of the heatmap's maximum; default: the one evaluation chose, else 0.2",
     )
+    parser.add_argument(
+        "--label", type=str | None, default=None, help="class to look for; default: the predicted"
+    )
+    parser.add_argument("--boxes", type=PositiveInt, default=1, help="at most, in each image")
+    parser.add_argument("--pictures", type=bool, default=True, help="overlays and heatmaps")
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     settings = parser.parse_args()
     output = Path(settings.output)
-    files = find_images([Path(image) for image in settings.images], without=output)
-    device = find_device(settings.device)
-    localizer = Localizer.load(settings.model, threshold=settings.threshold, device=device)
-    output.mkdir(parents=True, exist_ok=True)
-    found: list[tuple[str, Localization]] = []
-    unreadable: list[str] = []
-    root = Path(os.path.commonpath([file.parent.resolve() for file in files]))
-    bar = tqdm(total=len(files), unit="image")
-    for start in range(0, len(files), settings.batch_size):
-        readable: dict[Path, np.ndarray] = {}
-        for file in files[start : start + settings.batch_size]:
-            try:
-                readable[file] = read_image(file, upright=True)
-            except ValueError as error:
-                unreadable.append(str(error))
-            bar.update()
-        places = localizer.predict(readable.values(), batch_size=settings.batch_size)
-        for (file, pixels), place in zip(readable.items(), places, strict=True):
-            name = f"{file.resolve().relative_to(root)}.png"  # a.jpg and a.png stay apart
-            _write_png(output / "overlays" / name, overlay(pixels, place))
-            heatmap = cv2.resize(place.heatmap, place.size, interpolation=cv2.INTER_LINEAR)
-            _write_png(output / "heatmaps" / name, (heatmap * 255).round())
-            found.append((str(file), place))
-    bar.close()
-    names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
-    write_text(output / "boxes.json", json.dumps(coco_dataset(found, list(names))))
-    print(f"{len(found)} image(s) localized at threshold {localizer.threshold:g}: {output}")
-    for line in unreadable:
-        print(f"skipped: {line}", file=sys.stderr)
-    return 1 if unreadable else 0
+    files = _find_files([Path(image) for image in settings.images], without=output)
+    localizer = Localizer.load(
+        settings.model,
+        method=settings.method,
+        threshold=settings.threshold,
+        device=find_device(settings.device),
+    )
+    skipped: list[ValueError] = []
+    table = io.StringIO()
+    started = time.perf_counter()
+    with tqdm(files, unit="image") as bar:
+        found = localizer.predict(
+            bar,
+            labels=settings.label,
+            boxes=settings.boxes,
+            batch_size=settings.batch_size,
+            on_unreadable=skipped.append,
+        )
+        places = _draw(found, output, files) if settings.pictures else found
+        named = ((str(place.path), place) for place in _write_rows(places, table))
+        names = localizer.model.class_names or map(str, range(localizer.model.backbone.num_classes))
+        boxes = coco_dataset(named, list(names))  # takes one image after the other
+    write_texts(output, {"boxes.json": json.dumps(boxes), "boxes.csv": table.getvalue()})
+    count = len(boxes["images"])
+    rate = count / (time.perf_counter() - started)
+    print(
+        f"{count} image(s) localized at threshold {localizer.threshold:g}, {len(skipped)} skipped, "
+        f"{rate:.3g} images/s: {output}"
+    )
+    for error in skipped:
+        print(f"skipped: {error}", file=sys.stderr)
+    return 1 if skipped else 0
 
 
-def find_images(sources: list[Path], *, without: Path) -> list[Path]:
+def _find_files(sources: list[Path], *, without: Path) -> list[Path]:
     """Files as they are, folders searched for images but not in `without`, each file once."""
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(
-                file
-                for file in source.rglob("*")
-                if file.suffix.lower() in _SUFFIXES
-                and not file.resolve().is_relative_to(without.resolve())
-            )
-            if not inside:
-                raise ValueError(f"there are no images in {source}")
-            files += inside
+            inside = find_images(source)
+            files += [f for f in inside if not f.resolve().is_relative_to(without.resolve())]
         elif source.exists():
             files.append(source)
         else:
             raise ValueError(f"there is no image or folder {source}")
+    if not files:
+        raise ValueError(f"all images lie in {without}, the folder for the results")
     return list(dict.fromkeys(files))
+
+
+def _draw(
+    places: Iterable[Localization], output: Path, files: list[Path]
+) -> Iterator[Localization]:
+    root = Path(os.path.commonpath([file.parent.resolve() for file in files]))
+    for place in places:
+        name = f"{place.path.resolve().relative_to(root)}.png"  # a.jpg and a.png stay apart
+        # read again: a batch of photos would hold more memory than the network
+        _write_png(output / "overlays" / name, overlay(read_pixels(place.path), place))
+        _write_png(output / "heatmaps" / name, (place.full_heatmap() * 255).round())
+        yield place
+
+
+def _write_rows(places: Iterable[Localization], table: io.StringIO) -> Iterator[Localization]:
+    """One line for each box, and one without corners for an image that has none."""
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "rank", "x0", "y0", "x1", "y1", "label", "class", "score"])
+    for place in places:
+        for rank, box in enumerate(place.boxes or [("",) * 4], start=1):
+            corners = [round(value, 2) if value != "" else "" for value in box]
+            writer.writerow(
+                [place.path, rank, *corners, place.label, place.class_name, f"{place.score:.6f}"]
+            )
+        yield place
 
 
 def _write_png(file: Path, pixels: np.ndarray) -> None:

@@ -5,6 +5,8 @@ int(t * largest byte); boxes are bounding rectangles of OpenCV's contours. Boxes
 in the heatmap's pixels.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,11 +37,18 @@ def all_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
     Returns:
         int64 (K,4) half-open xyxy; one box of zeros where nothing is above the threshold.
     """
-    pixels = to_bytes(heatmap)
-    binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
-    contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
-    rectangles = [cv2.boundingRect(contour) for contour in contours]
-    return np.array([(x, y, x + w, y + h) for x, y, w, h in rectangles] or [NO_BOX], np.int64)
+    return _rectangles(_contours(heatmap, threshold, cv2.RETR_TREE))
+
+
+def largest_contours(heatmap: np.ndarray, threshold: float, count: int) -> np.ndarray:
+    """The boxes of the outer contours with the largest areas, the largest first.
+
+    Returns:
+        int64 (K,4) half-open xyxy, K at most `count`; one box of zeros where nothing is above the
+        threshold. The first is `largest_boxes`'.
+    """
+    contours = _contours(heatmap, threshold, cv2.RETR_EXTERNAL)
+    return _rectangles(sorted(contours, key=cv2.contourArea, reverse=True)[:count])
 
 
 def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
@@ -145,6 +154,17 @@ def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarra
     factors = [np.concatenate([pair, pair], axis=-1) for pair in (to, size)]
     scaled = np.asarray(box, dtype=np.float64) * factors[0] / factors[1]
     return np.floor(scaled).astype(np.int64) + (0, 0, 1, 1)
+
+
+def _contours(heatmap: np.ndarray, threshold: float, mode: int) -> Sequence[np.ndarray]:
+    pixels = to_bytes(heatmap)
+    binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
+    return cv2.findContours(binary, mode, cv2.CHAIN_APPROX_SIMPLE)[0]
+
+
+def _rectangles(contours: Sequence[np.ndarray]) -> np.ndarray:
+    rectangles = [cv2.boundingRect(contour) for contour in contours]
+    return np.array([(x, y, x + w, y + h) for x, y, w, h in rectangles] or [NO_BOX], np.int64)
 
 
 def _union(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:

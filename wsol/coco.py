@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from wsol.truth import MOST_CLASSES, Truth, make_truth
 
 
 def coco_dataset(
-    found: Sequence[tuple[str, Localization]], class_names: Sequence[str]
+    found: Iterable[tuple[str, Localization]], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """A COCO data set of what was found, each box with a `score`.
 
@@ -29,8 +29,8 @@ def coco_dataset(
     for identity, (name, place) in enumerate(found, start=1):
         width, height = place.size
         images.append({"id": identity, "file_name": name, "width": width, "height": height})
-        if _has_area(place.box):
-            annotation = _annotation(len(annotations) + 1, identity, place.label + 1, place.box)
+        for box in filter(_has_area, place.boxes):
+            annotation = _annotation(len(annotations) + 1, identity, place.label + 1, box)
             annotations.append(annotation | {"score": place.score})
     categories = [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}

@@ -14,8 +14,9 @@ PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
 
 
 def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
-    """The image with its heatmap, its box and its class: uint8 (H,W,3) RGB."""
-    picture = draw_boxes(blend(image, place.heatmap), [(place.box, PREDICTED)])
+    """The image with its heatmap, its boxes and its class: uint8 (H,W,3) RGB."""
+    boxes = [(box, PREDICTED) for box in place.boxes]
+    picture = draw_boxes(blend(image, place.heatmap), boxes)
     scale = max(0.4, image.shape[1] / 600)
     text = f"{place.class_name} {place.score:.2f}"
     thickness = max(1, round(scale))

@@ -53,7 +53,9 @@ class CAM(HeatmapMethod):
     cubic upsampling."""
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        maps = class_activation(model, image, label).double().cpu().numpy()
+        maps = (
+            class_activation(model, image, label).cpu().double().numpy()
+        )  # float64 is not everywhere
         size = image.shape[:-3:-1]
         return np.stack([min_max(cv2.resize(m, size, interpolation=cv2.INTER_CUBIC)) for m in maps])
 
@@ -87,7 +89,7 @@ def attribution_heatmap(
     percentiles undo, and stretches the whole batch at once, so that its maps depend on their
     batch mates; here each image stands by itself. A constant attribution gives zeros.
     """
-    maps = attribution.detach().abs().mean(dim=1).double().cpu().numpy()
+    maps = attribution.detach().abs().mean(dim=1).cpu().double().numpy()
     return np.stack([_smooth(_clipped(m, clip), sigma) for m in maps])
 
 

@@ -58,6 +58,17 @@ def error_cells(result: Mapping[str, Any], name: str) -> list[str]:
     return [headline["policy"], *map(percent, headline["errors"].values())]
 
 
+FLOOR_HEADS = ("floor", "policy", "GT-known", "of the floor", "difference, paired")
+
+
+def floor_cells(result: Mapping[str, Any], name: str) -> list[str]:
+    """What `floors.above_floors` found of a heatmap, in the order of `FLOOR_HEADS`."""
+    found = result["floors"][name]
+    scores = (percent(found["gt_known_loc"]), percent(found["floor_gt_known_loc"]))
+    difference = percent(found["difference"], found["interval"])
+    return [found["floor"], found["policy"], *scores, difference]
+
+
 LABORATORY_HEADS = (
     "worst group",
     "mean over groups",
@@ -109,6 +120,11 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for run, result in results.items()
         for name in heatmaps(result)
     ]
+    gains = [
+        [run, name, *floor_cells(result, name)]
+        for run, result in results.items()
+        for name in result.get("floors", {})
+    ]
     wrong = [
         [run, name, *error_cells(result, name)]
         for run, result in results.items()
@@ -121,6 +137,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     blocks = [
         markdown((*heads, "accuracy"), rows, 3),
+        markdown(("model", "heatmap", *FLOOR_HEADS), gains, 4),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
         markdown(("model", *LABORATORY_HEADS), readings, 1),

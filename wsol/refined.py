@@ -1,0 +1,76 @@
+"""Heatmaps refined by the image's colours.
+
+Colours alone find birds: the same refinement of a map that never saw the image scores far above
+most heatmaps (docs/results.md), and is the floor that a refined map stands beside
+(`methods.floor_of`).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from robust_training.model import Classifier
+from wsol.heatmap import HeatmapMethod
+
+_BORDER = 40  # the image's side by the width of the border that is surely background
+
+
+@dataclass(frozen=True)
+class Refined(HeatmapMethod):
+    """A heatmap inside the region of like colours that its hottest pixels belong to.
+
+    OpenCV's grabCut (Rother et al., SIGGRAPH 2004) splits the image into foreground and background.
+    Inside the foreground the map is lifted to 0.5 to 1, outside it is 0: thresholds up to a half
+    give the segment's box, higher ones its hot part's, and no threshold needs another segmentation.
+    A map without a peak stays as it is.
+
+    Attributes:
+        method: Whose map is refined.
+        share: Of the pixels, the hottest, that are foreground unless their colours say otherwise.
+        sure: Share of these that are foreground whatever their colours.
+        iterations: Of grabCut.
+    """
+
+    method: HeatmapMethod
+    share: float = 0.35
+    sure: float = 0.2
+    iterations: int = 3
+
+    def __post_init__(self) -> None:
+        if not (0 < self.share < 1 and 0 <= self.sure <= 1 and self.iterations >= 1):
+            raise ValueError(
+                "Refined: share must lie between 0 and 1, sure in [0,1], iterations be at least 1, "
+                f"not {self.share}, {self.sure}, {self.iterations}"
+            )
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
+        heatmaps = self.method(model, image, label)
+        pixels = (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+        return np.stack([self._one(*pair) for pair in zip(pixels, heatmaps, strict=True)])
+
+    def fits(self, model: Classifier) -> bool:
+        return self.method.fits(model)
+
+    def _one(self, pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+        seed = self._seed(heatmap)
+        if not heatmap.any() or not (seed & 1).any():  # no peak, or all of it in the border
+            return heatmap
+        cv2.setRNGSeed(0)  # of the first colour clusters
+        models = np.zeros((2, 1, 65))  # grabCut's own working memory
+        pixels = np.ascontiguousarray(pixels)
+        cv2.grabCut(pixels, seed, None, *models, self.iterations, cv2.GC_INIT_WITH_MASK)
+        return (seed & 1) * (1 + heatmap) / 2
+
+    def _seed(self, heatmap: np.ndarray) -> np.ndarray:
+        """uint8 (H,W) of grabCut's four kinds of pixels; foreground's are odd."""
+        hottest = np.argsort(-heatmap, axis=None, kind="stable")
+        kinds = np.full(heatmap.size, cv2.GC_PR_BGD, np.uint8)
+        kinds[hottest[: round(self.share * heatmap.size)]] = cv2.GC_PR_FGD
+        kinds[hottest[: round(self.share * self.sure * heatmap.size)]] = cv2.GC_FGD
+        kinds = kinds.reshape(heatmap.shape)
+        inner = tuple(slice(w, -w) for w in (max(1, round(s / _BORDER)) for s in heatmap.shape))
+        seed = np.full_like(kinds, cv2.GC_BGD)
+        seed[inner] = kinds[inner]
+        return seed
