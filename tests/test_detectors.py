@@ -41,11 +41,11 @@ def build(settings, seed=0):
 
 @pytest.fixture(scope="module")
 def learned():
-    """A regressor that saw 256 rectangles, and the rows of its log."""
-    network = build(Regressor(width=32))
-    training = DataLoader(rectangles(256), 32, shuffle=True)
+    """A regressor that saw 240 rectangles, and the rows of its log."""
+    network = build(Regressor(width=16))
+    training = DataLoader(rectangles(240), 16, shuffle=True)
     validation = DataLoader(rectangles(32, seed=1), 32)
-    how = Training(epochs=12, lr=0.003, backbone_lr=1.0)
+    how = Training(epochs=7, lr=0.005, backbone_lr=1.0)
     return network, fit_detector(network, training, validation, how), validation
 
 

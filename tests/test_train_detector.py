@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from robust_training.model import create_model, save_model
 from tests.birds import birds
 from tests.commands import tool
 from wsol.coco import read_coco_results
@@ -99,16 +100,29 @@ def test_differences_are_paired():
 
 
 @pytest.fixture(scope="module")
-def taught(run, tmp_path_factory):
+def small(toy, tmp_path_factory):
+    """A run's folder: a network that nothing has trained, whose gradients are not zero."""
+    folder = tmp_path_factory.mktemp("small")
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 4, image_size=32)
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    save_model(model, folder / "best")
+    data = {"root": str(toy), "image_size": 32, "num_workers": 0}
+    (folder / "config.yaml").write_text(json.dumps({"data": data}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(small, tmp_path_factory):
     """The tool with a localizer and the ceiling, at a fixed threshold."""
     output = tmp_path_factory.mktemp("detectors") / "out"
     teachers = ("--teachers", "gradient", "oracle", "--threshold", 0.3)
-    status, text, error = tool("train_detector.py", run, *teachers, "--output", output, *SMALL)
+    status, text, error = tool("train_detector.py", small, *teachers, "--output", output, *SMALL)
     assert status == 0, error
     return output, text
 
 
-def test_the_tool_scores_students_beside_teachers_floors_and_ceiling(run, toy, taught):
+def test_the_tool_scores_students_beside_teachers_floors_and_ceiling(small, toy, taught):
     output, text = taught
     result = json.loads((output / "detectors.json").read_text())
     names = [(row["name"], row["policy"]) for row in result["scores"]]
@@ -145,7 +159,7 @@ def test_the_tool_scores_students_beside_teachers_floors_and_ceiling(run, toy, t
         assert said["image_id"] == example.identity
 
 
-def test_no_true_box_of_a_training_image_is_read(run, toy, taught, tmp_path):
+def test_no_true_box_of_a_training_image_is_read(small, toy, taught, tmp_path):
     """Other true boxes there: the same pseudo-boxes and, bit by bit, the same student. Then without
     any: training needs images and the teacher's COCO files alone."""
     data = tmp_path / "data"
@@ -155,7 +169,7 @@ def test_no_true_box_of_a_training_image_is_read(run, toy, taught, tmp_path):
     boxes = [[i, "1", "1", "2", "3"] if int(i) in training else [i, *box] for i, *box in lines]
     (data / "bounding_boxes.txt").write_text("\n".join(" ".join(line) for line in boxes))
     options = ("--threshold", 0.3, "--root", data, "--output", tmp_path / "out", *SMALL)
-    status, _, error = tool("train_detector.py", run, *options)
+    status, _, error = tool("train_detector.py", small, *options)
     assert status == 0, error
     for name in ("train.json", "val.json", "results.json", "seed0/results.json"):
         ours = (tmp_path / "out" / "gradient" / name).read_bytes()
@@ -176,11 +190,11 @@ def test_no_true_box_of_a_training_image_is_read(run, toy, taught, tmp_path):
     assert 0 <= log[0]["val_iou"] <= 1
 
 
-def test_a_folder_of_coco_boxes_teaches_faster_rcnn(run, taught, tmp_path):
+def test_a_folder_of_coco_boxes_teaches_faster_rcnn(small, taught, tmp_path):
     kind = ("--detector", "FasterRCNN", "--detector.levels", 2, *SMALL)
     teachers = ("--teachers", taught[0] / "gradient")
     output = tmp_path / "out"
-    status, text, error = tool("train_detector.py", run, *teachers, "--output", output, *kind)
+    status, text, error = tool("train_detector.py", small, *teachers, "--output", output, *kind)
     assert status == 0, error
     assert "| student of gradient | given |" in text
     assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
@@ -194,8 +208,8 @@ def test_a_folder_of_coco_boxes_teaches_faster_rcnn(run, taught, tmp_path):
             "there is no heatmap method 'gradeint'; did you mean gradient?",
         ),
         (("--seeds", 1, 1), "names a seed twice"),
-        (("--detector", "Regresor"), "Regresor"),
-        (("--detector.gird", 2), "gird"),
+        (("--detector", "Regresor"), "did you mean Regressor"),
+        (("--detector.gird", 2), "did you mean grid"),
         (("--detector.grid", 0), "grid and width must be at least 1"),
         (("--training.epochs", 0), "epochs must be at least 1"),
         (("--weights", "nowhere.safetensors"), "there is no weights file nowhere.safetensors"),
@@ -203,17 +217,17 @@ def test_a_folder_of_coco_boxes_teaches_faster_rcnn(run, taught, tmp_path):
         (("--device", "nowhere"), "device 'nowhere' is not there"),
     ],
 )
-def test_mistakes_cost_one_line(run, tmp_path, options, message):
+def test_mistakes_cost_one_line(small, tmp_path, options, message):
     output = tmp_path / "out"
-    small = ("--output", output, "--cache", "null")
-    status, _, error = tool("train_detector.py", run, *small, *options)
+    common = ("--output", output, "--cache", "null")
+    status, _, error = tool("train_detector.py", small, *common, *options)
     assert status == 2
     assert message in error
     assert not (output / "detectors.json").exists()
 
 
-def test_an_old_output_or_another_data_set_is_refused(run, taught, tmp_path):
-    status, _, error = tool("train_detector.py", run, "--output", taught[0])
+def test_an_old_output_or_another_data_set_is_refused(small, taught, tmp_path):
+    status, _, error = tool("train_detector.py", small, "--output", taught[0])
     assert (status, "exists already; name a new folder" in error) == (2, True)
     broken = tmp_path / "teacher"
     shutil.copytree(taught[0] / "gradient", broken)
@@ -221,8 +235,8 @@ def test_an_old_output_or_another_data_set_is_refused(run, taught, tmp_path):
     dataset = json.loads((broken / "val.json").read_text())
     dataset["categories"][0]["name"] = "another"
     (broken / "val.json").write_text(json.dumps(dataset))
-    status, _, error = tool("train_detector.py", run, *options)
+    status, _, error = tool("train_detector.py", small, *options)
     assert (status, "val.json of teacher has other classes" in error) == (2, True)
     (broken / "val.json").unlink()
-    status, _, error = tool("train_detector.py", run, *options)
+    status, _, error = tool("train_detector.py", small, *options)
     assert (status, "val.json" in error) == (2, True)

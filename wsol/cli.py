@@ -19,13 +19,18 @@ from robust_training.maps import Attribution
 from robust_training.objectives import Objective, Part
 from robust_training.schedule import Schedule
 from wsol.data.loaders import DataConfig
+from wsol.detectors import Detector
+from wsol.detectors.training import Training
 
 # jsonargparse's and argparse's words for a name that they do not know
 _UNKNOWN = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
     r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'|import path string: ([\w.]+)"
 )
-_CLASSES = (Objective, Part, Attribution, Schedule, PGD, FiniteDifference, LogGradient, DataConfig)
+_CLASSES = (
+    *(Objective, Part, Attribution, Schedule, PGD, FiniteDifference, LogGradient, DataConfig),
+    *(Detector, Training),
+)
 
 
 class Parser(jsonargparse.ArgumentParser):
