@@ -3,11 +3,12 @@
     train_detector.py RUN --teachers smoothgrad refined_gradient --output DIR --seeds 0 1
 
 A teacher is a heatmap method: its boxes of the true class on RUN's training images are what the
-detector learns. No true box of these is looked at; those of the validation images choose the
-heatmap's threshold, unless --threshold says it. Its floor, the same method on a map that never saw
-the image, teaches as well. Other teachers: a folder with COCO data sets train.json and val.json, or
-`oracle`, the true boxes, as the ceiling. Detectors start from RUN's best model, keep the epoch that
-agrees best with the teacher's boxes of the validation images, and see no test image.
+detector learns. No true box of these is looked at before the finished detector is scored; those of
+the validation images choose the heatmap's threshold, unless --threshold says it. Its floor, the
+same method on a map that never saw the image, teaches as well. Other teachers: a folder with COCO
+data sets train.json and val.json, or `oracle`, the true boxes, as the ceiling. Detectors start from
+RUN's best model, keep the epoch that agrees best with the teacher's boxes of the validation images,
+and see no test image.
 Writes DIR/<teacher>/{train,val,results}.json (COCO), DIR/<teacher>/seed<n>/ (a detector, which
 `wsol.detectors.load_detector` opens; results.json, log.csv), DIR/detectors.md and detectors.json.
 """
@@ -112,6 +113,9 @@ def main() -> None:
     for teacher in teachers:
         place = output / teacher.name.replace(" ", "_")
         write_teacher(teacher, place)
+        without = len(splits["train"].truth) - len(teacher.boxes["train"])
+        if without > 0:
+            print(f"{teacher.name}: {without} training images without a box are left out")
         if teacher.test_boxes is not None:
             test = splits["test"]
             results = coco_results(test.truth, test.predictions, teacher.test_boxes)

@@ -62,6 +62,13 @@ class _FasterRCNNNetwork(Network):
             box_roi_pool=pooling,
             box_head=TwoMLPHead(settings.width * 7**2, hidden),
             box_predictor=FastRCNNPredictor(hidden, len(class_names) + 1),  # 0 is background
+            # an image shows one object: an eighth of what is common for COCO's crowds
+            rpn_pre_nms_top_n_train=256,
+            rpn_pre_nms_top_n_test=256,
+            rpn_post_nms_top_n_train=256,
+            rpn_post_nms_top_n_test=128,
+            rpn_batch_size_per_image=32,
+            box_batch_size_per_image=64,
             box_score_thresh=0.0,  # every image shows an object
             box_detections_per_img=settings.most,
             _skip_resize=True,  # images come at the backbone's size
