@@ -147,6 +147,18 @@ def test_a_fresh_regressor_is_the_centred_box_and_knows_its_loss():
     assert terms["smooth_l1"].item() == pytest.approx(3 * (0.25 - 0.1 / 2) / 8)
 
 
+def test_a_mirrored_image_has_the_mirrored_box(learned):
+    """Exactly, where boxes are the mean of both; the network alone only nearly."""
+    network, _, _ = learned
+    image = batch(rectangles(8, seed=3))[0]
+    found, mirrored = (
+        torch.cat([each.boxes for each in network(images)]) for images in (image, image.flip(3))
+    )
+    back = torch.stack([1 - mirrored[:, 2], mirrored[:, 1], 1 - mirrored[:, 0], mirrored[:, 3]], 1)
+    torch.testing.assert_close(found, back, rtol=0, atol=1e-5)
+    assert (found[:, 0] - found[0, 0]).abs().max() > 0.05  # not one box for all
+
+
 def test_mirrored_images_carry_mirrored_boxes(tmp_path):
     """A rectangle, red on its left and blue on its right, wherever augmentation puts it."""
     pixels = np.full((48, 64, 3), 128, np.uint8)

@@ -24,6 +24,7 @@ class Regressor(Detector):
         giou: Weight of the generalized IoU loss (Rezatofighi et al., CVPR 2019).
         smooth_l1: Weight of the smooth L1 distance of centres and sizes, shares of the image.
         beta: Distance below which that is quadratic.
+        flip: Boxes found are the mean of the image's and its mirror image's, at twice the cost.
     """
 
     grid: int = 4
@@ -31,6 +32,7 @@ class Regressor(Detector):
     giou: float = 1.0
     smooth_l1: float = 1.0
     beta: float = 0.1
+    flip: bool = True
 
     def __post_init__(self) -> None:
         if self.grid < 1 or self.width < 1 or not self.beta > 0:
@@ -61,7 +63,11 @@ class _RegressorNetwork(Network):
         nn.init.zeros_(self.head[-1].bias)
 
     def forward(self, image: Tensor) -> list[Found]:
-        boxes = box_convert(self._centre_and_size(image), "cxcywh", "xyxy").clamp(0, 1)
+        found = self._centre_and_size(image)
+        if self.settings.flip:
+            x, *others = self._centre_and_size(image.flip(3)).unbind(1)
+            found = (found + torch.stack([1 - x, *others], dim=1)) / 2
+        boxes = box_convert(found, "cxcywh", "xyxy").clamp(0, 1)
         return [Found(box[None], None, box.new_ones(1)) for box in boxes]
 
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
