@@ -130,7 +130,7 @@ def tables(scores: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[st
     ]
     paired = [[row["name"], row["less"], _cell(row["gt_known_loc"])] for row in differences]
     other = ("boxes of", "less those of", "GT-known, paired difference")
-    return "\n\n".join([markdown(heads, rows, 2), markdown(other, paired, 2)])
+    return "\n\n".join(filter(None, [markdown(heads, rows, 2), markdown(other, paired, 2)]))
 
 
 def _mean(values: np.ndarray, seed: int) -> dict[str, Any]:
