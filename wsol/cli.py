@@ -25,6 +25,8 @@ from robust_training.schedule import Schedule
 from wsol.adversarial_accuracy import AccuracyCurve
 from wsol.data.loaders import DataConfig
 from wsol.data.text import bounded
+from wsol.detectors import Detector
+from wsol.detectors.training import Training
 from wsol.robustness import RobustnessConfig
 
 # jsonargparse's and argparse's words for a name that they do not know
@@ -37,6 +39,7 @@ jsonargparse.set_loader("yaml", lambda text: bounded(_load(text)), (yaml.YAMLErr
 _CLASSES = (
     *(Objective, Part, Explanation, Schedule, PGD, FiniteDifference, LogGradient, DataConfig),
     *(Goal, MapAttack, RobustnessConfig, AccuracyCurve),
+    *(Detector, Training),
 )
 
 

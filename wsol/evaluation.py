@@ -36,6 +36,7 @@ PROTOCOL = (
     "it with the predicted class and its probability. Intervals: 95 %, 1000 bootstrap resamples of "
     "the images; an oracle chooses again in each, a validation threshold stays."
 )
+THRESHOLDS = np.arange(0, 1, 0.001)
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,19 @@ def _chosen_thresholds(
     """(policy, threshold) of those that never saw the scored images, the headline's first."""
     found = []
     if validation is not None:
-        maps = validation.maps[name]
-        distinct = maps.distinct(thresholds)
-        best = best_threshold(maps.ious(validation.truth, distinct), HIT)
-        found.append(("val", float(distinct[best])))
+        found.append(("val", validation_threshold(validation, name, thresholds)))
     if fixed is not None:
         found.append((f"fixed:{fixed:g}", float(fixed)))
     return found
+
+
+def validation_threshold(
+    validation: Measured, name: str, thresholds: np.ndarray = THRESHOLDS
+) -> float:
+    """The one of `thresholds` (T,) that gives a heatmap's boxes the most hits."""
+    maps = validation.maps[name]
+    distinct = maps.distinct(thresholds)
+    return float(distinct[best_threshold(maps.ious(validation.truth, distinct), HIT)])
 
 
 def _headline(row: Row, maps: MapBoxes, test: Measured) -> Chosen:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,48 +41,34 @@ class Example:
     mask: Path | None
 
 
-class CUB200(Dataset):
-    """Images, labels and boxes in CUB's official layout, at either nesting level.
+class Images(Dataset):
+    """Images with labels and boxes.
 
-    Any subset of the classes works; labels count the classes of classes.txt in order of their ids.
     Items are dicts: `image` float32 (3,H,W) in [0,1], `label`, `box` float32 (4,) half-open xyxy in
     the item's own pixels (zeros once a crop has lost it), `size` (width, height) of the file, and
     `index` into `examples`.
 
     Args:
-        root: The folder that holds images.txt, or one above it.
-        split: "train", "test", or "val": images held out of the training split by `val_share`.
+        examples: What there is.
         transform: From wsol.data.transforms; None keeps the file's size.
-        val_share: Share of each class's training images that "val" takes away from "train".
         cache: Folder that keeps the images decoded and resized to `cache_size`, which the transform
             then starts from; None decodes the files every time.
         cache_size: Side in pixels, that which the transform would resize to first.
-
-    Raises:
-        ValueError: a file is missing or malformed (file and line), or the split is empty.
     """
 
     def __init__(
         self,
-        root: str | os.PathLike,
-        split: Split,
+        examples: Sequence[Example],
         *,
         transform: A.Compose | None = None,
-        val_share: float = 0.0,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,
     ) -> None:
-        self.root = find_root(Path(root))
-        self.split = split
+        self.examples = examples
         self.transform = transform
-        self.classes, everything = _read_layout(self.root)
-        self.examples = _select(everything, split, val_share)
-        if not self.examples:
-            hint = "; give a val_share above 0" if split == "val" else ""
-            raise ValueError(f"the {split} split of {self.root} is empty{hint}")
         self._cache: Path | None = None
         if cache is not None and cache_size is not None:
-            files = [example.path for example in self.examples]
+            files = [example.path for example in examples]
             what = f"resized to {cache_size}"
             self._cache = cached_images(cache, files, partial(_resized, size=cache_size), what)
 
@@ -114,6 +100,41 @@ class CUB200(Dataset):
     def name(self, index: int) -> str:
         """What the data set calls an image."""
         return self.examples[index].name
+
+
+class CUB200(Images):
+    """Images, labels and boxes in CUB's official layout, at either nesting level.
+
+    Any subset of the classes works; labels count the classes of classes.txt in order of their ids.
+
+    Args:
+        root: The folder that holds images.txt, or one above it.
+        split: "train", "test", or "val": images held out of the training split by `val_share`.
+        transform, cache, cache_size: As for `Images`.
+        val_share: Share of each class's training images that "val" takes away from "train".
+
+    Raises:
+        ValueError: a file is missing or malformed (file and line), or the split is empty.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        split: Split,
+        *,
+        transform: A.Compose | None = None,
+        val_share: float = 0.0,
+        cache: str | os.PathLike | None = None,
+        cache_size: int | None = None,
+    ) -> None:
+        self.root = find_root(Path(root))
+        self.split = split
+        self.classes, everything = _read_layout(self.root)
+        examples = _select(everything, split, val_share)
+        if not examples:
+            hint = "; give a val_share above 0" if split == "val" else ""
+            raise ValueError(f"the {split} split of {self.root} is empty{hint}")
+        super().__init__(examples, transform=transform, cache=cache, cache_size=cache_size)
 
     def mask(self, index: int) -> np.ndarray:
         """bool (H,W) in the file's own size: where the object is (mask > 127)."""

@@ -1,5 +1,6 @@
 """Data sets and loaders from a few settings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import albumentations as A
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
-from wsol.data.cub import CUB200, Split
+from wsol.data.cub import CUB200, Example, Images, Split
 from wsol.data.text import read_yaml
 from wsol.data.transforms import eval_transform, train_transform
 
@@ -52,9 +53,23 @@ class DataConfig:
 
     def training_loader(self) -> DataLoader:
         """Augmented training images in random order; a last, incomplete batch is dropped."""
+        return self._shuffled(self._dataset("train", *self._augmentation()))
+
+    def loader_of(self, examples: Sequence[Example], *, training: bool) -> DataLoader:
+        """Of images whose labels and boxes `examples` say: as `training_loader` feeds them, or
+        whole frames in order."""
+        whole = eval_transform(self.image_size), self.image_size
+        transform, resized = self._augmentation() if training else whole
+        images = Images(examples, transform=transform, cache=self.cache, cache_size=resized)
+        if training:
+            return self._shuffled(images)
+        return DataLoader(images, self.batch_size, num_workers=self.num_workers)
+
+    def _augmentation(self) -> tuple[A.Compose, int]:
         resize = self.resize or round(self.image_size * 8 / 7)
-        transform = train_transform(self.image_size, resize)
-        dataset = self._dataset("train", transform, resize)
+        return train_transform(self.image_size, resize), resize
+
+    def _shuffled(self, dataset: Images) -> DataLoader:
         if len(dataset) < self.batch_size:
             raise ValueError(
                 f"{len(dataset)} training images are fewer than one batch of {self.batch_size}"

@@ -1,0 +1,242 @@
+"""Teachers and their students: boxes in and out as COCO, scores by hand, the tool as users type."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from robust_training.model import create_model, save_model
+from tests.birds import birds
+from tests.commands import tool
+from wsol.coco import read_coco_results
+from wsol.data.cub import CUB200
+from wsol.data.loaders import DataConfig
+from wsol.detectors import Found, load_detector
+from wsol.detectors.training import Training, fit_detector
+from wsol.evaluation import score_given
+from wsol.map_boxes import read_off, stack
+from wsol.measuring import Measured
+from wsol.predictions import Predictions
+from wsol.students import Scored, detections, difference_row, score_row, share_of_hits
+from wsol.teachers import examples, localizing_teacher, oracle_teacher, read_teacher, write_teacher
+
+SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8, "--cache", "null")
+
+
+def planted_splits():
+    """Heatmaps of 20 x 16: .4 in a wide box, 1 in a narrow one; the third image's is empty. The
+    wide box is the true one of the validation images; the others' have nothing to do with it."""
+    heatmaps = np.zeros((3, 16, 20))
+    heatmaps[:2, 2:10, 2:12] = 0.4
+    heatmaps[:2, 4:8, 4:8] = 1.0
+    maps = stack(read_off(heatmap) for heatmap in heatmaps)
+    true = {"train": (0, 0, 1, 1), "val": (4, 4, 24, 20), "test": (0, 0, 1, 1)}
+    return {
+        split: Measured(birds([box] * 3, size=(40, 32)), None, {"map": maps})
+        for split, box in true.items()
+    }
+
+
+def test_a_teachers_boxes_are_its_maps_and_go_through_coco(tmp_path):
+    splits = planted_splits()
+    wide, narrow = [4, 4, 24, 20], [8, 8, 16, 16]
+    for threshold, policy, box in ((None, "val", wide), (0.6, "fixed:0.6", narrow)):
+        teacher = localizing_teacher("map", splits, threshold)
+        assert teacher.policy == policy
+        assert teacher.test_boxes.tolist() == [box, box, [0, 0, 0, 0]]
+        write_teacher(teacher, tmp_path / policy)
+        again = read_teacher(tmp_path / policy)
+        for boxes in (teacher.boxes["train"], again.boxes["train"]):
+            assert boxes.names == ("0.jpg", "1.jpg")  # the empty map's image is left out
+            assert boxes.boxes[:, 0].tolist() == [box, box]
+            assert boxes.labels.tolist() == [0, 1]
+            assert boxes.classes == ("a", "b", "c")
+    first, second = examples(again.boxes["val"], tmp_path)
+    assert (first.path, second.label, second.box) == (tmp_path / "0.jpg", 1, (8, 8, 16, 16))
+    assert oracle_teacher(splits).boxes["val"].boxes[0, 0].tolist() == [4, 4, 24, 20]
+    empty = {
+        split: Measured(m.truth, None, {"map": stack([read_off(np.zeros((16, 20)))] * 3)})
+        for split, m in splits.items()
+    }
+    with pytest.raises(ValueError, match="found no box in any image"):
+        localizing_teacher("map", empty, 0.5)
+
+
+def test_detections_are_scored_as_their_boxes_are(tmp_path):
+    """Shares of the sides become pixels; a detector without classes takes the classifier's."""
+    truth = birds([(2, 4, 12, 12)] * 3, labels=[0, 1, 2])
+    predictions = Predictions(np.array([[0], [1], [1]]), np.array([0.9, 0.8, 0.7]), 3)
+    right = torch.tensor([[0.1, 0.25, 0.6, 0.75]])
+    wrong = torch.tensor([[0.8, 0.8, 1.0, 1.0]])
+    agnostic = [Found(box, None, torch.ones(1)) for box in (right, wrong, right)]
+    labelled = [
+        Found(torch.cat([wrong, right]), torch.tensor([2, label]), torch.tensor([0.9, 0.5]))
+        for label in (0, 1, 2)
+    ]
+    for found, hits, top1 in ((agnostic, [1, 0, 1], [1, 0, 0]), (labelled, [1, 1, 0], [0, 0, 0])):
+        file = tmp_path / "results.json"
+        file.write_text(json.dumps(detections(found, truth, predictions)))
+        given = read_coco_results(file, truth)
+        chosen = score_given(truth, given).chosen[0]
+        assert (chosen.iou >= 0.5).tolist() == hits
+        right_class = given.predictions.correct(truth.labels, 1)
+        assert ((chosen.iou >= 0.5) & right_class).tolist() == top1
+        assert share_of_hits(found, truth) == pytest.approx(np.mean(hits))
+
+
+def test_differences_are_paired():
+    hits = np.array([1.0, 1, 0, 1] * 25)
+    first = Scored("a", "val", hits, hits)
+    second = Scored("b", "val", hits - np.array([1.0, 0, 0, 0] * 25), hits)
+    assert score_row(first)["gt_known_loc"]["mean"] == 0.75
+    row = difference_row(first, second)
+    assert (row["name"], row["less"], row["gt_known_loc"]["mean"]) == ("a", "b", 0.25)
+    low, high = row["gt_known_loc"]["interval"]
+    assert 0.25 - 0.12 < low < 0.25 - 0.05 < 0.25 + 0.05 < high < 0.25 + 0.12  # +-1.96 x .043
+    same = Scored("b", "val", hits, hits)
+    assert difference_row(first, same)["gt_known_loc"]["interval"] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def small(toy, tmp_path_factory):
+    """A run's folder: a network that nothing has trained, whose gradients are not zero."""
+    folder = tmp_path_factory.mktemp("small")
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 4, image_size=32)
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    save_model(model, folder / "best")
+    data = {"root": str(toy), "image_size": 32, "num_workers": 0}
+    (folder / "config.yaml").write_text(json.dumps({"data": data}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(small, tmp_path_factory):
+    """The tool with a localizer and the ceiling, at a fixed threshold."""
+    output = tmp_path_factory.mktemp("detectors") / "out"
+    teachers = ("--teachers", "gradient", "oracle", "--threshold", 0.3)
+    status, text, error = tool("train_detector.py", small, *teachers, "--output", output, *SMALL)
+    assert status == 0, error
+    return output, text
+
+
+def test_the_tool_scores_students_beside_teachers_floors_and_ceiling(small, toy, taught):
+    output, text = taught
+    result = json.loads((output / "detectors.json").read_text())
+    names = [(row["name"], row["policy"]) for row in result["scores"]]
+    assert names == [
+        ("gradient", "fixed:0.3"),
+        ("student of gradient", "fixed:0.3"),
+        ("centred box", "fixed:0.3"),
+        ("student of centred box", "fixed:0.3"),
+        ("student of oracle", "oracle"),
+    ]
+    assert text.split("\n\nthe detectors")[0] in (output / "detectors.md").read_text()
+    pairs = [(row["name"], row["less"]) for row in result["differences"]]
+    student = "student of gradient"
+    others = ("gradient", "centred box", "student of centred box")
+    assert pairs[:3] == [(student, other) for other in others]
+    assert pairs[3:] == [("student of centred box", "centred box")]
+    folder = output / "gradient"
+    for teacher in (folder, folder / "seed0"):  # what evaluate.py says of the same files
+        status, scores, error = tool(
+            "evaluate.py", "boxes", "--results", teacher / "results.json", "--metadata", toy
+        )
+        assert status == 0, error
+        row = result["scores"][teacher != folder]
+        assert f"{100 * row['gt_known_loc']['mean']:.1f} [" in scores.splitlines()[2]
+    detector = load_detector(folder / "seed0")
+    dataset = DataConfig(str(toy), image_size=32).dataset("test")
+    with torch.no_grad():
+        found = detector(torch.stack([dataset[i]["image"] for i in range(3)]))
+    results = json.loads((folder / "seed0" / "results.json").read_text())
+    for each, said, example in zip(found, results[:3], dataset.examples, strict=False):
+        x, y, width, height = said["bbox"]
+        box = np.array([x, y, x + width, y + height]) / 48
+        np.testing.assert_allclose(each.boxes[0].numpy(), box, atol=1e-5)
+        assert said["image_id"] == example.identity
+
+
+def test_no_true_box_of_a_training_image_is_read(small, toy, taught, tmp_path):
+    """Other true boxes there: the same pseudo-boxes and, bit by bit, the same student. Then without
+    any: training needs images and the teacher's COCO files alone."""
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    training = {e.identity for e in CUB200(toy, "train").examples}
+    lines = [line.split() for line in (data / "bounding_boxes.txt").read_text().splitlines()]
+    boxes = [[i, "1", "1", "2", "3"] if int(i) in training else [i, *box] for i, *box in lines]
+    (data / "bounding_boxes.txt").write_text("\n".join(" ".join(line) for line in boxes))
+    options = ("--threshold", 0.3, "--root", data, "--output", tmp_path / "out", *SMALL)
+    status, _, error = tool("train_detector.py", small, *options)
+    assert status == 0, error
+    for name in ("train.json", "val.json", "results.json", "seed0/results.json"):
+        ours = (tmp_path / "out" / "gradient" / name).read_bytes()
+        assert ours == (taught[0] / "gradient" / name).read_bytes()
+    for name in ("model.safetensors", "head.safetensors"):
+        ours = (tmp_path / "out" / "gradient" / "seed0" / name).read_bytes()
+        assert ours == (taught[0] / "gradient" / "seed0" / name).read_bytes()
+
+    (data / "bounding_boxes.txt").unlink()
+    teacher = read_teacher(taught[0] / "gradient")
+    config = DataConfig(str(data), image_size=32, batch_size=8, num_workers=0)
+    loaders = (
+        config.loader_of(examples(teacher.boxes[split], data / "images"), training=split == "train")
+        for split in ("train", "val")
+    )
+    network = load_detector(taught[0] / "gradient" / "seed0")
+    log = fit_detector(network, *loaders, Training(epochs=1))
+    assert 0 <= log[0]["val_iou"] <= 1
+
+
+def test_a_folder_of_coco_boxes_teaches_faster_rcnn(small, taught, tmp_path):
+    kind = ("--detector", "FasterRCNN", "--detector.levels", 2, *SMALL)
+    teachers = ("--teachers", taught[0] / "gradient")
+    output = tmp_path / "out"
+    status, text, error = tool("train_detector.py", small, *teachers, "--output", output, *kind)
+    assert status == 0, error
+    assert "| student of gradient | given |" in text
+    assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--teachers", "gradeint"),
+            "there is no heatmap method 'gradeint'; did you mean gradient?",
+        ),
+        (("--seeds", 1, 1), "names a seed twice"),
+        (("--detector", "Regresor"), "did you mean Regressor"),
+        (("--detector.gird", 2), "did you mean grid"),
+        (("--detector.grid", 0), "grid and width must be at least 1"),
+        (("--training.epochs", 0), "epochs must be at least 1"),
+        (("--weights", "nowhere.safetensors"), "there is no weights file nowhere.safetensors"),
+        (("--threshold", 2), "threshold"),
+        (("--device", "nowhere"), "device 'nowhere' is not there"),
+    ],
+)
+def test_mistakes_cost_one_line(small, tmp_path, options, message):
+    output = tmp_path / "out"
+    common = ("--output", output, "--cache", "null")
+    status, _, error = tool("train_detector.py", small, *common, *options)
+    assert status == 2
+    assert message in error
+    assert not (output / "detectors.json").exists()
+
+
+def test_an_old_output_or_another_data_set_is_refused(small, taught, tmp_path):
+    status, _, error = tool("train_detector.py", small, "--output", taught[0])
+    assert (status, "exists already; name a new folder" in error) == (2, True)
+    broken = tmp_path / "teacher"
+    shutil.copytree(taught[0] / "gradient", broken)
+    options = ("--teachers", broken, "--output", tmp_path / "out", *SMALL)
+    dataset = json.loads((broken / "val.json").read_text())
+    dataset["categories"][0]["name"] = "another"
+    (broken / "val.json").write_text(json.dumps(dataset))
+    status, _, error = tool("train_detector.py", small, *options)
+    assert (status, "val.json of teacher has other classes" in error) == (2, True)
+    (broken / "val.json").unlink()
+    status, _, error = tool("train_detector.py", small, *options)
+    assert (status, "val.json" in error) == (2, True)

@@ -1,0 +1,200 @@
+"""Train detectors on a localizer's boxes, and score them beside the boxes they learned from:
+
+    train_detector.py RUN --teachers smoothgrad refined_gradient --output DIR --seeds 0 1
+
+A teacher is a heatmap method: its boxes of the true class on RUN's training images are what the
+detector learns. No true box of these is looked at before the finished detector is scored; those of
+the validation images choose the heatmap's threshold, unless --threshold says it. Its floor, the
+same method on a map that never saw the image, teaches as well. Other teachers: a folder with COCO
+data sets train.json and val.json, or `oracle`, the true boxes, as the ceiling. Detectors start from
+RUN's best model, keep the epoch that agrees best with the teacher's boxes of the validation images,
+and see no test image.
+Writes DIR/<teacher>/{train,val,results}.json (COCO), DIR/<teacher>/seed<n>/ (a detector, which
+`wsol.detectors.load_detector` opens; results.json, log.csv), DIR/detectors.md and detectors.json.
+"""
+
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+
+from robust_training.files import write_texts
+from robust_training.model import Classifier, load_model
+from wsol.cli import Parser, find_device, run
+from wsol.coco import coco_results
+from wsol.data.loaders import DataConfig, scoring_data
+from wsol.detectors import Detector, Regressor
+from wsol.detectors.training import Training
+from wsol.heatmap import HeatmapMethod
+from wsol.localizer import model_folder
+from wsol.methods import FLOOR, NAMES, with_floors
+from wsol.school import School, start_model
+from wsol.students import Scored, difference_row, score_results, score_row, tables
+from wsol.teachers import (
+    ORACLE,
+    Teacher,
+    localizing_teacher,
+    measure_splits,
+    oracle_teacher,
+    read_teacher,
+    write_teacher,
+)
+
+
+def main() -> None:
+    parser = Parser(prog="train_detector.py", description=__doc__)
+    parser.add_argument("run", help="run folder, or model folder with --root")
+    parser.add_argument(
+        "--root", type=str | None, default=None, help="data set; default: the run's"
+    )
+    parser.add_argument(
+        "--teachers", nargs="+", default=["gradient"], help=f"{ORACLE}, folders, or {NAMES}"
+    )
+    parser.add_argument("--output", type=str, required=True, help="a new folder for the results")
+    parser.add_argument("--detector", type=Detector, default=Regressor(), help="kind and settings")
+    parser.add_class_arguments(Training, "training")
+    parser.add_argument(
+        "--weights", type=str | None, default=None, help="for the backbone, in place of the run's"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=ClosedUnitInterval | None,
+        default=None,
+        help="of the teachers' heatmaps; default: validation images choose each one's",
+    )
+    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
+    parser.add_argument("--batch_size", type=PositiveInt, default=20)
+    parser.add_argument("--cache", type=str | None, default="~/.cache/wsol", help="of images")
+    parser.add_argument("--device", type=str, default="cpu")
+    settings = parser.parse_args()
+    folder, output = Path(settings.run), Path(settings.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"--output {output} exists already; name a new folder")
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise ValueError(f"--seeds {settings.seeds} names a seed twice")
+    given = [read_teacher(Path(name)) for name in settings.teachers if _is_folder(name)]
+    named = [name for name in settings.teachers if name != ORACLE and not _is_folder(name)]
+    methods = with_floors(named)
+    names = [*methods, *(teacher.name for teacher in given)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--teachers {' '.join(settings.teachers)} names a teacher twice")
+    built = parser.instantiate(settings)
+    device = find_device(settings.device)
+    model = load_model(model_folder(folder)).to(device)
+    data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
+    data = replace(data, cache=settings.cache, resize=None)
+    classes = _check(model, data, methods, given)
+    # its mistakes now, not later
+    built.detector.build(start_model(folder, settings.weights), classes)
+    splits = measure_splits(model, data, methods)
+    teachers = [
+        *(localizing_teacher(name, splits, settings.threshold) for name in methods),
+        *given,
+        *([oracle_teacher(splits)] if ORACLE in settings.teachers else []),
+    ]
+    school = School(
+        folder,
+        settings.weights,
+        data,
+        splits,
+        built.detector,
+        built.training,
+        settings.seeds,
+        device,
+        output,
+    )
+    own: dict[str, Scored] = {}
+    for teacher in teachers:
+        place = output / teacher.name.replace(" ", "_")
+        write_teacher(teacher, place)
+        without = len(splits["train"].truth) - len(teacher.boxes["train"])
+        if without > 0:
+            print(f"{teacher.name}: {without} training images without a box are left out")
+        if teacher.test_boxes is not None:
+            test = splits["test"]
+            results = coco_results(test.truth, test.predictions, teacher.test_boxes)
+            write_texts(place, {"results.json": json.dumps(results)})
+            file = place / "results.json"
+            own[teacher.name] = score_results(teacher.name, teacher.policy, [file], test.truth)
+    students = {teacher.name: school.teach(teacher) for teacher in teachers}
+    _write(output, own, students, teachers, settings.as_dict())
+
+
+def _is_folder(name: str) -> bool:
+    return (Path(name) / "train.json").is_file()
+
+
+def _check(
+    model: Classifier,
+    data: DataConfig,
+    methods: Mapping[str, HeatmapMethod],
+    given: Sequence[Teacher],
+) -> list[str]:
+    """Before anything is measured, not after; the names of the classes."""
+    classes = data.dataset("test").classes
+    if model.backbone.num_classes != len(classes):
+        raise ValueError(
+            f"the run was trained on {model.backbone.num_classes} classes, {data.root} has "
+            f"{len(classes)}"
+        )
+    for name, method in methods.items():
+        if not method.fits(model):
+            raise ValueError(f"{name} is not possible with this network")
+    for teacher in given:
+        for split, boxes in teacher.boxes.items():
+            if list(boxes.classes) != classes:
+                raise ValueError(
+                    f"{split}.json of {teacher.name} has other classes than {data.root}"
+                )
+    return classes
+
+
+def _pairs(
+    own: Mapping[str, Scored], students: Mapping[str, Scored]
+) -> Iterator[tuple[Scored, Scored]]:
+    """Each student with its teacher; those of maps also with every floor and its student."""
+    floors = [name for name in own if name.endswith(FLOOR)]
+    for name, student in students.items():
+        if name in own:
+            yield student, own[name]
+        if name not in floors and name != ORACLE:
+            for floor in floors:
+                yield student, own[floor]
+                yield student, students[floor]
+
+
+def _write(
+    output: Path,
+    own: Mapping[str, Scored],
+    students: Mapping[str, Scored],
+    teachers: Sequence[Teacher],
+    settings: Mapping[str, Any],
+) -> None:
+    pairs = [(own.get(teacher.name), students[teacher.name]) for teacher in teachers]
+    scores = [score_row(each) for each in itertools.chain(*pairs) if each is not None]
+    differences = [difference_row(*pair) for pair in _pairs(own, students)]
+    table = tables(scores, differences)
+    command = shlex.join(["python", "tools/train_detector.py", *sys.argv[1:]])
+    text = (
+        f"# Detectors and their teachers\n\n`{command}`\n\n{table}\n\nShares of the test images in "
+        "percent, boxes of the true class, a hit is IoU >= 0.5; brackets hold 95 % bootstrap "
+        "intervals over the images; a student's score is the mean over "
+        f"{len(settings['seeds'])} seed(s). Policy: who chose the threshold of the heatmaps that "
+        "taught, or oracle: true boxes taught. The column on training images is for choosing.\n"
+    )
+    content = {"settings": settings, "scores": scores, "differences": differences}
+    write_texts(
+        output,
+        {"detectors.md": text, "detectors.json": json.dumps(content, indent=2, default=str)},
+    )
+    print(f"{table}\n\nthe detectors are in {output}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,16 @@
+"""Detectors, one kind a file. These imports are the registry."""
+
+from wsol.detectors.base import Detector, Found, Network
+from wsol.detectors.faster_rcnn import FasterRCNN
+from wsol.detectors.folder import load_detector, save_detector
+from wsol.detectors.regressor import Regressor
+
+__all__ = [
+    "Detector",
+    "FasterRCNN",
+    "Found",
+    "Network",
+    "Regressor",
+    "load_detector",
+    "save_detector",
+]

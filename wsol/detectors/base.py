@@ -1,0 +1,88 @@
+"""What every detector is: settings, and a network on a classifier's backbone."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from robust_training.model import Classifier
+
+
+@dataclass(frozen=True)
+class Found:
+    """Boxes in one image, the likeliest first.
+
+    Attributes:
+        boxes: (K,4) half-open x0, y0, x1, y1 as shares of the image's sides, in [0,1].
+        labels: int64 (K,), or None of a detector that knows no classes.
+        scores: (K,) in [0,1].
+    """
+
+    boxes: Tensor
+    labels: Tensor | None
+    scores: Tensor
+
+    def cpu(self) -> "Found":
+        labels = None if self.labels is None else self.labels.cpu()
+        return Found(self.boxes.cpu(), labels, self.scores.cpu())
+
+    def best(self, label: int) -> Tensor:
+        """The likeliest box (4,) of that class; where it has none, of all; zeros without any."""
+        own = [] if self.labels is None else (self.labels == label).nonzero()[:, 0].tolist()
+        return self.boxes[own[0] if own else 0] if len(self.boxes) else self.boxes.new_zeros(4)
+
+
+class Network(nn.Module, ABC):
+    """Images (N,3,H,W) in [0,1] -> what is found in each.
+
+    Attributes:
+        backbone: Of the classifier that it grew on: front end and timm model. Its head is unused.
+        class_names: In the order of `Found.labels`.
+    """
+
+    backbone: Classifier
+    class_names: list[str]
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> list[Found]: ...
+
+    @abstractmethod
+    def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Named, weighted terms; the loss is their sum.
+
+        Args:
+            box: (N,4) half-open xyxy, shares of the image's sides, each with an area.
+            label: int64 (N,).
+        """
+
+
+class Detector(ABC):
+    """A kind of detector. Subclasses are frozen dataclasses: its settings."""
+
+    @abstractmethod
+    def build(self, backbone: Classifier, class_names: list[str]) -> Network:
+        """A network on `backbone`, with a fresh head.
+
+        Raises:
+            ValueError: the backbone has no feature maps to build on.
+        """
+
+
+def stages(backbone: Classifier) -> list[dict]:
+    """timm's record of the backbone's stages: channels ("num_chs") and stride ("reduction").
+
+    Raises:
+        ValueError: timm knows none.
+    """
+    timm_model = backbone.backbone
+    if not hasattr(timm_model, "forward_intermediates"):
+        architecture = timm_model.pretrained_cfg["architecture"]
+        raise ValueError(f"timm gives no feature maps of {architecture} to detect on")
+    return list(timm_model.feature_info)
+
+
+def feature_maps(backbone: Classifier, image: Tensor, count: int) -> list[Tensor]:
+    """The last `count` stages' maps, (N,C,h,w) each, from fine to coarse."""
+    return backbone.backbone.forward_intermediates(
+        backbone.prepare(image), indices=count, intermediates_only=True
+    )

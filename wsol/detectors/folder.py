@@ -1,0 +1,97 @@
+"""A detector's folder: a timm model folder with the head and its settings beside."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from robust_training.model import load_model, save_model
+from wsol.detectors.base import Detector, Network
+
+_SETTINGS, _HEAD = "detector.json", "head.safetensors"
+
+
+def save_detector(network: Network, settings: Detector, folder: str | os.PathLike) -> None:
+    """Write the backbone as `save_model` does, head.safetensors and detector.json.
+
+    The folder appears whole or not at all; the backbone loses its classifier head.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder} exists already; name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    network.backbone.backbone.reset_classifier(0)
+    network.backbone.class_names = None
+    kind = type(settings).__name__
+    about = {
+        "kind": kind,
+        "settings": dataclasses.asdict(settings),
+        "class_names": network.class_names,
+    }
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
+        new = Path(temporary, "new")
+        save_model(network.backbone, new)
+        safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
+        (new / _SETTINGS).write_text(json.dumps(about, indent=2))
+        (new / "README.md").write_text(_card(kind, network))
+        new.rename(folder)
+
+
+def load_detector(folder: str | os.PathLike) -> Network:
+    """What `save_detector` wrote, in evaluation mode.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of another kind of detector; names it.
+    """
+    folder = Path(folder)
+    file, weights = folder / _SETTINGS, folder / _HEAD
+    for needed in (file, weights):
+        if not needed.is_file():
+            raise ValueError(f"{folder} is not a detector's folder: no {needed.name} in it")
+    backbone = load_model(folder)
+    kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
+    try:
+        about = json.loads(file.read_text())
+        settings = kinds[about["kind"]](**about["settings"])
+        network = settings.build(backbone, about["class_names"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"cannot build the detector that {file} describes: {error}") from error
+    try:
+        head = safetensors.torch.load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"cannot read weights from {weights}: {error}") from error
+    own = _head(network)
+    wrong = sorted(
+        name
+        for name in own.keys() | head.keys()
+        if name not in own or name not in head or own[name].shape != head[name].shape
+    )
+    if wrong:
+        raise ValueError(f"{weights} does not fit {file}: {', '.join(wrong[:5])}")
+    network.load_state_dict(head, strict=False)
+    return network.eval()
+
+
+def _head(network: Network) -> dict[str, Tensor]:
+    """All that is not the backbone's; parts of the network may hold that too."""
+    shared = {id(each) for each in network.backbone.state_dict(keep_vars=True).values()}
+    state = network.state_dict(keep_vars=True)
+    return {name: each.detach() for name, each in state.items() if id(each) not in shared}
+
+
+def _card(kind: str, network: Network) -> str:
+    architecture = network.backbone.backbone.pretrained_cfg["architecture"]
+    return (
+        "---\nlibrary_name: timm\ntags: [object-detection, timm]\n---\n"
+        f"# {kind} on {architecture}\n\n"
+        "    wsol.detectors.load_detector(<this folder>)  # all of it\n"
+        '    timm.create_model("local-dir:<this folder>", pretrained=True)  # its backbone\n'
+    )

@@ -1,0 +1,107 @@
+"""Students: detectors that a teacher's boxes train, saved and scored."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robust_training.files import write_texts
+from robust_training.model import Classifier, create_model, load_model
+from wsol.data.loaders import DataConfig
+from wsol.detectors import Detector, save_detector
+from wsol.detectors.training import Training, detect, fit_detector
+from wsol.localizer import model_folder
+from wsol.measuring import Measured
+from wsol.students import Scored, detections, score_results, share_of_hits
+from wsol.teachers import Teacher, examples
+
+_TRAINING_SPLIT = ("train", "val")
+
+
+@dataclass(frozen=True)
+class School:
+    """What all students have in common.
+
+    Attributes:
+        run: Of the model that they start from.
+        weights: That its backbone takes in place of its own.
+        splits: What the model says of each split.
+        seeds: One detector of each teacher for each.
+    """
+
+    run: Path
+    weights: str | None
+    data: DataConfig
+    splits: Mapping[str, Measured]
+    detector: Detector
+    training: Training
+    seeds: Sequence[int]
+    device: torch.device
+    output: Path
+
+    def teach(self, teacher: Teacher) -> Scored:
+        """A teacher's students, in folders of their own."""
+        hits, seconds, results = [], [], []
+        for seed in self.seeds:
+            folder = self.output / teacher.name.replace(" ", "_") / f"seed{seed}"
+            hit, second = self._train(teacher, seed, folder)
+            hits.append(hit)
+            seconds.append(second)
+            results.append(folder / "results.json")
+        return score_results(
+            f"student of {teacher.name}",
+            teacher.policy,
+            results,
+            self.splits["test"].truth,
+            training_gt_known=hits,
+            seconds=seconds,
+        )
+
+    def _train(self, teacher: Teacher, seed: int, folder: Path) -> tuple[float, float]:
+        """One detector: its share of hits on the images of the training split, and seconds."""
+        test = self.splits["test"]
+        images = self.data.dataset("test").root / "images"
+        loaders = (
+            self.data.loader_of(examples(teacher.boxes[split], images), training=split == "train")
+            for split in _TRAINING_SPLIT
+        )
+        torch.manual_seed(seed)
+        network = self.detector.build(start_model(self.run, self.weights), list(test.truth.classes))
+        title = f"student of {teacher.name}, seed {seed}"
+        network.to(self.device)
+        log = fit_detector(network, *loaders, self.training, seed=seed, title=title)
+        save_detector(network, self.detector, folder)
+        found = {split: detect(network, self.data.loader(split)) for split in self.splits}
+        results = detections(found["test"], test.truth, test.predictions)
+        write_texts(folder, {"results.json": json.dumps(results), "log.csv": _csv(log)})
+        hits = [share_of_hits(found[split], self.splits[split].truth) for split in _TRAINING_SPLIT]
+        counts = [len(found[split]) for split in _TRAINING_SPLIT]
+        return float(np.average(hits, weights=counts)), sum(row["seconds"] for row in log)
+
+
+def start_model(run: Path, weights: str | None) -> Classifier:
+    """The run's best model; with `weights`, another of its kind that holds them."""
+    model = load_model(model_folder(run))
+    if weights is None:
+        return model
+    return create_model(
+        model.backbone.pretrained_cfg["architecture"],
+        model.backbone.num_classes,
+        weights=weights,
+        last_stride=model.last_stride,
+        image_size=model.image_size,
+        front=model.front,
+    )
+
+
+def _csv(rows: Sequence[Mapping[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,121 @@
+"""Boxes that a detector learns from: a localizer's, which saw labels alone, or somebody else's."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from robust_training.files import write_texts
+from robust_training.model import Classifier
+from wsol.boxes import area, rescale
+from wsol.coco import coco_truth, read_coco_truth
+from wsol.data.cub import Example
+from wsol.data.loaders import DataConfig
+from wsol.evaluation import validation_threshold
+from wsol.heatmap import HeatmapMethod
+from wsol.measuring import Measured, measure
+from wsol.truth import Truth
+
+SPLITS = ("train", "val", "test")
+ORACLE = "oracle"
+Splits = Mapping[str, Measured]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Boxes by split.
+
+    Attributes:
+        policy: Who chose the heatmaps' threshold: "val" or "fixed:<t>"; "oracle" of true boxes,
+            "given" of other programs'.
+        boxes: Of "train" and "val"; images without a box are left out.
+        test_boxes: (N,4) in the files' pixels, zeros where there is none; None where not known.
+    """
+
+    name: str
+    policy: str
+    boxes: Mapping[str, Truth]
+    test_boxes: np.ndarray | None = None
+
+
+def measure_splits(
+    model: Classifier, data: DataConfig, methods: Mapping[str, HeatmapMethod]
+) -> dict[str, Measured]:
+    """Predictions, and the true class's heatmap boxes at every threshold, of all three splits."""
+    return {
+        split: measure(model, data.loader(split), methods, every_box=False, description=split)
+        for split in SPLITS
+    }
+
+
+def localizing_teacher(name: str, splits: Splits, threshold: float | None) -> Teacher:
+    """The boxes around the heatmaps called `name`; no true box of a training image is looked at.
+
+    Args:
+        threshold: Of the heatmap's maximum; None is the one that true boxes of the validation
+            images choose.
+    """
+    policy = "val" if threshold is None else f"fixed:{threshold:g}"
+    if threshold is None:
+        threshold = validation_threshold(splits["val"], name)
+    found = {
+        split: rescale(
+            each.maps[name].boxes([threshold])[:, 0], each.maps[name].frame, each.truth.sizes
+        )
+        for split, each in splits.items()
+    }
+    taught = {split: with_boxes(splits[split].truth, found[split]) for split in ("train", "val")}
+    return Teacher(name, policy, taught, found["test"])
+
+
+def oracle_teacher(splits: Splits) -> Teacher:
+    """The true boxes: the ceiling, which no method that learns from labels alone may use."""
+    return Teacher(ORACLE, ORACLE, {split: splits[split].truth for split in ("train", "val")})
+
+
+def read_teacher(folder: Path) -> Teacher:
+    """COCO data sets train.json and val.json; an image's first box counts.
+
+    Raises:
+        ValueError: a file is missing or no COCO data set with one category an image; names it.
+    """
+    boxes = {split: read_coco_truth(folder / f"{split}.json") for split in ("train", "val")}
+    return Teacher(folder.resolve().name, "given", boxes)
+
+
+def write_teacher(teacher: Teacher, folder: Path) -> None:
+    """As `read_teacher` reads it; file names are relative to the images' folder."""
+    texts = {f"{s}.json": json.dumps(coco_truth(truth)) for s, truth in teacher.boxes.items()}
+    write_texts(folder, texts)
+
+
+def examples(boxes: Truth, images: Path) -> Sequence[Example]:
+    """The images of a teacher's boxes, which lie below the folder `images`."""
+    rows = zip(boxes.identities, boxes.names, boxes.labels, boxes.boxes[:, 0], strict=True)
+    return [
+        Example(int(identity), name, images / name, int(label), tuple(box.tolist()), None)
+        for identity, name, label, box in rows
+    ]
+
+
+def with_boxes(truth: Truth, boxes: np.ndarray) -> Truth:
+    """The same images with `boxes` (N,4) in place of theirs, without those whose box is empty.
+
+    Raises:
+        ValueError: all are.
+    """
+    kept = area(boxes) > 0
+    if not kept.any():
+        raise ValueError("the teacher found no box in any image")
+    return replace(
+        truth,
+        names=tuple(name for name, keep in zip(truth.names, kept, strict=True) if keep),
+        labels=truth.labels[kept],
+        sizes=truth.sizes[kept],
+        boxes=np.asarray(boxes, np.float64)[kept, None],
+        counts=np.ones(int(kept.sum()), np.int64),
+        masks=(),
+        identities=truth.identities[kept],
+    )
