@@ -17,7 +17,7 @@ FAMILIES = {
         "cardinality": 4,
         "base_width": 16,
     },
-    "regnety_002": {},
+    "regnety_002": {"depth": 7},  # of 13; four stages
     "vgg11_bn": {"cfg": (16, "M", 24, "M", 32, "M"), "mlp_ratio": 0.02},
     "densenet121": {"block_config": (2, 2, 2, 2), "growth_rate": 8},
     "tinynet_e": {},  # EfficientNet's smallest sister
@@ -34,7 +34,7 @@ FAMILIES = {
         "window_size": 4,
     },
 }
-SIZES = {"mobilenetv2_035": 64}  # where 32 pixels end as one, batch statistics of 6 are chaos
+SIZES = {"mobilenetv2_035": 48}  # where 32 pixels end as one, batch statistics of 6 are chaos
 
 
 def small(name: str) -> Classifier:
