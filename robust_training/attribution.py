@@ -26,6 +26,8 @@ from robust_training.curvature import (
 from robust_training.double_backward import EfficientDoubleBackward
 from robust_training.modes import running_statistics_kept
 
+# images (N,3,H,W) -> the gradients of several scores there, each (N,3,H,W)
+Gradients = Callable[[Tensor], tuple[Tensor, ...]]
 Outputs = Callable[[Tensor], Tensor]  # a model: images (N,3,H,W) -> one number per class (N,C)
 
 
@@ -172,25 +174,15 @@ def integrated_gradients(
     baseline): the right Riemann sum of RAR's and ART's code. Shapes (N,3,H,W).
     """
     baseline = torch.zeros_like(image) if baseline is None else baseline
-    (total,) = path_integrals(
-        lambda: alone(score),
-        baseline,
-        image,
-        steps=steps,
-        create_graph=create_graph,
-        curvature=curvature,
+    gradients = partial(
+        input_gradients, alone(score), create_graph=create_graph, curvature=curvature
     )
+    (total,) = path_integrals(gradients, baseline, image, steps=steps)
     return total
 
 
 def path_integrals(
-    scores_at: Callable[[], Scores],
-    start: Tensor,
-    end: Tensor,
-    *,
-    steps: int,
-    create_graph: bool = False,
-    curvature: Curvature = "exact",
+    gradients: Gradients, start: Tensor, end: Tensor, *, steps: int
 ) -> tuple[Tensor, ...]:
     """Integrated gradients (N,3,H,W) of several scores, from one forward pass at each point.
 
@@ -198,9 +190,8 @@ def path_integrals(
     they stay as they are.
 
     Args:
-        scores_at: Called once for each point of the path, from `end` backwards: scores that choose
-            classes at the first images they see choose anew where it returns new ones, and once, at
-            the end of the path, where it returns the same.
+        gradients: Called once for each point of the path, from `end` backwards: scores that choose
+            classes at the first images they see choose them at the end of the path.
         start, end: (N,3,H,W).
     """
     if steps < 1:
@@ -209,10 +200,7 @@ def path_integrals(
     totals: tuple[Tensor, ...] = ()
     with running_statistics_kept():
         for step in range(steps, 0, -1):
-            point = start + step / steps * path
-            found = input_gradients(
-                scores_at(), point, create_graph=create_graph, curvature=curvature
-            )
+            found = gradients(start + step / steps * path)
             totals = tuple(map(torch.add, totals, found)) if totals else found
     return tuple(path * total / steps for total in totals)
 

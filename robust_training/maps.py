@@ -3,13 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from robust_training.activation import smoothly
-from robust_training.attribution import alone, class_score, input_gradients, path_integrals
+from robust_training.attribution import (
+    Gradients,
+    alone,
+    class_score,
+    input_gradients,
+    path_integrals,
+)
 from robust_training.class_activation import class_activation
 from robust_training.curvature import Curvature, Scores
 from robust_training.model import Classifier
@@ -54,7 +61,6 @@ class Attribution(Explanation):
     Every subclass is a frozen dataclass whose maps can be differentiated again.
     """
 
-    @abstractmethod
     def __call__(
         self,
         scores: Scores,
@@ -62,7 +68,13 @@ class Attribution(Explanation):
         *,
         create_graph: bool = False,
         curvature: Curvature = "exact",
-    ) -> tuple[Tensor, ...]: ...
+    ) -> tuple[Tensor, ...]:
+        gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
+        return self.from_gradients(gradients, image)
+
+    @abstractmethod
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        """The maps, from the gradients of the scores at this image or at others."""
 
     def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
         """The map for pixels measured in `unit` (1,3,1,1): the same for products of a pixel's
@@ -92,15 +104,8 @@ class Attribution(Explanation):
 class InputGradient(Attribution):
     """d score / d image."""
 
-    def __call__(
-        self,
-        scores: Scores,
-        image: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-    ) -> tuple[Tensor, ...]:
-        return input_gradients(scores, image, create_graph=create_graph, curvature=curvature)
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        return gradients(image)
 
     def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
         return attribution * unit
@@ -110,16 +115,8 @@ class InputGradient(Attribution):
 class InputXGradient(Attribution):
     """Pixel times gradient, from black."""
 
-    def __call__(
-        self,
-        scores: Scores,
-        image: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-    ) -> tuple[Tensor, ...]:
-        found = input_gradients(scores, image, create_graph=create_graph, curvature=curvature)
-        return tuple(image * gradient for gradient in found)
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(image * gradient for gradient in gradients(image))
 
 
 @dataclass(frozen=True)
@@ -140,22 +137,8 @@ class IntegratedGradients(Attribution):
     def points(self) -> int:
         return self.steps
 
-    def __call__(
-        self,
-        scores: Scores,
-        image: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-    ) -> tuple[Tensor, ...]:
-        return path_integrals(
-            lambda: scores,
-            torch.zeros_like(image),
-            image,
-            steps=self.steps,
-            create_graph=create_graph,
-            curvature=curvature,
-        )
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        return path_integrals(gradients, torch.zeros_like(image), image, steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -181,23 +164,14 @@ class SmoothGrad(Attribution):
     def points(self) -> int:
         return self.samples
 
-    def __call__(
-        self,
-        scores: Scores,
-        image: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-    ) -> tuple[Tensor, ...]:
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
         # noise of its own generator: the same image has the same map, whatever stands beside it
         generator = torch.Generator().manual_seed(0)
         shape = (1, *image.shape[1:])
         totals: tuple[Tensor, ...] = ()
         for _ in range(self.samples):
             drawn = torch.randn(shape, generator=generator).to(image)
-            found = input_gradients(
-                scores, image + self.noise * drawn, create_graph=create_graph, curvature=curvature
-            )
+            found = gradients(image + self.noise * drawn)
             totals = tuple(map(torch.add, totals, found)) if totals else found
         return tuple(total / self.samples for total in totals)
 

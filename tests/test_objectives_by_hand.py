@@ -1,6 +1,7 @@
 """Every objective on a linear classifier, against its formula written out in NumPy."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 from robust_training.attribution import (
     class_score,
     input_gradient,
+    input_gradients,
     input_x_gradient,
     path_integrals,
 )
@@ -247,9 +249,8 @@ def test_paths_are_complete(tiny, batch):
     ]
     torch.testing.assert_close(change, losses[0] - losses[1], rtol=0.01, atol=1e-3)
     probability = class_score(lambda x: tiny(x).softmax(dim=1), label)
-    (found,) = path_integrals(
-        lambda: lambda x: (probability(x),), torch.zeros_like(image), image, steps=400
-    )
+    gradients = partial(input_gradients, lambda x: (probability(x),))
+    (found,) = path_integrals(gradients, torch.zeros_like(image), image, steps=400)
     expected = probability(image) - probability(torch.zeros_like(image))
     torch.testing.assert_close(found.flatten(1).sum(1), expected, rtol=0.01, atol=1e-3)
 
@@ -265,7 +266,9 @@ def test_a_path_chooses_classes_at_its_end_or_at_every_point(tiny, batch):
 
         return scores
 
-    path_integrals(scores_at, torch.zeros_like(image), image, steps=4)
+    path_integrals(
+        lambda point: input_gradients(scores_at(), point), torch.zeros_like(image), image, steps=4
+    )
     for index, point in enumerate(seen):
         torch.testing.assert_close(point.detach(), (4 - index) / 4 * image)
     (ig,) = IntegratedGradients(steps=1)(lambda x: (tiny(x)[:, 0],), image)

@@ -13,6 +13,7 @@ from robust_training.attribution import (
     class_and_runner_up_scores,
     class_score,
     cross_entropy_score,
+    input_gradients,
     path_integrals,
 )
 from robust_training.curvature import Curvature, Scores
@@ -109,14 +110,11 @@ class EnhancedRegularizers(AttackingObjective):
     def _from_black(
         self, scores_at: Callable[[], Scores], model: Classifier, image: Tensor
     ) -> tuple[Tensor, ...]:
-        return path_integrals(
-            lambda: smoothly(scores_at(), model, self.beta),
-            torch.zeros_like(image),
-            image,
-            steps=self.steps,
-            create_graph=True,
-            curvature=self.curvature,
-        )
+        def gradients(point: Tensor) -> tuple[Tensor, ...]:
+            scores = smoothly(scores_at(), model, self.beta)
+            return input_gradients(scores, point, create_graph=True, curvature=self.curvature)
+
+        return path_integrals(gradients, torch.zeros_like(image), image, steps=self.steps)
 
 
 def contrast(true: Tensor, runner_up: Tensor) -> Tensor:

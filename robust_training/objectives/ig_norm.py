@@ -1,12 +1,18 @@
 """IG-NORM: the loss's integrated gradients towards an attacked image kept small."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from robust_training.activation import smoothly
 from robust_training.attack import PGD
-from robust_training.attribution import alone, cross_entropy_score, path_integrals
+from robust_training.attribution import (
+    alone,
+    cross_entropy_score,
+    input_gradients,
+    path_integrals,
+)
 from robust_training.curvature import Curvature
 from robust_training.model import Classifier
 from robust_training.modes import BatchNormMode
@@ -90,14 +96,8 @@ class LossChange:
 
     def __call__(self, attacked: Tensor, steps: int, curvature: Curvature) -> Tensor:
         loss = smoothly(cross_entropy_score(self.model, self.label), self.model, self.beta)
-        (change,) = path_integrals(
-            lambda: alone(loss),
-            self.image,
-            attacked,
-            steps=steps,
-            create_graph=True,
-            curvature=curvature,
-        )
+        gradients = partial(input_gradients, alone(loss), create_graph=True, curvature=curvature)
+        (change,) = path_integrals(gradients, self.image, attacked, steps=steps)
         return change
 
 
