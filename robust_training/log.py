@@ -20,12 +20,17 @@ def write_log(output: Path, rows: Sequence[Row]) -> None:
     Both are whole after a kill, and no epoch stands in them twice.
     """
     write_bytes(output / "tensorboard" / "events.out.tfevents.0", _events(rows))
+    write_text(output / "log.csv", csv_text(rows))
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """A column for each name in any of the rows."""
     text = io.StringIO()
     columns = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(output / "log.csv", text.getvalue())
+    return text.getvalue()
 
 
 def _events(rows: Sequence[Row]) -> bytes:

@@ -12,7 +12,7 @@ from robust_training.curvature import Curvature, Recomputed, Score
 from robust_training.maps import Explanation, InputGradient, Maps
 from robust_training.model import Classifier
 from robust_training.modes import under_attack
-from robust_training.similarity import top_k_intersection
+from robust_training.similarity import pixel_count, require_top_k, top_k_intersection
 
 
 class Goal(ABC):
@@ -121,12 +121,7 @@ class MapAttack:
     stop_at: float = 0.0
 
     def __post_init__(self) -> None:
-        in_range = 0 < self.top_k <= 1 if isinstance(self.top_k, float) else self.top_k >= 1
-        if not in_range:
-            raise ValueError(
-                "top_k of MapAttack must be a number of pixels or a share in (0, 1], not "
-                f"{self.top_k}"
-            )
+        require_top_k("MapAttack", self.top_k)
         if self.attack.steps < 1:
             raise ValueError(
                 f"attack.steps of MapAttack must be at least 1, not {self.attack.steps}"
@@ -193,7 +188,7 @@ class MapAttack:
     def pixels(self, maps: Tensor) -> int:
         """How many pixels of maps (N,H,W) count."""
         size = maps.shape[1] * maps.shape[2]
-        count = max(1, round(self.top_k * size)) if isinstance(self.top_k, float) else self.top_k
+        count = pixel_count(self.top_k, size)
         if count > size:
             raise ValueError(f"top_k of MapAttack is {count} pixels, and a map has {size}")
         return count

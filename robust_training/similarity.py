@@ -25,6 +25,19 @@ def pearson(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
     return cosine(*centred, eps=eps)
 
 
+def require_top_k(owner: str, top_k: int | float) -> None:
+    """ValueError unless it is a number of pixels (int) or a share of them (float)."""
+    if not (0 < top_k <= 1 if isinstance(top_k, float) else top_k >= 1):
+        raise ValueError(
+            f"top_k of {owner} must be a number of pixels or a share in (0, 1], not {top_k}"
+        )
+
+
+def pixel_count(top_k: int | float, size: int) -> int:
+    """How many of `size` pixels that is, at least 1; a number of them may exceed `size`."""
+    return max(1, round(top_k * size)) if isinstance(top_k, float) else top_k
+
+
 def top_k_intersection(first: Tensor, second: Tensor, k: int) -> Tensor:
     """Share of the k largest entries of rows (N,D) that two maps have in common, (N,) (Ghorbani et
     al., AAAI 2019)."""

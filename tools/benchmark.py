@@ -62,11 +62,7 @@ def boxes(arguments: list[str]) -> None:
         truth = np.array([[width // 4, height // 4, 3 * width // 4, 3 * height // 4]])
         row: dict[str, Any] = {"map": name, "size": f"{width}x{height}"}
         for key, ours, literal in (
-            (
-                "largest",
-                lambda h, _: largest_boxes(h, THRESHOLDS),
-                lambda h, _: literal_largest(h, THRESHOLDS),
-            ),
+            ("largest", _largest, lambda h, _: literal_largest(h, THRESHOLDS)),
             ("all", _best, lambda h, t: literal_best(h, t, THRESHOLDS)),
         ):
             if not np.array_equal(ours(heatmap, truth), literal(heatmap, truth)):

@@ -21,7 +21,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
-from wsol.cli import Parser, run
+from wsol.cli import Parser, run, split_options
 from wsol.comparison import (
     ACCURACY,
     GT_KNOWN,
@@ -93,8 +93,7 @@ class Runs:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    split = arguments.index("--") if "--" in arguments else len(arguments)
+    own, options = split_options(sys.argv[1:])
     parser = Parser(prog="compare.py", description=__doc__)
     parser.add_argument("configs", nargs="+", help="YAML files, one per method")
     parser.add_argument("--base", nargs="*", default=[], help="YAML files below each of them")
@@ -113,7 +112,7 @@ def main() -> None:
     parser.add_argument("--device", type=str, default="cpu", help="for scoring")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
     parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
-    settings = parser.parse_args(arguments[:split])
+    settings = parser.parse_args(own)
     if (settings.epochs is None) == (settings.minutes is None):
         raise ValueError("give the budget: either --epochs or --minutes")
     if len(set(settings.seeds)) < len(settings.seeds):
@@ -130,7 +129,7 @@ def main() -> None:
         raise ValueError(f"--output {output} is a file, not a folder")
     if settings.robustness not in ("false", "true") and not Path(settings.robustness).is_file():
         raise ValueError(f"--robustness is true, false or a file, not {settings.robustness}")
-    scoring, options = ["--device", settings.device], arguments[split + 1 :]
+    scoring = ["--device", settings.device]
     robustness, jobs = settings.robustness, settings.jobs
     runs = Runs(output, configs, settings.base, options, scoring, robustness, jobs)
     for name in configs:

@@ -30,7 +30,7 @@ from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
 from robust_training.model import load_model
 from wsol.cells import markdown, percent
-from wsol.cli import Parser, find_device, run
+from wsol.cli import Parser, find_device, run, split_options
 from wsol.comparison import epoch_seconds, interval
 from wsol.data.cub import CUB200
 from wsol.data.loaders import read_data_config
@@ -66,8 +66,7 @@ class Trial:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    split = arguments.index("--") if "--" in arguments else len(arguments)
+    own, options = split_options(sys.argv[1:])
     parser = Parser(prog="interpret.py", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders of train.py")
     parser.add_argument("--config", nargs="+", required=True, help="of the networks trained anew")
@@ -86,8 +85,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="trainings at once")
     parser.add_argument("--device", type=str, default="cpu", help="for ranking and scoring")
-    settings = parser.parse_args(arguments[:split])
-    _check(settings, arguments[split + 1 :])
+    settings = parser.parse_args(own)
+    _check(settings, options)
     device = find_device(settings.device)
     output, sources = Path(settings.output), [Path(name) for name in settings.runs]
     fractions, data = sorted(settings.fractions), _common_data(sources)
@@ -105,9 +104,8 @@ def main() -> None:
     ]
     distinct = {trial.run: trial for trial in trials}
     configs = [option for file in settings.config for option in ("--config", file)]
-    options = [*configs, *arguments[split + 1 :]]
     trained_with = {
-        "options": arguments[split + 1 :],
+        "options": options,
         "configuration": "".join(Path(file).read_text() for file in settings.config),
         "data": data,
     }
@@ -124,10 +122,12 @@ def main() -> None:
         if result.is_file():
             return
         data = trial.folder / "CUB_200_2011"
-        own = ["--data.root", str(data), "--seed", str(trial.seed), "--output", str(trial.run)]
+        place = ["--data.root", str(data), "--seed", str(trial.seed), "--output", str(trial.run)]
         resume = ["--resume"] if (trial.run / LAST).exists() else []
         log = trial.folder / f"seed{trial.seed}.log"
-        run_script(_TRAIN, [*options, *own, *resume], log, threads=threads_each(settings.jobs))
+        run_script(
+            _TRAIN, [*configs, *options, *place, *resume], log, threads=threads_each(settings.jobs)
+        )
         loader = read_data_config(trial.run).loader("test")
         found = accuracy(load_model(trial.run / "best").to(device), loader)
         seconds = sum(epoch_seconds(trial.run))

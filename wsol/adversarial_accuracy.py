@@ -13,7 +13,7 @@ from tqdm import tqdm
 from robust_training.attack import PGD
 from robust_training.attribution import cross_entropy_score, margin_score
 from robust_training.model import Classifier
-from wsol.metrics import bootstrap
+from wsol.metrics import mean_interval
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,11 @@ def accuracy_curve(
         `eps`, `accuracy` and `intervals` (95 %, over images), lists of one length, and `curve`, the
         settings.
     """
-    device = next(model.parameters()).device
     torch.manual_seed(seed)
     rows: list[np.ndarray] = []
     description = f"accuracy under attack, {curve.attack.norm}"
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
-        image, label = batch["image"].to(device), batch["label"].to(device)
+        image, label = batch["image"].to(model.device), batch["label"].to(model.device)
         standing, columns = is_right(model, image, label), []
         for radius in curve.radii:
             if radius > 0:
@@ -77,11 +76,10 @@ def accuracy_curve(
             columns.append(standing.cpu().numpy().copy())
         rows.append(np.stack(columns, axis=1))
     table = np.concatenate(rows).astype(float)
-    ends = bootstrap(lambda drawn: drawn @ table / len(table), len(table), seed=seed)
     return {
         "eps": [float(radius) for radius in curve.radii],
         "accuracy": table.mean(axis=0).tolist(),
-        "intervals": ends.T.tolist(),
+        "intervals": mean_interval(table, seed=seed).T.tolist(),
         "curve": dataclasses.asdict(curve),
     }
 

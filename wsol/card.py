@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from robust_training.files import write_text
+from wsol.cells import markdown
+from wsol.data.text import read_json, read_yaml
 from wsol.localizer import model_folder
 from wsol.tables import score_cells
 
@@ -37,7 +37,7 @@ def complete_card(run: Path, *, licence: str | None = None) -> None:
 def _training(run: Path) -> list[str]:
     file = run / "config.yaml"
     try:
-        config: dict[str, Any] = yaml.safe_load(file.read_text())
+        config: dict[str, Any] = read_yaml(file)
         data, model, objective = (config[key] for key in ("data", "model", "objective"))
         start = "timm's pretrained weights" if model["pretrained"] else "random weights"
         start = f"weights from {Path(model['weights']).name}" if model["weights"] else start
@@ -47,7 +47,7 @@ def _training(run: Path) -> list[str]:
             f"* Method: {method}, from {start}, {config['epochs']} epochs, seed {config['seed']}.",
             f"* Its settings: `{json.dumps(objective.get('init_args', {}))}`.",
         ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the config of a run: {error}") from error
 
 
@@ -56,7 +56,7 @@ def _scores(run: Path) -> list[str]:
     if not file.is_file():
         return ["Not evaluated."]
     try:
-        result = json.loads(file.read_text())
+        result = read_json(file)
         cells = [
             [row["heatmap"], *score_cells(row, result["top1_accuracy"])]
             for row in result["localization"]
@@ -64,11 +64,10 @@ def _scores(run: Path) -> list[str]:
         count = result["images"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the metrics file of a run: {error}") from error
-    rows = [_HEADS, ["---"] * len(_HEADS), *cells]
     return [
         f"{count} test images, percent with 95 % intervals; policy *oracle* saw them, *val* did "
         "not.\n",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        markdown(_HEADS, cells, 2),
     ]
 
 
@@ -82,6 +81,6 @@ def shared_files(run: Path, programs: Path) -> dict[str, Path | str]:
     files |= {file.name: file for file in programs.glob("localizer.*")}
     metrics = run / "metrics.json"
     if metrics.is_file():
-        rows = json.loads(metrics.read_text())["localization"]
+        rows = read_json(metrics)["localization"]
         files["metrics.json"] = json.dumps({"localization": rows}, indent=2)
     return files

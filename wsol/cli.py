@@ -134,6 +134,12 @@ def _one_line(error: Exception) -> str:
     return printable(" ".join(text.split()))
 
 
+def split_options(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before a lone `--`, and after it: another script's options."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:split], arguments[split + 1 :]
+
+
 def printable(text: str) -> str:
     """The same with control characters spelled out: a file's name must not steer the terminal."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -17,7 +17,7 @@ from robust_training.model import load_model
 from wsol.boxes import largest_boxes
 from wsol.cells import markdown
 from wsol.data.cub import CUB200
-from wsol.data.text import number, read_json, read_lines, read_yaml
+from wsol.data.text import flat, number, read_json, read_lines, read_yaml
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, legend, png
 from wsol.heatmap import Gradient
 from wsol.localizer import chosen_threshold
@@ -249,7 +249,7 @@ def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes
 def differences(runs: Sequence[Trained]) -> list[str]:
     """What differs between the runs' configurations, apart from objective, seed and length."""
     settings = [
-        _flat(read_yaml(run.folder / "config.yaml"))
+        flat(read_yaml(run.folder / "config.yaml"))
         for run in runs
         if (run.folder / "config.yaml").is_file()
     ]
@@ -261,15 +261,6 @@ def differences(runs: Sequence[Trained]) -> list[str]:
         if name.split(".")[0] not in expected
         and len({repr(each.get(name)) for each in settings}) > 1
     ]
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix: tree}
-    found = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def _by_method(runs: Sequence[Trained]) -> dict[str, list[Trained]]:

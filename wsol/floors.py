@@ -7,7 +7,7 @@ import numpy as np
 
 from wsol.evaluation import Chosen
 from wsol.methods import floor_of
-from wsol.metrics import bootstrap
+from wsol.metrics import mean_interval
 from wsol.rows import HIT
 
 
@@ -28,13 +28,12 @@ def above_floors(chosen: Sequence[Chosen], *, seed: int = 0) -> dict[str, Any]:
         if floor == name:
             continue
         gain = hits[name].astype(np.float64) - hits[floor]
-        ends = bootstrap(lambda drawn, gain=gain: drawn @ gain / len(gain), len(gain), seed=seed)
         found[name] = {
             "floor": floor,
             "policy": each.row.policy,
             "gt_known_loc": float(hits[name].mean()),
             "floor_gt_known_loc": float(hits[floor].mean()),
             "difference": float(gain.mean()),
-            "interval": ends.tolist(),
+            "interval": mean_interval(gain, seed=seed).tolist(),
         }
     return {"floors": found} if found else {}

@@ -115,13 +115,12 @@ def write_replaced(
     shutil.rmtree(partial, ignore_errors=True)
     torch.manual_seed(seed)
     filler = channel_means(splits[0])
-    device = next(model.parameters()).device
     lines: dict[str, list[str]] = {name: [] for name in _TABLES}
     for dataset in splits:
         for batch in tqdm(DataLoader(dataset, batch_size), desc="replacing pixels", leave=False):
-            image = batch["image"].to(device)
+            image = batch["image"].to(model.device)
             found = importance(model, image)
-            changed = replace_pixels(image, found, fraction, mode, filler.to(device)).cpu()
+            changed = replace_pixels(image, found, fraction, mode, filler.to(model.device)).cpu()
             for pixels, index, box in zip(
                 changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
             ):
@@ -154,10 +153,10 @@ def _write_image(file: Path, pixels: Tensor) -> None:
 
 def accuracy(model: Classifier, loader: DataLoader) -> float:
     """Share of a split whose class is predicted."""
-    device = next(model.parameters()).device
     model.eval()
     hits = [
-        is_right(model, batch["image"].to(device), batch["label"].to(device)) for batch in loader
+        is_right(model, batch["image"].to(model.device), batch["label"].to(model.device))
+        for batch in loader
     ]
     return torch.cat(hits).double().mean().item()
 

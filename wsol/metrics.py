@@ -69,6 +69,11 @@ def bootstrap(
     return np.nanquantile(np.concatenate(values), [0.025, 0.975], axis=0)
 
 
+def mean_interval(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """`bootstrap` of the mean over images: values (N,...) -> (2,...)."""
+    return bootstrap(lambda drawn: drawn @ values / len(values), len(values), seed=seed)
+
+
 def _resamples(images: int, resamples: int, seed: int, *, chunk: int = 100) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):

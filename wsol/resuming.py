@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
+
+from wsol.data.text import flat, read_yaml
 
 # A run may go on with other values of these, and of all below them. They say where and how long it
 # runs, not what it computes; `accumulate` makes up for another number of processes.
@@ -65,7 +66,10 @@ def changed_settings(
         now: Those of today.
         defaults: Values of settings that were not there then.
     """
-    old, new, standard = (_flat(settings) for settings in (before, now, defaults))
+    old, new, standard = (
+        {name: value for name, value in flat(settings).items() if value != {}}
+        for settings in (before, now, defaults)
+    )
     changed = [
         name
         for name in dict.fromkeys((*old, *new))
@@ -82,11 +86,7 @@ def changed_settings(
 
 def require_same_run(config: Path, now: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """ValueError where a run's config.yaml has other settings than `now`; names them."""
-    try:
-        before = yaml.safe_load(config.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{config} cannot be read: {error}") from error
-    changed = changed_settings(before, now, defaults)
+    changed = changed_settings(read_yaml(config), now, defaults)
     if changed:
         raise ValueError(
             f"{config.parent} holds another run: {'; '.join(changed)} (--allow_changes goes on "
@@ -96,15 +96,6 @@ def require_same_run(config: Path, now: Mapping[str, Any], defaults: Mapping[str
 
 def _is_in(name: str, groups: Iterable[str]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, Mapping):
-        return {prefix: settings}
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= _flat(value, f"{prefix}.{name}" if prefix else name)
-    return found
 
 
 def _word(settings: Mapping[str, Any], name: str, otherwise: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from wsol.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_right
 from wsol.boxes import iou, largest_boxes
 from wsol.heatmap import Gradient
 from wsol.map_similarity import MEASURES, SMALLEST, is_constant, similarities
-from wsol.metrics import bootstrap
+from wsol.metrics import mean_interval
 from wsol.rows import HIT
 
 Columns = Mapping[str, np.ndarray]
@@ -123,13 +123,12 @@ def _spread(loader: DataLoader, images: int) -> DataLoader:
 def _under(
     attack: MapAttack, model: Classifier, loader: DataLoader, threshold: float, seed: int
 ) -> dict[str, Any]:
-    device = next(model.parameters()).device
     torch.manual_seed(seed)
     started = time.perf_counter()
     found: list[Columns] = []
     description = f"attacking {type(attack.attribution).__name__}"
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
-        image, label = batch["image"].to(device), batch["label"].to(device)
+        image, label = batch["image"].to(model.device), batch["label"].to(model.device)
         found.append(_attacked(model, image, label, batch["box"], attack, threshold))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     right, mapped, kept = columns["right"], columns["mapped"], columns["kept"]
@@ -214,5 +213,5 @@ def _mean(values: Sequence[float] | np.ndarray, seed: int) -> dict[str, Any]:
     values = np.asarray(values, float)
     if not len(values):
         return {"mean": None, "interval": None}
-    ends = bootstrap(lambda drawn: drawn @ values / len(values), len(values), seed=seed)
+    ends = mean_interval(values, seed=seed)
     return {"mean": float(values.mean()), "interval": ends.tolist()}

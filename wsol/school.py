@@ -1,7 +1,5 @@
 """Students: detectors that a teacher's boxes train, saved and scored."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 
 from robust_training.files import write_texts
+from robust_training.log import csv_text
 from robust_training.model import Classifier, create_model, load_model
 from wsol.data.loaders import DataConfig
 from wsol.detectors import Detector, save_detector
@@ -78,7 +77,7 @@ class School:
         save_detector(network, self.detector, folder)
         found = {split: detect(network, self.data.loader(split)) for split in self.splits}
         results = detections(found["test"], test.truth, test.predictions)
-        write_texts(folder, {"results.json": json.dumps(results), "log.csv": _csv(log)})
+        write_texts(folder, {"results.json": json.dumps(results), "log.csv": csv_text(log)})
         hits = [share_of_hits(found[split], self.splits[split].truth) for split in _TRAINING_SPLIT]
         counts = [len(found[split]) for split in _TRAINING_SPLIT]
         return float(np.average(hits, weights=counts)), sum(row["seconds"] for row in log)
@@ -97,11 +96,3 @@ def start_model(run: Path, weights: str | None) -> Classifier:
         image_size=model.image_size,
         front=model.front,
     )
-
-
-def _csv(rows: Sequence[Mapping[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -12,7 +12,7 @@ from wsol.cells import markdown, percent
 from wsol.coco import read_coco_results
 from wsol.detectors import Found
 from wsol.evaluation import score_given
-from wsol.metrics import bootstrap
+from wsol.metrics import mean_interval
 from wsol.predictions import Predictions
 from wsol.rows import HIT
 from wsol.truth import Truth
@@ -134,7 +134,7 @@ def tables(scores: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[st
 
 
 def _mean(values: np.ndarray, seed: int) -> dict[str, Any]:
-    ends = bootstrap(lambda drawn: drawn @ values / len(values), len(values), seed=seed)
+    ends = mean_interval(values, seed=seed)
     return {"mean": float(values.mean()), "interval": ends.tolist()}
 
 

@@ -15,7 +15,7 @@ from robust_training.maps import Attribution, InputGradient, require_attribution
 from robust_training.model import Classifier
 from robust_training.modes import BatchNormMode, under_attack
 from robust_training.objectives.base import AttackingObjective, Carried, require
-from robust_training.similarity import cosine
+from robust_training.similarity import cosine, pixel_count, require_top_k
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class ART(AttackingObjective):
         require_attribution("ART", self.attribution)
         if self.form not in ("magnitude", "signed"):
             raise ValueError(f'form of ART must be "magnitude" or "signed", not {self.form!r}')
-        in_range = 0 < self.top_k <= 1 if isinstance(self.top_k, float) else self.top_k >= 1
-        if not in_range:
-            raise ValueError(
-                f"top_k of ART must be a number of pixels or a share in (0, 1], not {self.top_k}"
-            )
+        require_top_k("ART", self.top_k)
 
     def carry_on(
         self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
@@ -138,8 +134,7 @@ class ART(AttackingObjective):
     def _support(self, attribution: Tensor) -> Tensor:
         magnitude = self._features(attribution).abs()
         size = magnitude.shape[1]
-        count = round(self.top_k * size) if isinstance(self.top_k, float) else self.top_k
-        return magnitude.topk(min(max(count, 1), size)).indices
+        return magnitude.topk(min(pixel_count(self.top_k, size), size)).indices
 
 
 def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor) -> Tensor:

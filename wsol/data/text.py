@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -96,6 +96,16 @@ def bounded(tree: Any) -> Any:
             raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
         waiting.extend(below)
     return tree
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names; what is no mapping, or an empty one, is a value."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    found = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> Any:

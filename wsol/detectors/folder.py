@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robust_training.model import load_model, save_model
+from wsol.data.text import read_json
 from wsol.detectors.base import Detector, Network
 
 _SETTINGS, _HEAD = "detector.json", "head.safetensors"
@@ -59,7 +60,7 @@ def load_detector(folder: str | os.PathLike) -> Network:
     backbone = load_model(folder)
     kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
     try:
-        about = json.loads(file.read_text())
+        about = read_json(file)
         settings = kinds[about["kind"]](**about["settings"])
         network = settings.build(backbone, about["class_names"])
     except (ValueError, KeyError, TypeError) as error:
