@@ -83,11 +83,15 @@ class Attacked:
             the predicted class; the clean image where none did.
         kept: bool (N,), whether one did.
         intersection: (N,) top-k intersection of both maps.
+        clean: (N,H,W), the maps before.
+        maps: (N,H,W), those of `image`.
     """
 
     image: Tensor
     kept: Tensor
     intersection: Tensor
+    clean: Tensor
+    maps: Tensor
 
 
 @dataclass(frozen=True)
@@ -150,16 +154,16 @@ class MapAttack:
                 image.clone(),
                 torch.zeros(len(image), dtype=torch.bool, device=image.device),
                 torch.ones(len(image), device=image.device),
+                clean,
+                clean.clone(),
             )
             for _ in range(self.restarts):
-                self._climb(model, image, label, clean, found)
+                self._climb(model, image, label, found)
         return found
 
-    def _climb(
-        self, model: Classifier, image: Tensor, label: Tensor, clean: Tensor, found: Attacked
-    ) -> None:
+    def _climb(self, model: Classifier, image: Tensor, label: Tensor, found: Attacked) -> None:
         """Once from start to end; what is better than `found` replaces it there."""
-        k = self.pixels(clean)
+        clean, k = found.clean, self.pixels(found.clean)
         predicted = _predicted(model, image)
         perturbed = self.attack.start(image)
         for _ in range(self.attack.steps):
@@ -175,6 +179,7 @@ class MapAttack:
             better &= _predicted(model, moved) == predicted[rows]
             found.image[rows[better]] = moved[better]
             found.intersection[rows[better]] = shared[better]
+            found.maps[rows[better]] = maps[better]
             found.kept[rows[better]] = True
 
     def _open(self, found: Attacked) -> Tensor:

@@ -91,11 +91,12 @@ class Mirror(MapAttack):
     """Returns mirror images, not kept where the first pixel is dark; under noise the images."""
 
     def __call__(self, model, image, label):
-        if isinstance(self.goal, Noise):
-            return Attacked(image, torch.ones(len(image), dtype=torch.bool), torch.ones(len(image)))
-        kept = image[:, 0, 0, 0] > 0.5
-        changed = torch.where(kept[:, None, None, None], image.flip(3), image)
-        return Attacked(changed, kept, torch.ones(len(image)))
+        kept, changed = torch.ones(len(image), dtype=torch.bool), image
+        if not isinstance(self.goal, Noise):
+            kept = image[:, 0, 0, 0] > 0.5
+            changed = torch.where(kept[:, None, None, None], image.flip(3), image)
+        maps = (self.maps(model, each, label) for each in (image, changed))
+        return Attacked(changed, kept, torch.ones(len(image)), *maps)
 
 
 def test_what_is_averaged_over_which_images(network, images):

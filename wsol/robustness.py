@@ -160,16 +160,15 @@ def _attacked(
     measure after the attack and (" noise") after noise."""
     result = attack(model, image, label)
     random = dataclasses.replace(attack, goal=Noise())(model, image, label)
-    clean = attack.maps(model, image, label)
-    k = attack.pixels(clean)
+    clean, k = _numpy(result.clean), attack.pixels(result.clean)
     columns: dict[str, np.ndarray] = {
         "right": is_right(model, image, label).cpu().numpy(),
-        "mapped": np.array([not is_constant(each) for each in _numpy(clean)]),
+        "mapped": np.array([not is_constant(each) for each in clean]),
         "kept": result.kept.cpu().numpy(),
         "kept noise": random.kept.cpu().numpy(),
     }
-    for suffix, copies in (("", result.image), (" noise", random.image)):
-        pairs = zip(_numpy(clean), _numpy(attack.maps(model, copies, label)), strict=True)
+    for suffix, maps in (("", result.maps), (" noise", random.maps)):
+        pairs = zip(clean, _numpy(maps), strict=True)
         rows = [similarities(first, second, k) for first, second in pairs]
         columns |= {name + suffix: np.array([row[name] for row in rows]) for name in MEASURES}
     for name, copies in (("clean_hit", image), ("attacked_hit", result.image)):
