@@ -59,7 +59,7 @@ def test_masks_and_boxes_agree(toy):
     data = CUB200(toy, "train")
     for index in range(5):
         x, y, width, height = cv2.boundingRect(data.mask(index).astype(np.uint8))
-        assert data.examples[index].box == (x, y, x + width, y + height)
+        assert data.examples[index].boxes[0] == (x, y, x + width, y + height)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_tie_puts_each_species_before_its_own_background(tmp_path):
 
 
 def test_toy_places_and_sizes_vary(toy):
-    boxes = np.array([e.box for e in CUB200(toy, "train").examples])
+    boxes = np.array([e.boxes[0] for e in CUB200(toy, "train").examples])
     centres, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     assert (centres.std(axis=0) > 4).all()
     assert areas.max() > 3 * areas.min()

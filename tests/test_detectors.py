@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from robust_training.model import create_model
-from wsol.data.cub import Example
+from wsol.data.examples import Example
 from wsol.data.loaders import DataConfig
 from wsol.detectors import FasterRCNN, Found, Regressor, load_detector, save_detector
 from wsol.detectors.training import Training, detect, fit_detector, mean_iou
@@ -165,7 +165,7 @@ def test_mirrored_images_carry_mirrored_boxes(tmp_path):
     pixels[10:30, 12:24], pixels[10:30, 24:36] = (255, 0, 0), (0, 0, 255)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
     examples = [
-        Example(i, "a.png", tmp_path / "a.png", 0, (12, 10, 36, 30), None) for i in range(8)
+        Example(i, "a.png", tmp_path / "a.png", 0, ((12, 10, 36, 30),), None) for i in range(8)
     ]
     data = DataConfig("unused", image_size=64, resize=72, batch_size=8, num_workers=0)
     torch.manual_seed(0)

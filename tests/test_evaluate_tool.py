@@ -10,7 +10,7 @@ from wsol.coco import coco_truth
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.heatmap import Gradient
-from wsol.truth import cub_truth
+from wsol.truth import data_truth
 
 
 def test_other_programs_maps_and_boxes(run, toy, tmp_path):
@@ -95,7 +95,7 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
 def test_maps_of_one_split_alone_have_no_validation_threshold(toy, tmp_path):
     """Nor may the test images choose it under another name."""
     data = CUB200(toy, "test")
-    truth = cub_truth(data, [(48, 48)] * len(data))
+    truth = data_truth(data, [(48, 48)] * len(data))
     (tmp_path / "truth.json").write_text(json.dumps(coco_truth(truth)))
     for name in truth.names:
         file = tmp_path / "maps" / f"{name}.npy"

@@ -154,7 +154,7 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
     config = DataConfig(str(toy), image_size=48, batch_size=7, num_workers=0)
     data = config.dataset("test")
     methods = {
-        "planted": Planted([example.box for example in data.examples]),
+        "planted": Planted([example.boxes[0] for example in data.examples]),
         "centred box": CentredBox(),
     }
     thresholds = np.array([0.1, 0.2, 0.5])

@@ -79,7 +79,7 @@ def reading(scored, name, index, threshold):
     entry, maps = scored
     heatmap, size = maps[name][index], entry.measured.truth.sizes[index]
     box = rescale(largest_boxes(heatmap, [threshold]), heatmap.shape[::-1], size)[0]
-    return box, float(iou(box, entry.dataset.examples[index].box))
+    return box, float(iou(box, entry.dataset.examples[index].boxes[0]))
 
 
 def shown_box(page):

@@ -19,7 +19,7 @@ from wsol.evaluation import score_given
 from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
 from wsol.predictions import Predictions
-from wsol.students import Scored, detections, difference_row, score_row, share_of_hits
+from wsol.students import Scored, boxed_hits, detections, difference_row, score_row
 from wsol.teachers import examples, localizing_teacher, oracle_teacher, read_teacher, write_teacher
 
 SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8, "--cache", "null")
@@ -54,7 +54,7 @@ def test_a_teachers_boxes_are_its_maps_and_go_through_coco(tmp_path):
             assert boxes.labels.tolist() == [0, 1]
             assert boxes.classes == ("a", "b", "c")
     first, second = examples(again.boxes["val"], tmp_path)
-    assert (first.path, second.label, second.box) == (tmp_path / "0.jpg", 1, (8, 8, 16, 16))
+    assert (first.path, second.label, second.boxes) == (tmp_path / "0.jpg", 1, ((8, 8, 16, 16),))
     assert oracle_teacher(splits).boxes["val"].boxes[0, 0].tolist() == [4, 4, 24, 20]
     empty = {
         split: Measured(m.truth, None, {"map": stack([read_off(np.zeros((16, 20)))] * 3)})
@@ -83,7 +83,7 @@ def test_detections_are_scored_as_their_boxes_are(tmp_path):
         assert (chosen.iou >= 0.5).tolist() == hits
         right_class = given.predictions.correct(truth.labels, 1)
         assert ((chosen.iou >= 0.5) & right_class).tolist() == top1
-        assert share_of_hits(found, truth) == pytest.approx(np.mean(hits))
+        assert boxed_hits(found, truth).tolist() == hits
 
 
 def test_differences_are_paired():

@@ -177,7 +177,8 @@ def _write(output: Path, runs: list[Trained], images: int) -> None:
         f"# Comparison\n\n`{command}`\n\n{table}\n\n{note if other else ''}Scores are percentages "
         "of the test images, means over seeds with 95 % intervals (Student's t). GT-known and "
         "Top-1 Loc are those of gradient maps unless a column says otherwise, at the threshold "
-        "that validation images chose.\n"
+        "that validation images chose (where none of these has a box: at a fixed one). Images "
+        "without a box are left out of all scores, unless none has one.\n"
     )
     write_texts(output, {"comparison.md": text, "comparison.csv": csv_table(runs)})
     pictures = {

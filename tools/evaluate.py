@@ -22,15 +22,14 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-from robust_training.model import Classifier, load_model
+from robust_training.model import load_model
 from wsol.cli import Parser, find_device, run
 from wsol.coco import read_coco_results
-from wsol.data.cub import CUB200
 from wsol.data.loaders import scoring_data
-from wsol.evaluation import Scores, score, score_given
+from wsol.evaluation import Scores, accuracies, score, score_given
 from wsol.floors import above_floors
 from wsol.laboratory import laboratory
-from wsol.localizer import model_folder
+from wsol.localizer import ART_THRESHOLD, model_folder
 from wsol.measuring import Measured, measure
 from wsol.metadata import read_truth, with_mask_cut, with_masks
 from wsol.methods import DEFAULT, NAMES, with_floors
@@ -39,6 +38,7 @@ from wsol.pixels import bin_edges
 from wsol.predictions import read_predictions
 from wsol.report import Entry, write_report
 from wsol.robustness import RobustnessConfig, robustness
+from wsol.scorable import find_scorable, require_classes
 from wsol.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
 from wsol.tables import table, write_scores
 from wsol.truth import Truth, with_classes
@@ -72,19 +72,22 @@ def score_runs(arguments: list[str]) -> None:
     for folder in map(Path, settings.runs):
         model = load_model(model_folder(folder)).to(device)
         data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
-        test, validation = data.loader("test"), data.loader("val")
+        scorable = find_scorable(data, settings.threshold)
+        test = scorable.test
         name = folder.resolve().name
         if name in entries:
             raise ValueError(f"two runs are called {name}; rename one folder")
-        _check_classes(folder, model, test.dataset)
+        require_classes(folder, model, test.dataset)
         if config:
             config.require_size(model.image_size)
+        for note in scorable.notes:
+            print(f"{name}: {note}", file=sys.stderr)
         methods = {title: method for title, method in wanted.items() if method.fits(model)}
         for title in wanted.keys() - methods.keys():
             print(f"{name}: no {title} for this network")
-        unmasked = sum(example.mask is None for example in test.dataset.examples)
-        if 0 < unmasked < len(test.dataset):
-            print(f"{name}: {unmasked} test images have no mask, so no PxAP", file=sys.stderr)
+        if not scorable.boxed:
+            methods = {}
+        splits = {"test": test, "val": scorable.validation}
         measured = {
             split: measure(
                 model,
@@ -94,9 +97,10 @@ def score_runs(arguments: list[str]) -> None:
                 every_box=settings.v2 and split == "test",
                 description=f"{name}: {split}",
             )
-            for split, loader in (("test", test), ("val", validation))
+            for split, loader in splits.items()
+            if loader is not None
         }
-        scores = _score(settings, measured["test"], measured["val"])
+        scores = _score(settings, measured["test"], measured.get("val"), scorable.threshold)
         details = {
             "model": str(folder),
             "data": dataclasses.asdict(data),
@@ -104,9 +108,13 @@ def score_runs(arguments: list[str]) -> None:
             **above_floors(scores.chosen, seed=settings.seed),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
         }
+        if scorable.all_test:
+            every = measure(model, scorable.all_test, {}, description=f"{name}: all test images")
+            details["all_test_images"] = {"images": len(every.truth), **accuracies(every)}
         if settings.robustness:
-            chosen = next(each.row for each in scores.chosen if each.row.heatmap == "gradient")
-            details |= robustness(model, test, chosen.threshold, config, seed=settings.seed)
+            chosen = {each.row.heatmap: each.row.threshold for each in scores.chosen}
+            threshold = chosen.get("gradient", ART_THRESHOLD)
+            details |= robustness(model, test, threshold, config, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
         boxes = measured["test"].boxes_alone()
         entries[name] = Entry(model, methods, result, test.dataset, boxes, scores.chosen, folder)
@@ -180,7 +188,7 @@ def score_scoremaps(arguments: list[str]) -> None:
             description=split,
         )
         measured[split] = Measured(truth, predictions if is_test else None, {"maps": maps})
-    scores = _score(settings, measured["test"], measured.get("val"))
+    scores = _score(settings, measured["test"], measured.get("val"), settings.threshold)
     _finish(settings, settings.scoremaps, measured["test"], scores)
 
 
@@ -227,7 +235,7 @@ def _add_truth(parser: Parser) -> None:
         "--metadata",
         type=str,
         required=True,
-        help="the published evaluator's metadata folder, a data set in CUB's layout, or COCO JSON",
+        help="the published evaluator's metadata folder, a data set, or COCO JSON",
     )
     parser.add_argument("--output", type=str | None, default=None, help="folder for the results")
 
@@ -242,12 +250,14 @@ def _thresholds(settings: Namespace) -> np.ndarray:
     return np.arange(0, 1, settings.step)
 
 
-def _score(settings: Namespace, test: Measured, validation: Measured | None) -> Scores:
+def _score(
+    settings: Namespace, test: Measured, validation: Measured | None, fixed: float | None
+) -> Scores:
     return score(
         test,
         validation,
         thresholds=_thresholds(settings),
-        fixed=settings.threshold,
+        fixed=fixed,
         iou_thresholds=settings.ious,
         seed=settings.seed,
     )
@@ -270,15 +280,6 @@ def _finish(settings: Namespace, source: str, test: Measured, scores: Scores) ->
     print(table({Path(source).resolve().stem: scores.result}))
     if settings.output:
         write_scores(settings.output, test, scores, {"settings": dict(settings.as_dict())})
-
-
-def _check_classes(folder: Path, model: Classifier, dataset: CUB200) -> None:
-    known = model.class_names
-    if model.backbone.num_classes != len(dataset.classes) or (known and known != dataset.classes):
-        raise ValueError(
-            f"{folder} was trained on {model.backbone.num_classes} classes other than the "
-            f"{len(dataset.classes)} of {dataset.root}"
-        )
 
 
 _OTHERS = {"scoremaps": score_scoremaps, "boxes": score_boxes}

@@ -32,7 +32,7 @@ from robust_training.model import load_model
 from wsol.cells import markdown, percent
 from wsol.cli import Parser, find_device, run, split_options
 from wsol.comparison import epoch_seconds, interval
-from wsol.data.cub import CUB200
+from wsol.data.layouts import find_layout
 from wsol.data.loaders import read_data_config
 from wsol.data.text import read_json, read_yaml
 from wsol.data.transforms import eval_transform
@@ -139,10 +139,11 @@ def main() -> None:
             model = load_model(trial.source / "best").to(device)
             config = read_data_config(trial.source)
             transform = eval_transform(model.image_size)
+            layout = find_layout(config.root)
             write_replaced(
                 data,
                 model,
-                [CUB200(config.root, part, transform=transform) for part in ("train", "test")],
+                [layout(config.root, part, transform=transform) for part in ("train", "test")],
                 importance=IMPORTANCES[trial.attribution],
                 fraction=trial.fraction,
                 mode=trial.mode,

@@ -28,13 +28,15 @@ from robust_training.files import write_texts
 from robust_training.model import Classifier, load_model
 from wsol.cli import Parser, find_device, run
 from wsol.coco import coco_results
-from wsol.data.loaders import DataConfig, scoring_data
+from wsol.data.examples import DataSet
+from wsol.data.loaders import scoring_data
 from wsol.detectors import Detector, Regressor
 from wsol.detectors.training import Training
 from wsol.heatmap import HeatmapMethod
 from wsol.localizer import model_folder
 from wsol.methods import FLOOR, NAMES, with_floors
 from wsol.school import School, start_model
+from wsol.scorable import find_scorable, require_classes
 from wsol.students import Scored, difference_row, score_results, score_row, tables
 from wsol.teachers import (
     ORACLE,
@@ -89,12 +91,24 @@ def main() -> None:
     model = load_model(model_folder(folder)).to(device)
     data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
     data = replace(data, cache=settings.cache, resize=None)
-    classes = _check(model, data, methods, given)
+    scorable = find_scorable(data, settings.threshold)
+    loaders = {
+        "train": data.loader("train"),
+        "val": data.loader("val"),
+        "test": scorable.test,
+    }
+    dataset = scorable.test.dataset
+    require_classes(folder, model, dataset)
+    _check(model, dataset, methods, given)
+    if not scorable.boxed:
+        raise ValueError(*scorable.notes)
     # its mistakes now, not later
-    built.detector.build(start_model(folder, settings.weights), classes)
-    splits = measure_splits(model, data, methods)
+    built.detector.build(start_model(folder, settings.weights), dataset.classes)
+    for note in scorable.notes:
+        print(note, file=sys.stderr)
+    splits = measure_splits(model, loaders, methods)
     teachers = [
-        *(localizing_teacher(name, splits, settings.threshold) for name in methods),
+        *(localizing_teacher(name, splits, scorable.threshold) for name in methods),
         *given,
         *([oracle_teacher(splits)] if ORACLE in settings.teachers else []),
     ]
@@ -102,6 +116,7 @@ def main() -> None:
         folder,
         settings.weights,
         data,
+        loaders,
         splits,
         built.detector,
         built.training,
@@ -132,27 +147,20 @@ def _is_folder(name: str) -> bool:
 
 def _check(
     model: Classifier,
-    data: DataConfig,
+    dataset: DataSet,
     methods: Mapping[str, HeatmapMethod],
     given: Sequence[Teacher],
-) -> list[str]:
-    """Before anything is measured, not after; the names of the classes."""
-    classes = data.dataset("test").classes
-    if model.backbone.num_classes != len(classes):
-        raise ValueError(
-            f"the run was trained on {model.backbone.num_classes} classes, {data.root} has "
-            f"{len(classes)}"
-        )
+) -> None:
+    """Before anything is measured, not after."""
     for name, method in methods.items():
         if not method.fits(model):
             raise ValueError(f"{name} is not possible with this network")
     for teacher in given:
         for split, boxes in teacher.boxes.items():
-            if list(boxes.classes) != classes:
+            if list(boxes.classes) != dataset.classes:
                 raise ValueError(
-                    f"{split}.json of {teacher.name} has other classes than {data.root}"
+                    f"{split}.json of {teacher.name} has other classes than {dataset.root}"
                 )
-    return classes
 
 
 def _pairs(

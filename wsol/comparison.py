@@ -16,7 +16,7 @@ from scipy import stats
 from robust_training.model import load_model
 from wsol.boxes import largest_boxes
 from wsol.cells import markdown
-from wsol.data.cub import CUB200
+from wsol.data.examples import DataSet
 from wsol.data.text import flat, number, read_json, read_lines, read_yaml
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, legend, png
 from wsol.heatmap import Gradient
@@ -26,12 +26,15 @@ Metrics = Mapping[str, Any]
 
 
 def _localization(heatmap: str, key: str) -> Callable[[Metrics], float | None]:
-    """A score of a heatmap at the threshold that validation images chose."""
+    """A score of a heatmap at the threshold that validation images chose, or else at that given
+    in advance."""
 
     def read(metrics: Metrics) -> float | None:
-        for row in metrics["localization"]:
-            if (row["heatmap"], row["policy"]) == (heatmap, "val"):
-                return row[key]
+        rows = [row for row in metrics["localization"] if row["heatmap"] == heatmap]
+        for policy in ("val", "fixed:"):
+            for row in rows:
+                if row["policy"].startswith(policy):
+                    return row[key]
         return None
 
     return read
@@ -214,16 +217,20 @@ def scatter(runs: Sequence[Trained], x: str, y: str) -> bytes | None:
     return png(figure)
 
 
-def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes:
+def sheet(runs: Sequence[Trained], dataset: DataSet, *, images: int = 8) -> bytes:
     """PNG: the same images' gradient maps of the true class under every method's first seed, with
-    the true box and the one at the threshold that validation images chose."""
+    the true boxes and the one at the threshold that validation images chose, or ART's."""
     firsts = {method: group[0] for method, group in _by_method(runs).items()}
     chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)
     items = [dataset[int(index)] for index in chosen]
     image = torch.stack([item["image"] for item in items])
     label = torch.tensor([item["label"] for item in items])
     pictures = (image.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
-    truths = [item["box"].tolist() for item in items]
+    frame = image.shape[:-3:-1]
+    truths = [
+        [(box, TRUE) for box in dataset.examples[index].resized_boxes(item["size"], frame)]
+        for index, item in zip(chosen, items, strict=True)
+    ]
     figure = Figure(
         figsize=(1.5 * (1 + len(firsts)), 1.5 * len(items) + 0.3), dpi=110, layout="constrained"
     )
@@ -231,7 +238,7 @@ def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes
     for axes in grid.flat:
         axes.axis("off")
     for row, picture, truth in zip(grid, pictures, truths, strict=True):
-        row[0].imshow(draw_boxes(picture, [(truth, TRUE)]))
+        row[0].imshow(draw_boxes(picture, truth))
     for column, (method, run) in enumerate(firsts.items(), 1):
         heatmaps = Gradient()(load_model(run.folder / "best"), image, label)
         threshold = chosen_threshold(run.folder / "metrics.json")
@@ -241,7 +248,7 @@ def sheet(runs: Sequence[Trained], dataset: CUB200, *, images: int = 8) -> bytes
         ):
             box = largest_boxes(heatmap, [threshold])[0]
             axes.imshow(
-                draw_boxes(blend(picture, heatmap, opacity=0.7), [(truth, TRUE), (box, PREDICTED)])
+                draw_boxes(blend(picture, heatmap, opacity=0.7), [*truth, (box, PREDICTED)])
             )
     return png(figure)
 

@@ -78,7 +78,8 @@ def score(
 
     Args:
         test: The scored split.
-        validation: Where the "val" policy picks its threshold; without it there is none.
+        validation: Where the "val" policy picks its threshold, by the images that have a box;
+            without it there is none.
         thresholds: (T,) to choose from. Those that give every image the same box as the one before
             are left out.
         fixed: For the policy "fixed:<t>".
@@ -86,8 +87,11 @@ def score(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: the validation images have no boxes, or the masks no object.
+        ValueError: some images have no box, the validation images have none, or the masks no
+            object.
     """
+    if test.truth.boxes.size and not test.truth.boxed.all():
+        raise ValueError("some of the images to score have no true box")
     if validation is not None and test.truth.boxes.size and not validation.truth.boxes.size:
         raise ValueError("the validation images have no true boxes to choose a threshold by")
     rows: list[Row] = []
@@ -133,6 +137,14 @@ def score_given(truth: Truth, given: GivenBoxes, *, name: str = "boxes", seed: i
     return Scores(scores, tuple(chosen))
 
 
+def accuracies(test: Measured) -> dict[str, float | None]:
+    """Shares of the images whose class is the first, or among the first five, predicted."""
+    right = {k: test.correct(k) for k in (1, 5)}
+    return {
+        f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in right.items()
+    }
+
+
 def _chosen_thresholds(
     name: str, validation: Measured | None, thresholds: np.ndarray, fixed: float | None
 ) -> list[tuple[str, float]]:
@@ -148,10 +160,12 @@ def _chosen_thresholds(
 def validation_threshold(
     validation: Measured, name: str, thresholds: np.ndarray = THRESHOLDS
 ) -> float:
-    """The one of `thresholds` (T,) that gives a heatmap's boxes the most hits."""
+    """The one of `thresholds` (T,) that gives a heatmap's boxes the most hits, of the images that
+    have a true box."""
     maps = validation.maps[name]
     distinct = maps.distinct(thresholds)
-    return float(distinct[best_threshold(maps.ious(validation.truth, distinct), HIT)])
+    ious = maps.ious(validation.truth, distinct)[validation.truth.boxed]
+    return float(distinct[best_threshold(ious, HIT)])
 
 
 def _headline(row: Row, maps: MapBoxes, test: Measured) -> Chosen:
@@ -233,10 +247,6 @@ def _result(
     seed: int,
 ) -> dict[str, Any]:
     truth = test.truth
-    right = {k: test.correct(k) for k in (1, 5)}
-    accuracy = {
-        f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in right.items()
-    }
     headlines = {}
     for each in chosen:
         shares = class_means(each.iou >= HIT, truth.labels, len(truth.classes)).tolist()
@@ -252,7 +262,7 @@ def _result(
         }
     return {
         "images": len(truth),
-        **accuracy,
+        **accuracies(test),
         "localization": [asdict(row) for row in rows],
         "headline": headlines,
         **details,

@@ -29,16 +29,23 @@ def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
 
 
 def find_images(folder: str | os.PathLike) -> list[Path]:
-    """All image files in a folder and the folders in it, sorted.
+    """All image files in a folder and the folders in it, sorted. Hidden ones (`.name`), and what
+    lies in hidden folders, are left out.
 
     Raises:
         ValueError: there are none.
     """
-    files = Path(folder).rglob("*")
-    found = sorted(f for f in files if f.suffix.lower() in _SUFFIXES and not f.is_dir())
+    found = sorted(file for file in Path(folder).rglob("*") if is_image(file, Path(folder)))
     if not found:
         raise ValueError(f"there are no images in {folder}")
     return found
+
+
+def is_image(file: Path, folder: Path) -> bool:
+    """Whether a path in a folder is named as a visible image file is; macOS leaves hidden ones,
+    `._photo.jpg`, which are none, beside photo.jpg."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in _SUFFIXES and not hidden and not file.is_dir()
 
 
 def read_pixels(image: ImageLike) -> np.ndarray:

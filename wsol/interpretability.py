@@ -22,7 +22,7 @@ from tqdm import tqdm
 from robust_training.attribution import cross_entropy_score, input_gradient, integrated_gradients
 from robust_training.model import Classifier
 from wsol.adversarial_accuracy import is_right
-from wsol.data.cub import CUB200
+from wsol.data.examples import DataSet
 from wsol.data.text import inside
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
@@ -85,7 +85,7 @@ def replace_pixels(
     return torch.where(mask, filler[:, None, None], image)
 
 
-def channel_means(dataset: CUB200) -> Tensor:
+def channel_means(dataset: DataSet) -> Tensor:
     """(3,) over all pixels of a split."""
     total = torch.stack([dataset[index]["image"].mean(dim=(1, 2)) for index in range(len(dataset))])
     return total.mean(dim=0)
@@ -94,7 +94,7 @@ def channel_means(dataset: CUB200) -> Tensor:
 def write_replaced(
     folder: str | os.PathLike,
     model: Classifier,
-    splits: Sequence[CUB200],
+    splits: Sequence[DataSet],
     *,
     importance: Importance,
     fraction: float,
@@ -124,6 +124,8 @@ def write_replaced(
             for pixels, index, box in zip(
                 changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
             ):
+                if not any(box):  # the layout asks for one, accuracy for none
+                    box = (0, 0, *pixels.shape[:0:-1])
                 example = dataset.examples[index]
                 name = f"{example.name}.png"  # a.jpg and a.png stay apart
                 _write_image(inside(partial / "images", name), pixels)

@@ -21,25 +21,24 @@ from tqdm import tqdm
 
 from robust_training.attribution import class_score, input_gradient
 from wsol.data.cub import CUB200, parse_box, read_table
+from wsol.data.examples import Box
 from wsol.metrics import bootstrap
 from wsol.pixels import read_mask
 from wsol.truth import MaskFiles
 
 FEWEST = 5  # images of a group: the accuracy of fewer says little, and the worst is a minimum
 
-Box = tuple[float, float, float, float]
-
 
 def laboratory(
     model: nn.Module, loader: DataLoader, correct: ArrayLike, *, seed: int = 0
 ) -> dict[str, Any]:
-    """{"laboratory": readings}, or {} for a data set with neither file.
+    """{"laboratory": readings}, or {} for a data set with neither file, or in another layout.
 
     Attributions are raw input gradients of the true class's logit. An image's mass is the sum of
     their magnitudes; images without any are left out and counted.
 
     Args:
-        loader: Over a CUB200, in order. Where an image has no mask, groups alone are read.
+        loader: Over a data set, in order. Where an image has no mask, groups alone are read.
         correct: (N,), whether the predicted class is the true one.
         seed: Of the bootstrap.
 
@@ -48,6 +47,8 @@ def laboratory(
             in its image, or a mask is not readable.
     """
     dataset = loader.dataset
+    if not isinstance(dataset, CUB200):
+        return {}
     backgrounds = _read_column(dataset, "backgrounds.txt", 1, lambda fields: fields[0])
     patches = _read_column(dataset, "null_patches.txt", 4, parse_box)
     if backgrounds is None and patches is None:

@@ -13,7 +13,7 @@ from wsol.heatmap import HeatmapMethod
 from wsol.map_boxes import MapBoxes, read_off, stack
 from wsol.pixels import bin_edges, read_mask
 from wsol.predictions import Predictions
-from wsol.truth import MaskFiles, Truth, cub_truth
+from wsol.truth import MaskFiles, Truth, data_truth
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def measure(
     every_box: bool = True,
     description: str = "measuring",
 ) -> Measured:
-    """Predict and localize every image of `loader`, whose data set is a CUB200.
+    """Predict and localize every image of `loader`, whose data set is a `DataSet`.
 
     Args:
         thresholds: Bins of the pixel scores, for a split whose images all have a mask; None leaves
             these scores out.
-        every_box: Also what MaxBoxAccV2 needs.
+        every_box: Also what MaxBoxAccV2 needs, of images that all have a box.
 
     Raises:
         ValueError: a heatmap is not one; names the image.
@@ -77,7 +77,7 @@ def measure(
                 if edges is not None:
                     mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, size)
                 example = dataset.examples[index]
-                truths = np.array([example.box]) if every_box else None
+                truths = np.array(example.boxes) if every_box else None
                 try:
                     rows[name].append(
                         read_off(heatmap, truths=truths, size=size, mask=mask, edges=edges)
@@ -88,4 +88,4 @@ def measure(
         torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
     )
     maps = {name: stack(found) for name, found in rows.items()}
-    return Measured(cub_truth(dataset, sizes), predictions, maps)
+    return Measured(data_truth(dataset, sizes), predictions, maps)

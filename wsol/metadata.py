@@ -1,22 +1,24 @@
-"""Ground truth from files: the published evaluator's text files, CUB's layout, or COCO's JSON."""
+"""Ground truth from files: the published evaluator's text files, a data set, or COCO's JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wsol.coco import read_coco_truth
-from wsol.data.cub import CUB200, Split
+from wsol.data.examples import Split
 from wsol.data.image import image_size
+from wsol.data.layouts import find_layout
 from wsol.data.text import inside, number, read_lines
-from wsol.truth import MOST_CLASSES, MaskFiles, Truth, cub_truth, make_truth
+from wsol.truth import MOST_CLASSES, MaskFiles, Truth, data_truth, make_truth
 
 
 def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Truth:
     """Of `split` at `place`: a COCO file (whatever the split), a folder of the published
-    evaluator's files or of one such folder for each split, or a data set in CUB's layout.
+    evaluator's files or of one such folder for each split, or a data set in a layout that
+    `find_layout` knows. Of the latter's images those with a box, unless none has.
 
     Args:
-        val_share: See CUB200.
+        val_share: Of CUB200 and ImageFolder.
 
     Raises:
         ValueError: there is no such thing; says what was looked for.
@@ -30,13 +32,14 @@ def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Tr
     if not place.is_dir():
         raise ValueError(f"there is no file or folder {place}")
     try:
-        dataset = CUB200(place, split, val_share=val_share)
+        dataset = find_layout(place)(place, split, val_share=val_share)
     except ValueError as error:
         raise ValueError(
-            f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set in CUB's "
-            f"layout ({error})"
+            f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set ({error})"
         ) from error
-    return cub_truth(dataset, [image_size(example.path) for example in dataset.examples])
+    dataset = dataset.boxed() or dataset
+    files = (example.path for example in dataset.examples)
+    return data_truth(dataset, [image_size(file, upright=dataset.upright) for file in files])
 
 
 def with_masks(truth: Truth, folder: str | Path) -> Truth:

@@ -87,12 +87,12 @@ def robustness(
     those of the images of `mean` that they leave in their class. Images whose clean map is constant
     have nothing to move and are counted in `without_map`. Its `boxes`: GT-known and Top-1 Loc of
     gradient maps on all images and on their attacked copies (an image without an iterate that kept
-    its class stays as it was), and the difference. `accuracy` has an `accuracy_curve` for each
-    attack on predictions. Intervals are 95 %, over images; numbers are None where there is no
-    image.
+    its class stays as it was), and the difference; left out where an image has no true box.
+    `accuracy` has an `accuracy_curve` for each attack on predictions. Intervals are 95 %, over
+    images; numbers are None where there is no image.
 
     Args:
-        loader: Over a CUB200.
+        loader: Over a `DataSet`.
         threshold: Of the boxes; not chosen on this split.
         seed: Of the attacks' starts and the bootstrap.
 
@@ -129,18 +129,20 @@ def _under(
     description = f"attacking {type(attack.attribution).__name__}"
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
-        found.append(_attacked(model, image, label, batch["box"], attack, threshold))
+        truths = _true_boxes(loader, batch)
+        found.append(_attacked(model, image, label, truths, attack, threshold))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     right, mapped, kept = columns["right"], columns["mapped"], columns["kept"]
     counted = {name: values[right & mapped] for name, values in columns.items()}
+    boxes = {
+        "gt_known_loc": _drop(columns["clean_hit"], columns["attacked_hit"], seed),
+        "top1_loc": _drop(columns["clean_hit"] & right, columns["attacked_hit"] & right, seed),
+        "threshold": threshold,
+    }
     return {
         "attack": _settings(attack),
         "measures": {name: _measure(counted, name, seed) for name in MEASURES},
-        "boxes": {
-            "gt_known_loc": _drop(columns["clean_hit"], columns["attacked_hit"], seed),
-            "top1_loc": _drop(columns["clean_hit"] & right, columns["attacked_hit"] & right, seed),
-            "threshold": threshold,
-        },
+        **({"boxes": boxes} if columns["boxed"].all() else {}),
         "correct": int(right.sum()),
         "without_map": int((right & ~mapped).sum()),
         "flipped": int((right & mapped & ~kept).sum()),
@@ -152,7 +154,7 @@ def _attacked(
     model: Classifier,
     image: Tensor,
     label: Tensor,
-    box: Tensor,
+    truths: Sequence[np.ndarray],
     attack: MapAttack,
     threshold: float,
 ) -> Columns:
@@ -166,6 +168,7 @@ def _attacked(
         "mapped": np.array([not is_constant(each) for each in clean]),
         "kept": result.kept.cpu().numpy(),
         "kept noise": random.kept.cpu().numpy(),
+        "boxed": np.array([len(boxes) > 0 for boxes in truths]),
     }
     for suffix, maps in (("", result.maps), (" noise", random.maps)):
         pairs = zip(clean, _numpy(maps), strict=True)
@@ -173,9 +176,21 @@ def _attacked(
         columns |= {name + suffix: np.array([row[name] for row in rows]) for name in MEASURES}
     for name, copies in (("clean_hit", image), ("attacked_hit", result.image)):
         heatmaps = Gradient()(model, copies, label)
-        boxes = np.concatenate([largest_boxes(heatmap, [threshold]) for heatmap in heatmaps])
-        columns[name] = iou(boxes, box.numpy()) >= HIT
+        found = [largest_boxes(heatmap, [threshold]) for heatmap in heatmaps]
+        overlaps = [
+            iou(box, boxes).max(initial=0) for box, boxes in zip(found, truths, strict=True)
+        ]
+        columns[name] = np.array(overlaps) >= HIT
     return columns
+
+
+def _true_boxes(loader: DataLoader, batch: Mapping[str, Tensor]) -> list[np.ndarray]:
+    """(K,4) of each image, in the batch's pixels."""
+    examples, frame = loader.dataset.dataset.examples, batch["image"].shape[:-3:-1]
+    return [
+        examples[index].resized_boxes(size, frame)
+        for index, size in zip(batch["index"].tolist(), batch["size"].tolist(), strict=True)
+    ]
 
 
 def _numpy(maps: Tensor) -> np.ndarray:

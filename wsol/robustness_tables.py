@@ -45,7 +45,12 @@ def robustness_tables(results: Results) -> list[Table]:
         ),
         (
             _BOX_HEADS,
-            [[run, *_box_cells(one, each)] for run, each in found for one in each["maps"]],
+            [
+                [run, *_box_cells(one, each)]
+                for run, each in found
+                for one in each["maps"]
+                if "boxes" in one
+            ],
             2,
         ),
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from robust_training.files import write_texts
 from robust_training.log import csv_text
@@ -16,7 +17,7 @@ from wsol.detectors import Detector, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
 from wsol.localizer import model_folder
 from wsol.measuring import Measured
-from wsol.students import Scored, detections, score_results, share_of_hits
+from wsol.students import Scored, boxed_hits, detections, score_results
 from wsol.teachers import Teacher, examples
 
 _TRAINING_SPLIT = ("train", "val")
@@ -29,13 +30,15 @@ class School:
     Attributes:
         run: Of the model that they start from.
         weights: That its backbone takes in place of its own.
-        splits: What the model says of each split.
+        loaders: Of each split: whole frames, in order.
+        splits: What the model says of them.
         seeds: One detector of each teacher for each.
     """
 
     run: Path
     weights: str | None
     data: DataConfig
+    loaders: Mapping[str, DataLoader]
     splits: Mapping[str, Measured]
     detector: Detector
     training: Training
@@ -49,7 +52,7 @@ class School:
         for seed in self.seeds:
             folder = self.output / teacher.name.replace(" ", "_") / f"seed{seed}"
             hit, second = self._train(teacher, seed, folder)
-            hits.append(hit)
+            hits += [] if hit is None else [hit]
             seconds.append(second)
             results.append(folder / "results.json")
         return score_results(
@@ -61,12 +64,15 @@ class School:
             seconds=seconds,
         )
 
-    def _train(self, teacher: Teacher, seed: int, folder: Path) -> tuple[float, float]:
-        """One detector: its share of hits on the images of the training split, and seconds."""
-        test = self.splits["test"]
-        images = self.data.dataset("test").root / "images"
+    def _train(self, teacher: Teacher, seed: int, folder: Path) -> tuple[float | None, float]:
+        """One detector: its share of hits on the training split's boxed images, and seconds."""
+        test, data = self.splits["test"], self.loaders["test"].dataset
         loaders = (
-            self.data.loader_of(examples(teacher.boxes[split], images), training=split == "train")
+            self.data.loader_of(
+                examples(teacher.boxes[split], data.images),
+                training=split == "train",
+                upright=data.upright,
+            )
             for split in _TRAINING_SPLIT
         )
         torch.manual_seed(seed)
@@ -75,12 +81,13 @@ class School:
         network.to(self.device)
         log = fit_detector(network, *loaders, self.training, seed=seed, title=title)
         save_detector(network, self.detector, folder)
-        found = {split: detect(network, self.data.loader(split)) for split in self.splits}
+        found = {split: detect(network, loader) for split, loader in self.loaders.items()}
         results = detections(found["test"], test.truth, test.predictions)
         write_texts(folder, {"results.json": json.dumps(results), "log.csv": csv_text(log)})
-        hits = [share_of_hits(found[split], self.splits[split].truth) for split in _TRAINING_SPLIT]
-        counts = [len(found[split]) for split in _TRAINING_SPLIT]
-        return float(np.average(hits, weights=counts)), sum(row["seconds"] for row in log)
+        hits = [boxed_hits(found[split], self.splits[split].truth) for split in _TRAINING_SPLIT]
+        every = np.concatenate(hits)
+        share = float(every.mean()) if len(every) else None
+        return share, sum(row["seconds"] for row in log)
 
 
 def start_model(run: Path, weights: str | None) -> Classifier:

@@ -27,7 +27,8 @@ class Scored:
         hits: float (N,), share of the detectors (one for each seed) whose box of the true class is
             a hit.
         top1_hits: The same where the class is right, too.
-        training_gt_known: Share of hits on the images of the training split; None of a teacher.
+        training_gt_known: Share of hits on the images of the training split that have a true box;
+            None where none has, and of a teacher.
         seconds: Of training, for each seed.
     """
 
@@ -67,11 +68,12 @@ def detections(
     return results
 
 
-def share_of_hits(found: Sequence[Found], truth: Truth) -> float:
-    """GT-known localization of a detector's likeliest boxes of the true class."""
+def boxed_hits(found: Sequence[Found], truth: Truth) -> np.ndarray:
+    """bool (K,), of the images that have a true box: whether a detector's likeliest box of the true
+    class is a hit."""
     best = [each.best(int(label)) for each, label in zip(found, truth.labels, strict=True)]
     boxes = rescale(np.stack([box.double().numpy() for box in best]), (1, 1), truth.sizes)
-    return float((iou(boxes[:, None], truth.boxes).max(axis=1) >= HIT).mean())
+    return iou(boxes[:, None], truth.boxes).max(axis=1, initial=0)[truth.boxed] >= HIT
 
 
 def score_results(

@@ -58,6 +58,19 @@ def error_cells(result: Mapping[str, Any], name: str) -> list[str]:
     return [headline["policy"], *map(percent, headline["errors"].values())]
 
 
+ACCURACY_HEADS = ("test images", "accuracy", "top-5 accuracy")
+
+
+def accuracy_cells(result: Mapping[str, Any]) -> list[str]:
+    """Over all test images, in the order of `ACCURACY_HEADS`; empty where no prediction is known
+    or the other tables say it."""
+    found = result.get("all_test_images", result)
+    if found["top1_accuracy"] is None or (found is result and result["localization"]):
+        return []
+    shares = (percent(found[key]) for key in ("top1_accuracy", "top5_accuracy"))
+    return [f"all {found['images']:,}", *shares]
+
+
 FLOOR_HEADS = ("floor", "policy", "GT-known", "of the floor", "difference, paired")
 
 
@@ -135,8 +148,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for run, result in results.items()
         if "laboratory" in result
     ]
+    every = [[run, *cells] for run, result in results.items() if (cells := accuracy_cells(result))]
     blocks = [
         markdown((*heads, "accuracy"), rows, 3),
+        markdown(("model", *ACCURACY_HEADS), every, 2),
         markdown(("model", "heatmap", *FLOOR_HEADS), gains, 4),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),

@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from robust_training.files import write_texts
 from robust_training.model import Classifier
 from wsol.boxes import area, rescale
 from wsol.coco import coco_truth, read_coco_truth
-from wsol.data.cub import Example
-from wsol.data.loaders import DataConfig
+from wsol.data.examples import Example
 from wsol.evaluation import validation_threshold
 from wsol.heatmap import HeatmapMethod
 from wsol.measuring import Measured, measure
 from wsol.truth import Truth
 
-SPLITS = ("train", "val", "test")
 ORACLE = "oracle"
 Splits = Mapping[str, Measured]
 
@@ -41,12 +40,12 @@ class Teacher:
 
 
 def measure_splits(
-    model: Classifier, data: DataConfig, methods: Mapping[str, HeatmapMethod]
+    model: Classifier, loaders: Mapping[str, DataLoader], methods: Mapping[str, HeatmapMethod]
 ) -> dict[str, Measured]:
-    """Predictions, and the true class's heatmap boxes at every threshold, of all three splits."""
+    """Predictions, and the true class's heatmap boxes at every threshold, of all splits."""
     return {
-        split: measure(model, data.loader(split), methods, every_box=False, description=split)
-        for split in SPLITS
+        split: measure(model, loader, methods, every_box=False, description=split)
+        for split, loader in loaders.items()
     }
 
 
@@ -71,8 +70,18 @@ def localizing_teacher(name: str, splits: Splits, threshold: float | None) -> Te
 
 
 def oracle_teacher(splits: Splits) -> Teacher:
-    """The true boxes: the ceiling, which no method that learns from labels alone may use."""
-    return Teacher(ORACLE, ORACLE, {split: splits[split].truth for split in ("train", "val")})
+    """The first true box of each image that has one: the ceiling, which no method that learns from
+    labels alone may use.
+
+    Raises:
+        ValueError: no training image, or no validation image, has a box.
+    """
+    truths = {split: splits[split].truth for split in ("train", "val")}
+    for split, truth in truths.items():
+        if not truth.boxed.any():
+            raise ValueError(f"{ORACLE} teaches true boxes, and no {split} image has one")
+    boxes = {split: with_boxes(truth, truth.boxes[:, 0]) for split, truth in truths.items()}
+    return Teacher(ORACLE, ORACLE, boxes)
 
 
 def read_teacher(folder: Path) -> Teacher:
@@ -95,7 +104,7 @@ def examples(boxes: Truth, images: Path) -> Sequence[Example]:
     """The images of a teacher's boxes, which lie below the folder `images`."""
     rows = zip(boxes.identities, boxes.names, boxes.labels, boxes.boxes[:, 0], strict=True)
     return [
-        Example(int(identity), name, images / name, int(label), tuple(box.tolist()), None)
+        Example(int(identity), name, images / name, int(label), (tuple(box.tolist()),), None)
         for identity, name, label, box in rows
     ]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol.data.cub import CUB200
+from wsol.boxes import NO_BOX
+from wsol.data.examples import DataSet
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # side of an image
@@ -36,7 +37,7 @@ class Truth:
         labels: int64 (N,), from 0.
         sizes: int64 (N,2), width and height of the image files.
         boxes: float64 (N,G,4) half-open xyxy in the files' pixels; rows beyond `counts` repeat the
-            first box. G is 0 where the data set has no boxes.
+            first box, or are zeros where an image has none. G is 0 where no image has one.
         counts: int64 (N,), true boxes of each image.
         classes: Their names, in order of labels.
         masks: One for each image, or none.
@@ -58,6 +59,11 @@ class Truth:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def boxed(self) -> np.ndarray:
+        """bool (N,): which images have a box."""
+        return self.counts > 0
+
 
 def make_truth(
     where: str | Path,
@@ -71,15 +77,19 @@ def make_truth(
     identities: Sequence[int] | None = None,
     category_ids: Sequence[int] | None = None,
     open_classes: bool = False,
+    some_boxed: bool = False,
 ) -> Truth:
     """A checked `Truth`; `where` stands in messages.
 
     A box that an image has twice counts once. One without area is kept: the published evaluator
     counts it as a pixel, half-open IoU as nothing.
 
+    Args:
+        some_boxed: Images may have no box though others have.
+
     Raises:
         ValueError: no images, a name that stands there twice, a size or label out of range, a box
-            upside down or outside its image, masks for some images alone; names the image.
+            upside down or outside its image, boxes or masks for some images alone; names the image.
     """
     if not names:
         raise ValueError(f"{where}: the split is empty")
@@ -97,7 +107,7 @@ def make_truth(
     for name, (width, height), found in zip(names, sizes, boxes, strict=True):
         if not (1 <= width <= _LONGEST and 1 <= height <= _LONGEST):
             raise ValueError(f"{where}: image {name} has {width:g} x {height:g} pixels")
-        if most and not len(found):
+        if most and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
         for x0, y0, x1, y1 in found:
             inside = x0 >= 0 and y0 >= 0 and x1 <= width + _OVERHANG and y1 <= height + _OVERHANG
@@ -106,7 +116,7 @@ def make_truth(
                     f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
                     f"of {width} x {height} pixels"
                 )
-    padded = [[*found, *found[:1] * (most - len(found))] for found in boxes]
+    padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in boxes]
     return Truth(
         tuple(names),
         np.array(labels, np.int64),
@@ -121,8 +131,8 @@ def make_truth(
     )
 
 
-def cub_truth(dataset: CUB200, sizes: Sequence[Sequence[int]]) -> Truth:
-    """Of a split in CUB's layout, whose image files have `sizes` (N,2: width, height)."""
+def data_truth(dataset: DataSet, sizes: Sequence[Sequence[int]]) -> Truth:
+    """Of a split whose images have `sizes` (N,2: width, height); any of them may have no box."""
     examples = dataset.examples
     masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
     return make_truth(
@@ -130,10 +140,11 @@ def cub_truth(dataset: CUB200, sizes: Sequence[Sequence[int]]) -> Truth:
         [example.name for example in examples],
         [example.label for example in examples],
         sizes,
-        [[example.box] for example in examples],
+        [example.boxes for example in examples],
         dataset.classes,
         masks=masks if len(masks) == len(examples) else (),
         identities=[example.identity for example in examples],
+        some_boxed=True,
     )
 
 

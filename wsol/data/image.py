@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 # Pillow opens many more; one of them, EPS, by running another program on the file.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 2**30 // 4 // 3  # 89 million; where Pillow begins to warn. Reading takes up to 1.3 GB
+_ORIENTATION = ExifTags.Base.Orientation
+_SIDEWAYS = (5, 6, 7, 8)  # values of the tag under which width and height change places
 _T = TypeVar("_T")
 
 
@@ -39,13 +41,13 @@ def read_gray(path: str | os.PathLike) -> np.ndarray:
     return _read(path, lambda image: _pixels(image, "L", False))
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(width, height) as stored, from the file's header alone.
+def image_size(path: str | os.PathLike, *, upright: bool = False) -> tuple[int, int]:
+    """(width, height) of what `read_image` gives, from the file's header alone.
 
     Raises:
         ValueError: as `read_image`.
     """
-    return _read(path, lambda image: image.size)
+    return _read(path, lambda image: _size(image, upright))
 
 
 def _read(path: str | os.PathLike, take: Callable[[Image.Image], _T]) -> _T:
@@ -68,6 +70,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+def _size(image: Image.Image, upright: bool) -> tuple[int, int]:
+    # Pillow turns TIFFs by itself, their sizes first
+    turned = upright and image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    return image.size[::-1] if turned else image.size
 
 
 def _pixels(image: Image.Image, mode: str, upright: bool) -> np.ndarray:

@@ -8,7 +8,8 @@ import albumentations as A
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
-from wsol.data.cub import CUB200, Example, Images, Split
+from wsol.data.examples import DataSet, Example, Images, Split
+from wsol.data.layouts import find_layout
 from wsol.data.text import read_yaml
 from wsol.data.transforms import eval_transform, train_transform
 
@@ -18,10 +19,11 @@ class DataConfig:
     """Where the images are and how they are fed.
 
     Attributes:
-        root: Folder in CUB-200-2011's layout.
+        root: Folder in CUB-200-2011's layout, or of train/<class>/ and test/<class>/ with images.
         image_size: Side of the network's input in pixels.
         resize: Side before the random crop of training; None is 8/7 of image_size (256 for 224).
-        val_share: Share of each class's training images held out for validation.
+        val_share: Share of each class's training images held out for validation, where a folder
+            has no val/ of its own.
         batch_size: Images per step and process.
         num_workers: Loader processes; 0 loads in the main one.
         cache: Folder for decoded, resized images, 2 GB for CUB at 224 px; None decodes each time.
@@ -41,38 +43,48 @@ class DataConfig:
                 "data: batch_size and image_size must be at least 1, num_workers at least 0"
             )
 
-    def dataset(self, split: Split) -> CUB200:
+    def dataset(self, split: Split) -> DataSet:
         """The split as evaluation sees it: whole frames."""
         transform = eval_transform(self.image_size)
         return self._dataset(split, transform, self.image_size)
 
     def loader(self, split: Split) -> DataLoader:
         """Whole frames in order."""
-        dataset = self.dataset(split)
-        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
+        return self._ordered(self.dataset(split))
+
+    def boxed_loader(self, split: Split) -> DataLoader | None:
+        """The same of the images that have a box; None where none has."""
+        dataset = self.dataset(split).boxed()
+        return None if dataset is None else self._ordered(dataset)
 
     def training_loader(self) -> DataLoader:
         """Augmented training images in random order; a last, incomplete batch is dropped."""
         return self._shuffled(self._dataset("train", *self._augmentation()))
 
-    def loader_of(self, examples: Sequence[Example], *, training: bool) -> DataLoader:
-        """Of images whose labels and boxes `examples` say: as `training_loader` feeds them, or
-        whole frames in order."""
+    def loader_of(
+        self, examples: Sequence[Example], *, training: bool, upright: bool = False
+    ) -> DataLoader:
+        """Of images whose labels and boxes `examples` say, `upright` as `Images` has it: as
+        `training_loader` feeds them, or whole frames in order."""
         whole = eval_transform(self.image_size), self.image_size
         transform, resized = self._augmentation() if training else whole
-        images = Images(examples, transform=transform, cache=self.cache, cache_size=resized)
-        if training:
-            return self._shuffled(images)
-        return DataLoader(images, self.batch_size, num_workers=self.num_workers)
+        images = Images(
+            examples, upright=upright, transform=transform, cache=self.cache, cache_size=resized
+        )
+        return self._shuffled(images) if training else self._ordered(images)
 
     def _augmentation(self) -> tuple[A.Compose, int]:
         resize = self.resize or round(self.image_size * 8 / 7)
         return train_transform(self.image_size, resize), resize
 
+    def _ordered(self, dataset: Images) -> DataLoader:
+        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
+
     def _shuffled(self, dataset: Images) -> DataLoader:
         if len(dataset) < self.batch_size:
             raise ValueError(
-                f"{len(dataset)} training images are fewer than one batch of {self.batch_size}"
+                f"{len(dataset)} training images are fewer than one batch of {self.batch_size}; "
+                "give a smaller batch_size"
             )
         return DataLoader(
             dataset,
@@ -83,8 +95,8 @@ class DataConfig:
             persistent_workers=False,
         )
 
-    def _dataset(self, split: Split, transform: A.Compose, resized: int) -> CUB200:
-        return CUB200(
+    def _dataset(self, split: Split, transform: A.Compose, resized: int) -> DataSet:
+        return find_layout(self.root)(
             self.root,
             split,
             transform=transform,

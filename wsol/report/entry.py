@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_training.model import Classifier
-from wsol.data.cub import CUB200
+from wsol.data.examples import DataSet
 from wsol.evaluation import Chosen
 from wsol.heatmap import HeatmapMethod
 from wsol.measuring import Measured
@@ -27,7 +27,7 @@ class Entry:
     model: Classifier
     methods: Mapping[str, HeatmapMethod]
     result: Mapping[str, Any]
-    dataset: CUB200
+    dataset: DataSet
     measured: Measured
     chosen: Sequence[Chosen]
     folder: Path

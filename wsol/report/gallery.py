@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from wsol.boxes import rescale
-from wsol.data.image import read_image
 from wsol.errors import KINDS, ErrorKinds
 from wsol.evaluation import Chosen
 from wsol.heatmap import CentredBox
@@ -97,7 +96,7 @@ def _image(entry: Entry, index: int) -> dict[str, Any]:
         "class": truth.classes[truth.labels[index]],
         "size": truth.sizes[index].tolist(),
         "truths": truth.boxes[index, : truth.counts[index]].tolist(),
-        "photo": jpeg(read_image(example.path), side=384),
+        "photo": jpeg(entry.dataset.pixels(index), side=384),
     }
 
 

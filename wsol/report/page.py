@@ -16,6 +16,7 @@ from wsol.report.curves import accuracy_charts, threshold_charts, training_chart
 from wsol.report.entry import Entry
 from wsol.report.gallery import gallery
 from wsol.report.tables import (
+    accuracy_table,
     attack_tables,
     error_table,
     laboratory_table,
@@ -75,6 +76,7 @@ def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
     results = {run: entry.result for run, entry in entries.items()}
     return {
         "Scores": score_table(results)
+        + accuracy_table(results)
         + more_table(results)
         + _charts(threshold_charts(results))
         + _note("On the test images. The dot is the threshold that validation images chose."),

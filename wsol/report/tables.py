@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from wsol.cells import percent
 from wsol.errors import KINDS
 from wsol.robustness_tables import robustness_tables
 from wsol.tables import (
+    ACCURACY_HEADS,
     LABORATORY_HEADS,
     MORE_HEADS,
+    accuracy_cells,
     error_cells,
     heatmaps,
     laboratory_cells,
@@ -81,6 +84,11 @@ def score_table(results: Results) -> str:
     return table(heads, rows, 3)
 
 
+def accuracy_table(results: Results) -> str:
+    rows = [[run, *cells] for run, result in results.items() if (cells := accuracy_cells(result))]
+    return table(("model", *ACCURACY_HEADS), rows, 2)
+
+
 def _interval(row: Mapping[str, Any]) -> Html:
     low, high = row["intervals"]["gt_known_loc"]
     ends = {"value": row["gt_known_loc"], "low": low, "high": high}
@@ -133,6 +141,13 @@ def summary(results: Results) -> str:
     text = ""
     for run, result in results.items():
         rows = {row["heatmap"]: row for row in reversed(result["localization"])}
+        if not rows:
+            accuracy = _cell(percent(result["top1_accuracy"]))
+            text += (
+                f"<article><h2>{html.escape(run)}</h2><p>no image has a true box</p>"
+                f"<dl><div><dt>accuracy</dt><dd>{accuracy}</dd></div></dl></article>"
+            )
+            continue
         first, *others = (rows[name] for name in result["headline"])
         policy, known, top1, _, accuracy = score_cells(first, result["top1_accuracy"])
         figures = {"GT-known": known, "Top-1 Loc": top1, "accuracy": accuracy}
