@@ -2,7 +2,8 @@
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,23 @@ from robust_training.model import Classifier
 from wsol.adversarial_accuracy import AccuracyCurve
 from wsol.boxes import iou, largest_boxes
 from wsol.cells import markdown
+from wsol.data.examples import Example
 from wsol.heatmap import Gradient
 from wsol.map_similarity import is_constant, top_k_intersection
 from wsol.robustness import RobustnessConfig, robustness
 from wsol.robustness_tables import robustness_tables
+
+
+class Split(list):
+    """Items of a data set whose files have the items' size, and one box each."""
+
+    def __init__(self, items):
+        frame = torch.tensor(items[0]["image"].shape[:0:-1])
+        super().__init__(item | {"index": i, "size": frame} for i, item in enumerate(items))
+        self.examples = [
+            Example(i, f"{i}", Path(f"{i}"), item["label"], (tuple(item["box"].tolist()),), None)
+            for i, item in enumerate(items)
+        ]
 
 
 def test_maps_without_a_pixel_that_differs_are_counted_apart(network, images):
@@ -29,7 +43,7 @@ def test_maps_without_a_pixel_that_differs_are_counted_apart(network, images):
     box = torch.tensor([4.0, 4.0, 28.0, 28.0])
     items = [{"image": each, "label": 0, "box": box} for each in images[0]]
     config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=None)
-    found = robustness(model, DataLoader(items, 4), 0.3, config)
+    found = robustness(model, DataLoader(Split(items), 4), 0.3, config)
     (under,) = found["robustness"]["maps"]
     assert (under["correct"], under["without_map"]) == (6, 6)
     assert under["measures"]["kendall"]["mean"] is None
@@ -55,7 +69,7 @@ def test_scores_of_a_split(network, images):
     )
 
     def scores(items):
-        found = robustness(network, DataLoader(items, 4), 0.3, config)
+        found = robustness(network, DataLoader(Split(items), 4), 0.3, config)
         json.dumps(found, allow_nan=False)
         assert "nan" not in table_text(found)
         return found["robustness"]
@@ -113,7 +127,7 @@ def test_what_is_averaged_over_which_images(network, images):
     rows = zip(image, label.tolist(), torch.tensor(truth), strict=True)
     items = [{"image": i, "label": y, "box": box} for i, y, box in rows]
     config = RobustnessConfig([Mirror()], [], images=None)
-    found = robustness(network, DataLoader(items, 4), 0.75, config)["robustness"]["maps"][0]
+    found = robustness(network, DataLoader(Split(items), 4), 0.75, config)["robustness"]["maps"][0]
     assert (found["correct"], found["flipped"]) == (5, 2)
     maps = MapAttack().maps(network, image, label).double().numpy()
     moved = MapAttack().maps(network, image.flip(3), label).double().numpy()
@@ -136,7 +150,7 @@ def test_what_is_averaged_over_which_images(network, images):
 def test_chosen_images_are_spread_over_the_split(network, images):
     seen = []
 
-    class Counting(list):
+    class Counting(Split):
         def __getitem__(self, index):
             seen.append(index)
             return super().__getitem__(index)
@@ -173,9 +187,33 @@ def test_scores_of_a_linear_model_are_those_of_equal_maps(images):
         {"image": i, "label": int(y), "box": box} for i, y in zip(images[0], label, strict=True)
     ]
     config = RobustnessConfig([MapAttack(PGD(8 / 255, 2 / 255, 3))], [], images=4)
-    found = robustness(model, DataLoader(items, 4), 0.3, config)["robustness"]
+    found = robustness(model, DataLoader(Split(items), 4), 0.3, config)["robustness"]
     assert (found["images"], found["of_images"]) == (4, 6)
     for name, measure in found["maps"][0]["measures"].items():
         expected = 0 if name == "centre_shift" else 1
         assert measure["mean"] == pytest.approx(expected, abs=1e-6), name
     assert found["maps"][0]["boxes"]["gt_known_loc"]["change"]["mean"] == 0
+
+
+def test_any_true_box_is_a_hit_and_boxes_are_left_out_where_an_image_has_none(network, images):
+    """As `evaluation.score` has it. In the file, of twice the size, boxes are twice as large."""
+    image, label = images[0][:2], network(images[0][:2]).argmax(dim=1)
+    config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=None)
+    heatmaps = Gradient()(network, image, label)
+    found = [tuple((2 * largest_boxes(each, [0.3])[0]).tolist()) for each in heatmaps]
+    miss = (0.0, 0.0, 1.0, 1.0)
+    items = [
+        {"image": i, "label": int(y), "box": torch.zeros(4)}
+        for i, y in zip(image, label, strict=True)
+    ]
+    scores = []
+    for boxes in ([(miss,), (miss,)], [(miss,), (miss, found[1])], [(), (found[1],)]):
+        data = Split(items)
+        data[:] = [item | {"size": 2 * item["size"]} for item in data]
+        pairs = zip(data.examples, boxes, strict=True)
+        data.examples = [replace(example, boxes=each) for example, each in pairs]
+        result = robustness(network, DataLoader(data, 4), 0.3, config)
+        assert bool(table_text(result))
+        scores.append(result["robustness"]["maps"][0].get("boxes"))
+    assert [each["gt_known_loc"]["clean"]["mean"] for each in scores[:2]] == [0, 0.5]
+    assert scores[2] is None

@@ -56,8 +56,8 @@ def find_scorable(data: DataConfig, threshold: float | None) -> Scorable:
     if validation is None and threshold is None:
         threshold = ART_THRESHOLD
         notes.append(
-            "no validation image has a box to choose a threshold by: ART's published "
-            f"{threshold:g} is taken (--threshold gives another)"
+            f"no validation image has a box, so boxes are read at ART's published {threshold:g} "
+            "(--threshold gives another); it suits no floor: compare with the oracle's centred box"
         )
     unmasked = sum(example.mask is None for example in test.dataset.examples)
     if 0 < unmasked < boxed:
