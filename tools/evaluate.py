@@ -81,7 +81,7 @@ def score_runs(arguments: list[str]) -> None:
         if config:
             config.require_size(model.image_size)
         for note in scorable.notes:
-            print(f"{name}: {note}", file=sys.stderr)
+            print(f"{name}: {note}")
         methods = {title: method for title, method in wanted.items() if method.fits(model)}
         for title in wanted.keys() - methods.keys():
             print(f"{name}: no {title} for this network")

@@ -105,7 +105,7 @@ def main() -> None:
     # its mistakes now, not later
     built.detector.build(start_model(folder, settings.weights), dataset.classes)
     for note in scorable.notes:
-        print(note, file=sys.stderr)
+        print(note)
     splits = measure_splits(model, loaders, methods)
     teachers = [
         *(localizing_teacher(name, splits, scorable.threshold) for name in methods),

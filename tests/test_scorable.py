@@ -1,0 +1,160 @@
+"""What is scored where few images have a box, or none."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from robust_training.model import create_model, save_model
+from tests.birds import planted
+from tests.commands import tool, train
+from tests.folders import HEADER, write_boxes, write_image, write_plain, write_small
+from wsol.data.folder import ImageFolder
+from wsol.evaluation import score, validation_threshold
+from wsol.map_boxes import read_off, stack
+from wsol.measuring import Measured
+from wsol.teachers import oracle_teacher
+from wsol.truth import make_truth
+
+
+@pytest.fixture(scope="module")
+def plain(toy, tmp_path_factory):
+    return write_plain(toy, tmp_path_factory.mktemp("folder") / "my_data")
+
+
+@pytest.fixture
+def small(tmp_path):
+    return write_small(tmp_path / "my_data")
+
+
+def test_an_image_may_have_several_boxes_or_none():
+    """Any of them is right; without one an image neither chooses a threshold nor is scored."""
+    boxes = [[(0, 0, 8, 8), (10, 4, 20, 12)], [(10, 4, 20, 12)], []]
+    truth = make_truth(
+        "here", list("123"), [0, 1, 0], [(20, 16)] * 3, boxes, ["a", "b"], some_boxed=True
+    )
+    assert truth.boxed.tolist() == [True, True, False]
+    with pytest.raises(ValueError, match="image 3 has no box"):
+        make_truth("here", list("123"), [0, 1, 0], [(20, 16)] * 3, boxes, ["a", "b"])
+    heatmap = 0.5 * planted((0, 0, 20, 16)) + 0.5 * planted((10, 4, 20, 12))
+    maps = stack([read_off(heatmap), read_off(heatmap), read_off(planted((0, 0, 2, 2)))])
+    measured = Measured(truth, None, {"map": maps})
+    assert maps.ious(truth, [0.7])[:, 0].tolist() == [1, 1, 0]
+    assert validation_threshold(measured, "map", np.array([0.2, 0.7])) == 0.7
+    with pytest.raises(ValueError, match="some of the images to score have no true box"):
+        score(measured, thresholds=np.array([0.2]))
+    taught = oracle_teacher({"train": measured, "val": measured}).boxes["train"]
+    assert taught.names == ("1", "2")
+    assert taught.boxes[:, 0].tolist() == [[0, 0, 8, 8], [10, 4, 20, 12]]
+    none = make_truth("here", ["1"], [0], [(20, 16)], [[]], ["a"])
+    with pytest.raises(ValueError, match="oracle teaches true boxes, and no train image has one"):
+        oracle_teacher({"train": Measured(none, None, {}), "val": measured})
+
+
+@pytest.fixture(scope="module")
+def trained(plain, tmp_path_factory):
+    """A run on the folder, without any box; and a copy of the folder whose boxes may change."""
+    place = tmp_path_factory.mktemp("trained")
+    root = place / "my_data"
+    shutil.copytree(plain, root)
+    (root / "boxes.csv").unlink()
+    options = ("--data.batch_size", 8, "--model.name", "test_resnet", "--data.val_share", 0.2)
+    status, _, error = train("--data.root", root, "--output", place / "run", *options)
+    assert status == 0, error
+    return root, place / "run"
+
+
+def evaluate(run, *options):
+    status, text, error = tool("evaluate.py", run, "--v2", "false", *options)
+    assert status == 0, error
+    return json.loads((run / "metrics.json").read_text()), text
+
+
+def policies(metrics):
+    return [r["policy"] for r in metrics["localization"] if r["heatmap"] == "gradient"]
+
+
+def test_without_a_box_accuracy_is_scored_and_what_is_missing_said(trained):
+    root, run = trained
+    (root / "boxes.csv").unlink(missing_ok=True)
+    metrics, text = evaluate(run)
+    note = text.splitlines()[0]
+    assert note.startswith("run: none of the 20 test images has a box; to score boxes, say where")
+    assert note.endswith(f"a file boxes.csv in {root} with the columns {HEADER}")
+    assert (metrics["images"], metrics["localization"]) == (20, [])
+    share = f"{100 * metrics['top1_accuracy']:.1f}"
+    assert f"| run | all 20 | {share} |" in text
+    page = (run / "report.html").read_text()
+    assert "no image has a true box" in page
+    assert f"<dd>{share}</dd>" in page
+    output = root.parent / "detectors"
+    status, _, error = tool("train_detector.py", run, "--output", output, "--cache", "null")
+    assert (status, output.exists()) == (2, False)
+    assert error.startswith("error: none of the 20 test images has a box")
+
+
+def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(trained, plain):
+    root, run = trained
+    boxes = {e.name: e.boxes[0] for e in ImageFolder(plain, "test").examples}
+    few = [(name, *box) for name, box in list(boxes.items())[::4]]
+    write_boxes(root, few)
+    metrics, text = evaluate(run)
+    assert "run: 5 of 20 test images have a box; the scores are theirs alone" in text
+    assert "run: no validation image has a box, so boxes are read at ART's published 0.2" in text
+    assert policies(metrics) == ["fixed:0.2", "oracle", "reference"]
+    assert metrics["headline"]["gradient"]["policy"] == "fixed:0.2"
+    assert metrics["images"] == 5
+    every = metrics["all_test_images"]
+    assert every["images"] == 20
+    assert f"| run | all 20 | {100 * every['top1_accuracy']:.1f} |" in text
+    with open(run / "images.csv") as lines:
+        assert {row["image"] for row in csv.DictReader(lines)} == {name for name, *_ in few}
+    assert policies(evaluate(run, "--threshold", 0.4)[0])[0] == "fixed:0.4"
+
+
+def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
+    """As they do where the same birds lie in CUB's layout; the accuracy of all images stays."""
+    root, run = trained
+    shutil.copy(plain / "boxes.csv", root)
+    metrics, _ = evaluate(run)
+    assert policies(metrics) == ["val", "oracle", "reference"]
+    assert "all_test_images" not in metrics
+    chosen = metrics["headline"]["gradient"]["threshold"]
+    held_out = {(e.name, *e.boxes[0]) for e in ImageFolder(root, "val", val_share=0.2).examples}
+    tested = {(e.name, *e.boxes[0]) for e in ImageFolder(root, "test").examples}
+    write_boxes(root, sorted(held_out | tested))  # without those of images that are trained on
+    again, _ = evaluate(run)
+    assert again["localization"] == metrics["localization"]
+    assert again["headline"]["gradient"]["threshold"] == chosen
+
+
+def test_localized_boxes_are_a_start_for_true_ones(trained, tmp_path):
+    """What localize.py writes is read where it is put into the folder."""
+    root, run = trained
+    (root / "boxes.csv").unlink(missing_ok=True)
+    options = ("--pictures", "false", "--output", tmp_path / "found")
+    status, _, error = tool("localize.py", run, root / "test", *options)
+    assert status == 0, error
+    shutil.copy(tmp_path / "found" / "boxes.csv", root)
+    with open(root / "boxes.csv") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["x0"]]
+    written = {
+        row["image"].removeprefix(f"{root}/"): tuple(float(row[k]) for k in HEADER.split(",")[1:])
+        for row in rows
+    }
+    read = {e.name: e.boxes[0] for e in ImageFolder(root, "test").examples if e.boxes}
+    assert read == written
+
+
+def test_a_model_of_other_classes_is_refused(small, tmp_path):
+    save_model(create_model("test_resnet", 3, image_size=32), tmp_path / "three")
+    for split in ("train", "test"):
+        for name in "ab":
+            for number in range(10):
+                write_image(small / split / name / f"{number}.png", (32, 32))
+    for command in (("evaluate.py",), ("train_detector.py", "--output", tmp_path / "out")):
+        status, _, error = tool(command[0], tmp_path / "three", "--root", small, *command[1:])
+        assert status == 2
+        assert f"trained on 3 classes other than the 2 of {small}" in error
