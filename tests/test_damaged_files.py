@@ -23,9 +23,11 @@ from robust_training.model import create_model, load_model, save_model
 from robust_training.weights import load_weights
 from tests.birds import birds, write_published
 from tests.damage import damaged, harmless
+from tests.folders import write_small
 from wsol.coco import coco_truth, read_coco_results
 from wsol.comparison import differences, read_run
 from wsol.data.cub import CUB200
+from wsol.data.folder import ImageFolder
 from wsol.data.loaders import read_data_config
 from wsol.localizer import chosen_threshold
 from wsol.metadata import published_metadata, read_truth
@@ -52,6 +54,9 @@ CUB = {
 }
 
 
+BOXES = "image,x0,y0,x1,y1\ntest/a/1.png,0,1,2.5,3\ntest/b/1.png,0,0,2,2\n"
+
+
 def _texts(texts: dict[str, str]) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         for name, text in texts.items():
@@ -67,6 +72,15 @@ def _published(folder: Path) -> None:
 def _cub(folder: Path) -> Any:
     data = CUB200(folder, "test")
     return data.classes, [dataclasses.astuple(each) for each in data.examples]
+
+
+def _write_folder(folder: Path) -> None:
+    write_small(folder)
+    (folder / "boxes.csv").write_text(BOXES)
+
+
+def _folder(folder: Path) -> Any:
+    return [dataclasses.astuple(each) for each in ImageFolder(folder, "test").examples]
 
 
 def _truth(folder: Path) -> Any:
@@ -105,6 +119,7 @@ TEXT_READERS = {
         f"published {file}": Reader(f"meta/{file}", _published, _truth)
         for file in ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
     },
+    "boxes.csv": Reader("boxes.csv", _write_folder, _folder),
     "COCO truth": Reader(
         "truth.json", _texts({"truth.json": json.dumps(coco_truth(TRUTH), indent=1)}), _coco
     ),

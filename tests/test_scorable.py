@@ -11,8 +11,12 @@ from robust_training.model import create_model, save_model
 from tests.birds import planted
 from tests.commands import tool, train
 from tests.folders import HEADER, write_boxes, write_image, write_plain, write_small
+from wsol.comparison import read_run
+from wsol.data.cub import CUB200
 from wsol.data.folder import ImageFolder
+from wsol.data.transforms import eval_transform
 from wsol.evaluation import score, validation_threshold
+from wsol.interpretability import IMPORTANCES, write_replaced
 from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
 from wsol.teachers import oracle_teacher
@@ -48,9 +52,6 @@ def test_an_image_may_have_several_boxes_or_none():
     taught = oracle_teacher({"train": measured, "val": measured}).boxes["train"]
     assert taught.names == ("1", "2")
     assert taught.boxes[:, 0].tolist() == [[0, 0, 8, 8], [10, 4, 20, 12]]
-    none = make_truth("here", ["1"], [0], [(20, 16)], [[]], ["a"])
-    with pytest.raises(ValueError, match="oracle teaches true boxes, and no train image has one"):
-        oracle_teacher({"train": Measured(none, None, {}), "val": measured})
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,11 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
     with open(run / "images.csv") as lines:
         assert {row["image"] for row in csv.DictReader(lines)} == {name for name, *_ in few}
     assert policies(evaluate(run, "--threshold", 0.4)[0])[0] == "fixed:0.4"
+    output = root.parent / "taught"
+    options = ("--teachers", "oracle", "--output", output, "--cache", "null")
+    status, _, error = tool("train_detector.py", run, *options)
+    assert (status, output.exists()) == (2, False)
+    assert error == "error: oracle teaches true boxes, and no train image has one"
 
 
 def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
@@ -158,3 +164,29 @@ def test_a_model_of_other_classes_is_refused(small, tmp_path):
         status, _, error = tool(command[0], tmp_path / "three", "--root", small, *command[1:])
         assert status == 2
         assert f"trained on 3 classes other than the 2 of {small}" in error
+
+
+def test_pixels_are_replaced_whether_or_not_an_image_has_a_box(small, tmp_path, network):
+    write_boxes(small, [("test/b/1.png", 3, 0, 6, 2)])
+    transform = eval_transform(32)
+    splits = [ImageFolder(small, split, transform=transform) for split in ("train", "test")]
+    how = {"importance": IMPORTANCES["random"], "fraction": 0.5, "mode": "roar"}
+    write_replaced(tmp_path / "CUB_200_2011", network, splits, **how)
+    train, test = (CUB200(tmp_path, split) for split in ("train", "test"))
+    assert [example.label for example in train.examples] == [0, 0, 1, 1]
+    assert [e.boxes for e in test.examples] == [((0, 0, 32, 32),), ((16, 0, 32, 16),)]
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [(("oracle", "fixed:0.2", "val"), 0.3), (("oracle", "fixed:0.2"), 0.2), (("oracle",), None)],
+)
+def test_compared_are_scores_whose_threshold_no_test_image_chose(tmp_path, policies, expected):
+    rows = [
+        {"heatmap": "gradient", "policy": policy, "gt_known_loc": share, "top1_loc": share}
+        for policy, share in zip(policies, (0.1, 0.2, 0.3), strict=False)
+    ]
+    metrics = {"top1_accuracy": 0.5, "localization": rows}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "log.csv").write_text("epoch,seconds\n1,2\n")
+    assert read_run("a", 0, tmp_path).scores["GT-known"] == expected

@@ -45,6 +45,7 @@ from wsol.teachers import (
     measure_splits,
     oracle_teacher,
     read_teacher,
+    require_true_boxes,
     write_teacher,
 )
 
@@ -102,6 +103,8 @@ def main() -> None:
     _check(model, dataset, methods, given)
     if not scorable.boxed:
         raise ValueError(*scorable.notes)
+    if ORACLE in settings.teachers:
+        require_true_boxes(loaders)
     # its mistakes now, not later
     built.detector.build(start_model(folder, settings.weights), dataset.classes)
     for note in scorable.notes:

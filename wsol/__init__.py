@@ -8,10 +8,11 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 # Loaded when asked for: who only scores maps need not wait for PyTorch.
 _HOMES = {
     "CUB200": "wsol.data.cub",
+    "ImageFolder": "wsol.data.folder",
     "Localization": "wsol.localizer",
     "Localizer": "wsol.localizer",
 }
-__all__ = ["CUB200", "Localization", "Localizer", "boxes"]
+__all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes"]
 
 
 def __getattr__(name: str) -> object:

@@ -69,17 +69,17 @@ def localizing_teacher(name: str, splits: Splits, threshold: float | None) -> Te
     return Teacher(name, policy, taught, found["test"])
 
 
+def require_true_boxes(loaders: Mapping[str, DataLoader]) -> None:
+    """ValueError where no image of "train", or none of "val", has one for `oracle_teacher`."""
+    for split in ("train", "val"):
+        if loaders[split].dataset.boxed() is None:
+            raise ValueError(f"{ORACLE} teaches true boxes, and no {split} image has one")
+
+
 def oracle_teacher(splits: Splits) -> Teacher:
     """The first true box of each image that has one: the ceiling, which no method that learns from
-    labels alone may use.
-
-    Raises:
-        ValueError: no training image, or no validation image, has a box.
-    """
+    labels alone may use. Some images of each split must have one: `require_true_boxes`."""
     truths = {split: splits[split].truth for split in ("train", "val")}
-    for split, truth in truths.items():
-        if not truth.boxed.any():
-            raise ValueError(f"{ORACLE} teaches true boxes, and no {split} image has one")
     boxes = {split: with_boxes(truth, truth.boxes[:, 0]) for split, truth in truths.items()}
     return Teacher(ORACLE, ORACLE, boxes)
 
