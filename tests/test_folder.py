@@ -157,8 +157,8 @@ def test_what_a_folder_lacks_is_said(small, change, split, message):
         (f"{HEADER}\ntest/a/1.png,3,0,1,1", r"boxes.csv, line 2: expected 0 <= x0 < x1"),
         (f"{HEADER}\ntest/a/1.png,-1,0,1,1", r"boxes.csv, line 2: expected 0 <= x0 < x1"),
         (
-            f"{HEADER}\ntest/a/1.png,0,0,1,1\ntest/a/1.png,0,0,7,1",
-            r"line 3: the box ends at 7, 1, outside test/a/1.png, which has 6 x 4 pixels",
+            f"{HEADER}\ntest/a/1.png,0,0,1,1\ntest/a/1.png,0,0,8,1",
+            r"line 3: the box ends at 8, 1, outside test/a/1.png, which has 6 x 4 pixels",
         ),
     ],
 )

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from wsol.boxes import NO_BOX
-from wsol.data.examples import DataSet
+from wsol.data.examples import OVERHANG, DataSet
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # side of an image
-_OVERHANG = 1  # pixels by which a true box may leave its image: CUB's own annotations round so
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def make_truth(
         if most and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
         for x0, y0, x1, y1 in found:
-            inside = x0 >= 0 and y0 >= 0 and x1 <= width + _OVERHANG and y1 <= height + _OVERHANG
+            inside = x0 >= 0 and y0 >= 0 and x1 <= width + OVERHANG and y1 <= height + OVERHANG
             if not (x0 <= x1 and y0 <= y1 and inside):  # false for NaN too
                 raise ValueError(
                     f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
