@@ -228,8 +228,8 @@ def test_settings_come_with_the_layout(small):
         write_image(small / "train" / "a" / f"more{number}.png")
     config = DataConfig(str(small), image_size=32, batch_size=4, num_workers=0)
     assert len(config.dataset("val")) == 1
-    assert config.boxed_loader("test") is None
+    assert config.dataset("test").boxed() is None
     assert [len(batch["label"]) for batch in config.training_loader()] == [4, 4]
     write_boxes(small, [("test/b/1.png", 0, 0, 6, 4)])
-    (batch,) = config.boxed_loader("test")
+    (batch,) = config.in_order(config.dataset("test").boxed())
     assert (batch["label"].tolist(), batch["box"].tolist()) == ([1], [[0, 0, 32, 32]])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import runpy
 import shutil
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from robust_training.model import create_model, save_model
 from tests.birds import planted
-from tests.commands import tool, train
+from tests.commands import ROOT, tool, train
 from tests.folders import HEADER, write_boxes, write_image, write_plain, write_small
 from wsol.comparison import read_run
 from wsol.data.cub import CUB200
@@ -190,3 +192,23 @@ def test_compared_are_scores_whose_threshold_no_test_image_chose(tmp_path, polic
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     (tmp_path / "log.csv").write_text("epoch,seconds\n1,2\n")
     assert read_run("a", 0, tmp_path).scores["GT-known"] == expected
+
+
+def test_a_comparison_scores_again_after_boxes_were_drawn(trained):
+    root, run = trained
+    calls = []
+
+    class Recording(runpy.run_path(str(ROOT / "tools" / "compare.py"))["Runs"]):
+        def _call(self, tool, folder, arguments):
+            calls.append(tool)
+
+    runs = Recording(root, {}, [], [], [], "false", 1)
+    (run / "metrics.json").write_text("{}")
+    (root / "boxes.csv").unlink(missing_ok=True)
+    runs.evaluate(run)
+    assert not calls
+    write_boxes(root, [])
+    later = (run / "metrics.json").stat().st_mtime + 1
+    os.utime(root / "boxes.csv", (later, later))
+    runs.evaluate(run)
+    assert calls == ["evaluate.py"]

@@ -35,6 +35,7 @@ from wsol.comparison import (
     scatter,
     sheet,
 )
+from wsol.data.folder import BOXES
 from wsol.data.loaders import read_data_config
 from wsol.data.text import read_json
 from wsol.jobs import remember, run_all, run_script, threads_each
@@ -71,8 +72,11 @@ class Runs:
         self._call("train.py", folder, [*itertools.chain(*configs), *self.options, *own, *resume])
 
     def evaluate(self, folder: Path) -> None:
-        metrics, best = folder / "metrics.json", folder / "best"
-        fresh = metrics.exists() and metrics.stat().st_mtime >= best.stat().st_mtime
+        metrics = folder / "metrics.json"
+        boxes = Path(read_data_config(folder).root) / BOXES  # which people write as they go
+        scored = [each for each in (folder / "best", boxes) if each.exists()]
+        newest = max(each.stat().st_mtime for each in scored)
+        fresh = metrics.exists() and metrics.stat().st_mtime >= newest
         protocol, file = self.protocol(), folder / "scored_with.json"
         if protocol != "false":
             fresh &= file.is_file() and read_json(file) == {"robustness": protocol}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_training.files import write_text
-from wsol.cells import markdown
+from wsol.cells import markdown, percent
 from wsol.data.text import read_json, read_yaml
 from wsol.localizer import model_folder
 from wsol.tables import score_cells
@@ -61,9 +61,11 @@ def _scores(run: Path) -> list[str]:
             [row["heatmap"], *score_cells(row, result["top1_accuracy"])]
             for row in result["localization"]
         ]
-        count = result["images"]
+        count, accuracy = result["images"], percent(result["top1_accuracy"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the metrics file of a run: {error}") from error
+    if not cells:
+        return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
     return [
         f"{count} test images, percent with 95 % intervals; policy *oracle* saw them, *val* did "
         "not.\n",

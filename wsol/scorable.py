@@ -41,29 +41,36 @@ def find_scorable(data: DataConfig, threshold: float | None) -> Scorable:
     Args:
         threshold: Given in advance, if it was.
     """
-    everything, test = data.loader("test"), data.boxed_loader("test")
-    count, notes = len(everything.dataset), []
+    everything = data.loader("test")
+    count = len(everything.dataset)
+    test = everything.dataset.boxed()
     if test is None:
         note = (
             f"none of the {count} test images has a box; to score boxes, say where the object is "
             f"in some of them: a file {BOXES} in {data.root} with the columns {HEADER}"
         )
         return Scorable(everything, None, False, None, threshold, (note,))
-    boxed = len(test.dataset)
-    if boxed < count:
-        notes.append(f"{boxed} of {count} test images have a box; the scores are theirs alone")
-    validation = data.boxed_loader("val")
+    notes = []
+    if len(test) < count:
+        notes.append(f"{len(test)} of {count} test images have a box; the scores are theirs alone")
+    validation = data.dataset("val").boxed()
     if validation is None and threshold is None:
         threshold = ART_THRESHOLD
         notes.append(
             f"no validation image has a box, so boxes are read at ART's published {threshold:g} "
             "(--threshold gives another); it suits no floor: compare with the oracle's centred box"
         )
-    unmasked = sum(example.mask is None for example in test.dataset.examples)
-    if 0 < unmasked < boxed:
+    unmasked = sum(example.mask is None for example in test.examples)
+    if 0 < unmasked < len(test):
         notes.append(f"{unmasked} test images have no mask, so no PxAP")
-    all_test = everything if boxed < count else None
-    return Scorable(test, all_test, True, validation, threshold, tuple(notes))
+    return Scorable(
+        test=data.in_order(test),
+        all_test=everything if len(test) < count else None,
+        boxed=True,
+        validation=None if validation is None else data.in_order(validation),
+        threshold=threshold,
+        notes=tuple(notes),
+    )
 
 
 def require_classes(folder: Path, model: Classifier, dataset: DataSet) -> None:

@@ -1,1 +1,1 @@
-"""Images, labels and boxes: CUB-200-2011, the toy birds, and how they are prepared."""
+"""Images, labels and boxes: CUB-200-2011, plain folders, toy birds, and how they are prepared."""

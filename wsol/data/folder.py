@@ -29,8 +29,8 @@ class ImageFolder(DataSet):
 
     Args:
         root: The folder.
-        split: "train", "test", or "val": the images of `root`/val where that is there, else those
-            held out of the training split by `val_share`.
+        split: "train", "test", or "val": the images of `root`/val where there are any, else
+            those held out of the training split by `val_share`.
         transform, cache, cache_size: As for `Images`.
         val_share: Share of each class's training images that "val" takes away from "train".
 

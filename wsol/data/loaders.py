@@ -50,12 +50,11 @@ class DataConfig:
 
     def loader(self, split: Split) -> DataLoader:
         """Whole frames in order."""
-        return self._ordered(self.dataset(split))
+        return self.in_order(self.dataset(split))
 
-    def boxed_loader(self, split: Split) -> DataLoader | None:
-        """The same of the images that have a box; None where none has."""
-        dataset = self.dataset(split).boxed()
-        return None if dataset is None else self._ordered(dataset)
+    def in_order(self, images: Images) -> DataLoader:
+        """Of images that a transform has made equal in size."""
+        return DataLoader(images, self.batch_size, num_workers=self.num_workers)
 
     def training_loader(self) -> DataLoader:
         """Augmented training images in random order; a last, incomplete batch is dropped."""
@@ -71,14 +70,11 @@ class DataConfig:
         images = Images(
             examples, upright=upright, transform=transform, cache=self.cache, cache_size=resized
         )
-        return self._shuffled(images) if training else self._ordered(images)
+        return self._shuffled(images) if training else self.in_order(images)
 
     def _augmentation(self) -> tuple[A.Compose, int]:
         resize = self.resize or round(self.image_size * 8 / 7)
         return train_transform(self.image_size, resize), resize
-
-    def _ordered(self, dataset: Images) -> DataLoader:
-        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
 
     def _shuffled(self, dataset: Images) -> DataLoader:
         if len(dataset) < self.batch_size:
