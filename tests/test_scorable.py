@@ -92,6 +92,8 @@ def test_without_a_box_accuracy_is_scored_and_what_is_missing_said(trained):
     page = (run / "report.html").read_text()
     assert "no image has a true box" in page
     assert f"<dd>{share}</dd>" in page
+    assert "GT-known, %" not in page
+    assert "What the boxes are" not in page
     output = root.parent / "detectors"
     status, _, error = tool("train_detector.py", run, "--output", output, "--cache", "null")
     assert (status, output.exists()) == (2, False)

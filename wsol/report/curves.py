@@ -59,6 +59,8 @@ def threshold_charts(results: Mapping[str, Mapping[str, Any]]) -> str:
     """GT-known against the heatmap threshold, for each run; a dot where validation chose."""
     charts = ""
     for run, result in results.items():
+        if not result["curves"]:
+            continue
         marks = {
             row["heatmap"]: (row["threshold"], 100 * row["gt_known_loc"])
             for row in result["localization"]

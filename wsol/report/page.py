@@ -78,10 +78,14 @@ def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
         "Scores": score_table(results)
         + accuracy_table(results)
         + more_table(results)
-        + _charts(threshold_charts(results))
-        + _note("On the test images. The dot is the threshold that validation images chose."),
-        "What the boxes are": error_table(results)
-        + _note("Every image with its box, IoU and kind: images.csv in the run's folder."),
+        + _noted(
+            _charts(threshold_charts(results)),
+            "On the test images. The dot is the threshold that validation images chose.",
+        ),
+        "What the boxes are": _noted(
+            error_table(results),
+            "Every image with its box, IoU and kind: images.csv in the run's folder.",
+        ),
         "What the classifier leans on": laboratory_table(results),
         "Under attack": attack_tables(results) + _charts(accuracy_charts(results)),
         "Training": _charts(training_charts(entries)),
@@ -91,6 +95,10 @@ def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
 
 def _charts(figures: str) -> str:
     return f'<div class="charts">{figures}</div>' if figures else ""
+
+
+def _noted(content: str, text: str) -> str:
+    return content and content + _note(text)
 
 
 def _note(text: str) -> str:

@@ -111,6 +111,8 @@ def error_table(results: Results) -> str:
         for name, headline in result["headline"].items():
             policy, *shares = error_cells(result, name)
             rows.append([run, name, policy, _shares(headline["errors"].values()), *shares])
+    if not rows:
+        return ""
     legend = "".join(
         f'<li style="--colour: var(--kind-{number})">{html.escape(kind)}</li>'
         for number, kind in enumerate(KINDS)
