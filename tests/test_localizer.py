@@ -136,6 +136,15 @@ def test_an_overlay_marks_the_box():
     assert picture[35, 25].tolist() != [255, 64, 64]
 
 
+def test_an_overlay_says_all_of_a_long_name():
+    """The last letter fits in, also on a thumbnail."""
+    place = Localization((0,) * 4, 0, "014.Indigo_Bunting", 0.9, np.zeros((4, 4)), (96, 96))
+    picture = overlay(np.full((96, 96, 3), 90, np.uint8), place)
+    plain = picture[-1, -1]
+    assert (picture[:, -1] == plain).all()
+    assert (picture[:, 80:94] != plain).any()
+
+
 class Planted(HeatmapMethod):
     """Knows the answer: the mask of each image's box, in the loader's order."""
 

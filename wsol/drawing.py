@@ -20,12 +20,15 @@ def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
     scale = max(0.4, image.shape[1] / 600)
     text = f"{place.class_name} {place.score:.2f}"
     thickness = max(1, round(scale))
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    scale *= min(1, (image.shape[1] - 8) / width)  # all of it, also on a thumbnail
     (_, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    for colour, width in (((0, 0, 0), thickness + 2), ((255, 255, 255), thickness)):
-        origin = (4, height + 6)
-        cv2.putText(
-            picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, width, cv2.LINE_AA
-        )
+    font = (cv2.FONT_HERSHEY_SIMPLEX, scale)
+    x, y = 4, height + 6
+    # a border of copies: thicker letters are wider ones, in some versions of OpenCV
+    for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        cv2.putText(picture, text, (x + dx, y + dy), *font, (0, 0, 0), thickness, cv2.LINE_AA)
+    cv2.putText(picture, text, (x, y), *font, (255, 255, 255), thickness, cv2.LINE_AA)
     return picture
 
 
