@@ -10,32 +10,18 @@ import pytest
 from scipy import stats
 
 from tests.commands import ROOT, tool
+from tests.documents import blocks
 from wsol.comparison import SCORES, Trained, interval, method_table, scatter
-
-NEW_METHOD = '''
-from dataclasses import dataclass
-import torch.nn.functional as F
-from robust_training.objectives import Objective
-
-@dataclass(frozen=True)
-class LabelSmoothing(Objective):
-    """Cross-entropy with smoothed labels (Szegedy et al., 2016)."""
-    share: float = 0.1
-
-    def __call__(self, model, image, label):
-        return {"cross_entropy": F.cross_entropy(model(image), label, label_smoothing=self.share)}
-'''
 
 
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
     """Ordinary training, and a new method: one file, one import, one short YAML file."""
-    (tmp_path / "label_smoothing.py").write_text(NEW_METHOD)
+    files = {block.file: block.text for block in blocks(ROOT / "docs" / "extending.md")}
+    for name in ("label_smoothing.py", "smoothing.yaml"):
+        (tmp_path / name).write_text(files[name])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     smoothing = tmp_path / "smoothing.yaml"
-    smoothing.write_text(
-        "objective: {class_path: label_smoothing.LabelSmoothing, init_args: {share: 0.2}}\n"
-    )
     standard = tmp_path / "standard.yaml"
     standard.write_text((ROOT / "configs" / "methods" / "standard.yaml").read_text())
     return standard, smoothing

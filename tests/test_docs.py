@@ -26,6 +26,8 @@ def stage(tmp_path_factory):
 def understand(command, stage):
     """Let the tool of a command read it."""
     if command in NOT_TOOLS:
+        target = command.removeprefix("make ")
+        assert target == command or f"\n{target}:" in (ROOT / "Makefile").read_text()
         return
     found = words(command, stage)
     while "=" in found[0]:  # variables
@@ -101,17 +103,15 @@ def test_options_in_the_text_exist(document, known):
 @by_name
 def test_files_in_the_text_exist(document):
     """Of the repository, that is: those whose name begins with one of its folders."""
-    shown = {block.file for block in blocks(document)}
-    for name in re.findall(
-        r"`((?:configs|tools|tests|robust_training|wsol|docs)/[^`\s{]+)`", prose(document)
-    ):
+    text, shown = prose(document), {block.file for block in blocks(document)}
+    folders = "configs|tools|tests|robust_training|wsol|docs"
+    for name in re.findall(rf"(?<![\w/:.])((?:{folders})/[\w*./-]*[\w*/])", text):
         assert list(ROOT.glob(name)), f"{document.name}: {name}"
-    for name in re.findall(r"`(test_\w+\.py)`", prose(document)):
+    for name in re.findall(r"`(test_\w+\.py)`", text):
         assert (ROOT / "tests" / name).is_file(), f"{document.name}: {name}"
-    for name in re.findall(r"`(\w+\.yaml)`", prose(document)):
-        assert name in shown | {"config.yaml"} or list((ROOT / "configs").rglob(name)), (
-            f"{document.name}: {name}"
-        )
+    for name in re.findall(r"`(\w+\.yaml)`", text):
+        config = name in shown | {"config.yaml"} or list((ROOT / "configs").rglob(name))
+        assert config, f"{document.name}: {name}"
 
 
 @by_name
