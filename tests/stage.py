@@ -19,6 +19,7 @@ import numpy as np
 
 from tests.birds import birds, planted, write_published
 from tests.commands import ROOT, tool
+from wsol import CUB200
 from wsol.cli import Parser, split_options
 
 _TRAINING = (
@@ -72,8 +73,23 @@ def set_stage(folder: Path, data: Path) -> Path:
         for picture in pictures:
             shutil.copy(picture, folder / name)
     shutil.copy(pictures[0], folder / "photo.jpg")
+    _write_own_images(folder / "my_data", data)
     _write_maps(folder)
     return folder
+
+
+def _write_own_images(folder: Path, data: Path) -> None:
+    """The same images as a plain folder of classes, with true boxes in a table."""
+    lines = ["image,x0,y0,x1,y1"]
+    for split in ("train", "val", "test"):
+        dataset = CUB200(data, split)
+        for example, item in zip(dataset.examples, dataset, strict=True):
+            place = folder / split / example.path.parent.name / example.path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(example.path, place)
+            corners = (f"{value:g}" for value in item["box"].tolist())
+            lines.append(",".join([str(place.relative_to(folder)), *corners]))
+    (folder / "boxes.csv").write_text("\n".join(lines))
 
 
 def _write_maps(folder: Path) -> None:
