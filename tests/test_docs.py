@@ -19,7 +19,7 @@ by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.n
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    data = write_toy(tmp_path_factory.mktemp("data"), images=8, size=32, species=2).parent
+    data = write_toy(tmp_path_factory.mktemp("data"), images=24, size=32, species=2).parent
     return set_stage(tmp_path_factory.mktemp("stage"), data)
 
 
