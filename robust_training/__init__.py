@@ -13,7 +13,7 @@ from robust_training.attribution import (
 )
 from robust_training.curvature import FiniteDifference
 from robust_training.front import LogGradient
-from robust_training.model import Classifier, create_model, load_model, save_model
+from robust_training.model import Classifier, create_model, load_model, save_model, wrap_model
 
 __all__ = [
     "PGD",
@@ -31,4 +31,5 @@ __all__ = [
     "save_model",
     "smooth",
     "smoothgrad",
+    "wrap_model",
 ]

@@ -151,6 +151,25 @@ def _create_backbone(
         raise ValueError(f"timm could not create {name!r}: {error}") from error
 
 
+def wrap_model(
+    backbone: nn.Module, *, image_size: int | None = None, class_names: Sequence[str] | None = None
+) -> Classifier:
+    """Any classifier of `timm.create_model` behind its own normalisation; weights are not copied.
+
+    Args:
+        image_size: Side of the images in pixels: `img_size` where it was built with one; None is
+            that of its pretrained_cfg.
+        class_names: None are those that a model folder or a hub's model came with.
+
+    Raises:
+        ValueError: it is no timm classifier, or these do not fit it.
+    """
+    if not (hasattr(backbone, "pretrained_cfg") and hasattr(backbone, "num_classes")):
+        raise ValueError(f"{type(backbone).__name__} is no classifier of timm.create_model")
+    names = class_names or backbone.pretrained_cfg.get("label_names")
+    return _checked(_wrap(backbone, None, None, image_size, names and list(names)))
+
+
 def _wrap(
     backbone: nn.Module,
     front: LogGradient | None,
@@ -164,7 +183,7 @@ def _wrap(
         backbone,
         **normalization,
         front=front,
-        image_size=image_size or config["input_size"][-1],
+        image_size=config["input_size"][-1] if image_size is None else image_size,
         last_stride=last_stride,
         class_names=class_names,
     )
@@ -233,14 +252,12 @@ def _card(model: Classifier) -> str:
         if model.front is not None
         else ""
     )
-    normalized = (
-        "\nImages in [0,1] pass config.json's mean and std first.\n" if model.front is None else ""
-    )
+    mean = "\nImages in [0,1] pass config.json's mean and std first.\n" if not front else ""
     return (
         f"---\nlibrary_name: timm\ntags: [image-classification, timm]\n---\n# {architecture}, "
         f"{model.backbone.num_classes} classes\n{stride}{front}\n"
         '    timm.create_model("local-dir:<this folder>", pretrained=True)\n'
-        f"{normalized}"
+        f"{mean}"
     )
 
 
@@ -261,8 +278,7 @@ def load_model(folder: str | os.PathLike) -> Classifier:
         backbone = timm.create_model(f"local-dir:{folder}", pretrained=False)
         front = LogGradient(**config["front"]) if "front" in config else None
         labels = config.get("label_names")
-        model = _wrap(backbone, front, config.get("last_stride"), None, labels)
-        _check(model)
+        model = _checked(_wrap(backbone, front, config.get("last_stride"), None, labels))
     except Exception as error:  # whatever a damaged file makes timm raise
         reason = error if str(error) else type(error).__name__
         raise ValueError(f"cannot build the model of {config_file}: {reason}") from error
@@ -270,14 +286,14 @@ def load_model(folder: str | os.PathLike) -> Classifier:
     return model.eval()
 
 
-def _check(model: Classifier) -> None:
+def _checked(model: Classifier) -> Classifier:
     """Refuse what timm takes as it comes, and what would make wrong maps later."""
     if not (model.mean.isfinite().all() and model.std.isfinite().all() and (model.std > 0).all()):
         raise ValueError("mean and std must be finite, std positive")
     if not (isinstance(model.image_size, int) and 1 <= model.image_size <= LARGEST):
         raise ValueError(f"images of {model.image_size!r:.40} pixels; 1 to {LARGEST} are possible")
     names, classes = model.class_names, model.backbone.num_classes
-    is_list = isinstance(names, list)
-    if names is not None and not (is_list and [*map(type, names)] == classes * [str]):
+    if names is not None and not (type(names) is list and [*map(type, names)] == classes * [str]):
         raise ValueError(f"label_names must be {classes} texts, one for each class")
     model.normalize(torch.zeros(1, 3, 1, 1))
+    return model

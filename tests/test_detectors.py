@@ -79,7 +79,7 @@ def test_a_detector_is_what_its_folder_holds(settings, tmp_path):
     image = batch(rectangles(5, seed=2))[0]
     with torch.no_grad():
         expected = network.eval()(image)
-        save_detector(network, settings, tmp_path / "detector")
+        save_detector(network, tmp_path / "detector")
         loaded = load_detector(tmp_path / "detector")
         found = loaded(image)
     assert loaded.class_names == ["a", "b", "c"]
@@ -95,7 +95,7 @@ def test_a_detector_is_what_its_folder_holds(settings, tmp_path):
         ours = loaded.backbone.backbone.forward_intermediates(prepared, intermediates_only=True)
         torch.testing.assert_close(features(prepared)[-1], ours[-1])
     with pytest.raises(ValueError, match="exists already"):
-        save_detector(network, settings, tmp_path / "detector")
+        save_detector(network, tmp_path / "detector")
     assert [file.name for file in tmp_path.iterdir()] == ["detector"]
 
 
@@ -184,7 +184,7 @@ def test_mirrored_images_carry_mirrored_boxes(tmp_path):
 
 def test_a_broken_folder_is_named(tmp_path):
     settings = Regressor(width=8)
-    save_detector(build(settings), settings, tmp_path / "d")
+    save_detector(build(settings), tmp_path / "d")
     file, head = tmp_path / "d" / "detector.json", tmp_path / "d" / "head.safetensors"
     about, weights = json.loads(file.read_text()), head.read_bytes()
     for change in ({"kind": "Nothing"}, {"settings": {"gird": 2}}, {"settings": {"grid": 0}}):

@@ -10,10 +10,20 @@ from wsol.boxes import largest_boxes, rescale
 from wsol.coco import coco_dataset
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
+from wsol.detectors import (
+    DetectorLocalizer,
+    FasterRCNN,
+    Found,
+    Network,
+    Regressor,
+    save_detector,
+)
+from wsol.detectors.training import detect
 from wsol.drawing import overlay
 from wsol.evaluation import score
 from wsol.heatmap import CentredBox, Gradient, HeatmapMethod
-from wsol.localizer import Localization, Localizer
+from wsol.localization import Localization
+from wsol.localizer import Localizer
 from wsol.measuring import measure
 from wsol.tables import table
 
@@ -41,21 +51,53 @@ def white_square(width=90, height=60, box=(30, 12, 60, 48)):
     return pixels
 
 
-def test_boxes_come_back_in_the_images_own_pixels(model):
-    localizer = Localizer(model, Bright(), 0.5)
-    (found,) = localizer.predict([white_square()])
-    np.testing.assert_allclose(found.box, (30, 12, 60, 48), atol=2)
-    assert found.size == (90, 60)
+class BrightDetector(Network):
+    """Planted boxes: those of the bright pixels, and the whole image as a less likely bee."""
+
+    tells_classes = True
+
+    def __init__(self, classifier):
+        super().__init__()
+        self.backbone, self.class_names = classifier, classifier.class_names
+
+    def forward(self, image):
+        return [self._find(each) for each in image.mean(dim=1) > 0.5]
+
+    def _find(self, bright):
+        edges = [torch.nonzero(bright.any(dim=axis))[[0, -1], 0] for axis in (0, 1)]
+        (x0, x1), (y0, y1) = (each.tolist() for each in edges)
+        box = torch.tensor([x0, y0, x1 + 1, y1 + 1]) / len(bright)
+        boxes = torch.stack([box, torch.tensor([0.0, 0, 1, 1]), box / 2])
+        return Found(boxes, torch.tensor([2, 1, 2]), torch.tensor([0.9, 0.5, 0.3]))
+
+    def losses(self, image, box, label):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module", params=["heatmap", "detector"])
+def finder(request, model):
+    if request.param == "heatmap":
+        return Localizer(model, Bright(), 0.5)
+    return DetectorLocalizer(BrightDetector(model))
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (61, 300), (2000, 100)])
+def test_boxes_come_back_in_the_images_own_pixels(finder, model, width, height):
+    box = (width // 3, height // 5, 2 * width // 3, 4 * height // 5)
+    (found,) = finder.predict([white_square(width, height, box)])
+    cell = np.array([width, height] * 2) / 48
+    assert (np.abs(np.array(found.box) - box) <= np.maximum(2, 1.2 * cell)).all()
+    assert found.size == (width, height)
     assert found.class_name == model.class_names[found.label]
     assert 0 < found.score <= 1
 
 
-def test_a_turned_photo_is_localized_as_viewers_show_it(model, tmp_path):
+def test_a_turned_photo_is_localized_as_viewers_show_it(finder, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown a quarter turn clockwise
     turned = np.rot90(white_square(), 1)
     Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "a.png", exif=exif)
-    (found,) = Localizer(model, Bright(), 0.5).predict([tmp_path / "a.png"])
+    (found,) = finder.predict([tmp_path / "a.png"])
     np.testing.assert_allclose(found.box, (30, 12, 60, 48), atol=2)
 
 
@@ -75,6 +117,52 @@ def test_one_by_one_equals_a_batch_equals_evaluation(model, toy):
         np.testing.assert_allclose(many.heatmap, heatmap, atol=1e-6)
         expected = rescale(largest_boxes(heatmap, [0.3]), (48, 48), many.size)[0]
         np.testing.assert_allclose(many.box, expected)
+
+
+@pytest.mark.parametrize("settings", [Regressor(width=8), FasterRCNN(levels=2, width=8)])
+def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_path):
+    torch.manual_seed(0)
+    classifier = create_model("test_resnet", 4, image_size=48)
+    network = settings.build(classifier, ["ant", "bee", "cat", "dog"]).eval()
+    body = set(classifier.parameters())
+    for parameter in (each for each in network.parameters() if each not in body):
+        torch.nn.init.normal_(parameter, std=0.3)  # other boxes for other images
+    config = DataConfig(str(toy), image_size=48, num_workers=0)
+    scored = detect(network, config.loader("test"))
+    assert not scored[0].boxes[0].equal(scored[1].boxes[0])
+    save_detector(network, tmp_path / "detector")
+    paths = [example.path for example in config.dataset("test").examples]
+    detector = Localizer.load(tmp_path / "detector")
+    batch = detector.predict(paths, batch_size=20, boxes=3)
+    single = detector.predict(paths, batch_size=1, boxes=3)
+    for one, many, each in zip(single, batch, scored, strict=True):
+        label = None if each.labels is None else int(each.labels[0])
+        boxes, scores = (each.boxes, each.scores) if label is None else each.of(label)
+        expected = rescale(boxes[:3].double().numpy(), (1, 1), many.size)
+        np.testing.assert_allclose(many.boxes, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(one.boxes, many.boxes, rtol=0, atol=1e-3)
+        assert one.label == many.label == label
+        assert many.score == pytest.approx(float(scores[0]), abs=1e-6)
+        assert one.score == pytest.approx(many.score, abs=1e-4)
+        assert many.class_name == ("object" if label is None else network.class_names[label])
+        assert (many.heatmap, one.path) == (None, many.path)
+    for option in ({"method": "gradient"}, {"threshold": 0.3}):
+        with pytest.raises(ValueError, match="leave out method and threshold"):
+            Localizer.load(tmp_path / "detector", **option)
+    with pytest.raises(ValueError, match="without a heatmap"):
+        many.full_heatmap()
+    message = "did you mean ant" if detector.network.tells_classes else "knows no classes"
+    with pytest.raises(ValueError, match=message):
+        detector.predict(paths, labels="amt")
+
+
+def test_a_detector_looks_for_the_class_that_is_asked_for(model):
+    detector, image = DetectorLocalizer(BrightDetector(model)), white_square()
+    likeliest, bee, none = detector.predict([image] * 3, labels=[None, "bee", "dog"], boxes=5)
+    assert (likeliest.class_name, len(likeliest.boxes)) == ("cat", 2)
+    assert likeliest.score == pytest.approx(0.9)
+    assert (bee.boxes, bee.score, bee.label) == (((0, 0, 90, 60),), 0.5, 1)
+    assert (none.box, none.class_name, none.score) == (likeliest.box, "dog", 0)
 
 
 def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):
@@ -127,13 +215,15 @@ def test_coco_boxes_open_in_pycocotools(tmp_path):
     assert len(results.getAnnIds()) == 1
 
 
-def test_an_overlay_marks_the_box():
-    place = Localization((10, 20, 40, 50), 0, "ant", 0.9, np.zeros((4, 4)), (64, 64))
+@pytest.mark.parametrize("heatmap", [np.zeros((4, 4)), None])
+def test_an_overlay_marks_the_box(heatmap):
+    place = Localization((10, 20, 40, 50), 0, "ant", 0.9, heatmap, (64, 64))
     picture = overlay(np.full((64, 64, 3), 90, np.uint8), place)
     assert picture.shape == (64, 64, 3)
     assert picture[20, 25].tolist() == [255, 64, 64]
     assert picture[49, 25].tolist() == [255, 64, 64]
-    assert picture[35, 25].tolist() != [255, 64, 64]
+    assert picture[35, 25].max() <= 90
+    assert (picture[35, 25] == 90).all() == (heatmap is None)
 
 
 def test_an_overlay_says_all_of_a_long_name():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from timm.models._hub import save_for_hf
 
-from robust_training.model import create_model, save_model
+from robust_training.model import create_model, save_model, wrap_model
 from tests.test_localizer import Bright, white_square
 from wsol.coco import coco_dataset
 from wsol.heatmap import CAM, Gradient
@@ -196,9 +196,32 @@ def test_a_model_from_timm_alone_localizes(tmp_path):
     save_for_hf(
         plain, tmp_path, model_config={"label_names": list("abcde")}, safe_serialization=True
     )
+    image = torch.rand(3, 64, 64)
     loaded = Localizer.load(tmp_path)
-    (named,) = loaded.predict(torch.rand(3, 64, 64))
+    (named,) = loaded.predict(image)
     assert named.class_name == "abcde"[named.label]
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)  # names come with it
+    for wrapped in (wrap_model(plain, class_names="abcde"), wrap_model(again)):
+        (ours,) = Localizer(wrapped).predict(image)
+        assert (ours.box, ours.class_name) == (named.box, named.class_name)
+        assert ours.score == named.score
+        np.testing.assert_array_equal(ours.heatmap, named.heatmap)
+        assert wrapped.image_size == loaded.model.image_size == 176
+
+
+def test_what_is_no_classifier_is_not_wrapped():
+    plain = timm.create_model("test_resnet", num_classes=3)
+    assert Localizer(wrap_model(plain, image_size=32)).image_size == 32
+    for wrong, options, message in (
+        (torch.nn.Linear(2, 2), {}, "Linear is no classifier of timm"),
+        (plain, {"class_names": ["a"]}, "must be 3 texts"),
+        (plain, {"image_size": 0}, "images of 0 pixels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrap_model(wrong, **options)
+    plain.reset_classifier(0)
+    with pytest.raises(ValueError, match="has no classes to localize"):
+        Localizer(wrap_model(plain))
 
 
 def test_a_method_by_name_has_its_own_threshold(model, tmp_path):

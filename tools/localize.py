@@ -1,9 +1,10 @@
 """Boxes for images: `python tools/localize.py RUN IMAGE_OR_FOLDER ... --output DIR`.
 
 Writes DIR/boxes.json (a COCO data set whose annotations carry scores), DIR/boxes.csv, and for each
-image an overlay and a heatmap as PNG. RUN is a run folder or any timm model folder. An image that
-cannot be read is left out and listed at the end (exit status 1; 0 where all were localized, 2 after
-a mistake that stops the command).
+image an overlay and a heatmap as PNG. RUN is a run folder, any timm model folder, or a detector's
+(of train_detector.py), which has no heatmaps; a Regressor knows no classes and calls all boxes
+"object". An image that cannot be read is left out and listed at the end (exit status 1; 0 where all
+were localized, 2 after a mistake that stops the command).
 """
 
 import csv
@@ -25,13 +26,14 @@ from wsol.cli import Parser, find_device, printable, run
 from wsol.coco import coco_dataset
 from wsol.drawing import overlay
 from wsol.inputs import find_images, read_pixels
-from wsol.localizer import Localization, Localizer
+from wsol.localization import Localization
+from wsol.localizer import Localizer
 from wsol.methods import NAMES
 
 
 def main() -> int:
     parser = Parser(prog="localize.py", description=__doc__)
-    parser.add_argument("model", help="run, model folder, .onnx, .pt2 or hub id")
+    parser.add_argument("model", help="run, model folder, detector, .onnx, .pt2 or hub id")
     parser.add_argument("images", nargs="+", help="image files or folders of them")
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument(
@@ -72,15 +74,12 @@ def main() -> int:
         )
         places = _draw(found, output, files) if settings.pictures else found
         named = ((str(place.path), place) for place in _write_rows(places, table))
-        names = localizer.model.class_names or map(str, range(localizer.model.num_classes))
-        boxes = coco_dataset(named, list(names))  # takes one image after the other
+        boxes = coco_dataset(named, localizer.class_names)  # takes one image after the other
     write_texts(output, {"boxes.json": json.dumps(boxes), "boxes.csv": table.getvalue()})
     count = len(boxes["images"])
     rate = count / (time.perf_counter() - started)
-    print(
-        f"{count} image(s) localized at threshold {localizer.threshold:g}, {len(skipped)} skipped, "
-        f"{rate:.3g} images/s: {output}"
-    )
+    at = f" at threshold {localizer.threshold:g}" if isinstance(localizer, Localizer) else ""
+    print(f"{count} image(s) localized{at}, {len(skipped)} skipped, {rate:.3g} images/s: {output}")
     for error in skipped:
         print(f"skipped: {printable(str(error))}", file=sys.stderr)
     return 1 if skipped else 0
@@ -110,7 +109,8 @@ def _draw(
         name = f"{place.path.resolve().relative_to(root)}.png"  # a.jpg and a.png stay apart
         # read again: a batch of photos would hold more memory than the network
         _write_png(output / "overlays" / name, overlay(read_pixels(place.path), place))
-        _write_png(output / "heatmaps" / name, (place.full_heatmap() * 255).round())
+        if place.heatmap is not None:
+            _write_png(output / "heatmaps" / name, (place.full_heatmap() * 255).round())
         yield place
 
 

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from wsol.data.text import read_json
-from wsol.localizer import Localization
+from wsol.localization import Localization
 from wsol.predictions import Predictions
 from wsol.truth import MOST_CLASSES, Truth, make_truth
 
@@ -22,7 +22,8 @@ def coco_dataset(
 ) -> dict[str, Any]:
     """A COCO data set of what was found, each box with a `score`.
 
-    Image ids count from 1 in the order given; category ids are label + 1. An image without a box
+    Image ids count from 1 in the order given; category ids are label + 1, and 1 without a label.
+    An image without a box
     has no annotation. pycocotools opens the whole as ground truth, its `annotations` as results.
     """
     images, annotations = [], []
@@ -30,7 +31,8 @@ def coco_dataset(
         width, height = place.size
         images.append({"id": identity, "file_name": name, "width": width, "height": height})
         for box in filter(_has_area, place.boxes):
-            annotation = _annotation(len(annotations) + 1, identity, place.label + 1, box)
+            category = 1 if place.label is None else place.label + 1
+            annotation = _annotation(len(annotations) + 1, identity, category, box)
             annotations.append(annotation | {"score": place.score})
     categories = [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}

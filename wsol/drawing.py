@@ -8,15 +8,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wsol.localizer import Localization
+from wsol.localization import Localization
 
 PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
 
 
 def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
-    """The image with its heatmap, its boxes and its class: uint8 (H,W,3) RGB."""
+    """The image with its heatmap if there is one, its boxes and its class: uint8 (H,W,3) RGB."""
     boxes = [(box, PREDICTED) for box in place.boxes]
-    picture = draw_boxes(blend(image, place.heatmap), boxes)
+    heated = image if place.heatmap is None else blend(image, place.heatmap)
+    picture = draw_boxes(heated, boxes)
     scale = max(0.4, image.shape[1] / 600)
     text = f"{place.class_name} {place.score:.2f}"
     thickness = max(1, round(scale))

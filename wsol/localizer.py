@@ -1,82 +1,34 @@
 """From image files to boxes in their own pixels."""
 
-import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 
 from robust_training.model import Classifier, load_model
 from wsol.boxes import largest_contours, rescale
 from wsol.data.text import read_json
-from wsol.data.transforms import eval_transform
+from wsol.detectors.finder import DetectorLocalizer
+from wsol.detectors.folder import is_detector
 from wsol.heatmap import Gradient, HeatmapMethod
 from wsol.hub import local_folder
-from wsol.inputs import ImageLike, each_image, read_pixels
+from wsol.localization import Finder, Localization, Ready
 from wsol.methods import find_method
 from wsol.program import is_program, open_program
 
 ART_THRESHOLD = 0.2  # of the published evaluation, where no validation images chose a better one
 _GRADIENT = Gradient()
-Box = tuple[float, float, float, float]
-Label = int | str
 
 
 @dataclass(frozen=True)
-class Localization:
-    """What was found in one image.
-
-    Attributes:
-        box: Half-open (x0, y0, x1, y1) in the image's own pixels; zeros where there is none.
-        label: Class that was looked for: the predicted one unless another was asked for.
-        class_name: Its name, or the number as text.
-        score: Its probability.
-        heatmap: float64 (S,S) in [0,1] at the model's input size.
-        size: (width, height) of the image.
-        others: Further boxes that were asked for, the largest contour's first.
-        path: Of an image that came as a file.
-    """
-
-    box: Box
-    label: int
-    class_name: str
-    score: float
-    heatmap: np.ndarray
-    size: tuple[int, int]
-    others: tuple[Box, ...] = ()
-    path: Path | None = None
-
-    @property
-    def boxes(self) -> tuple[Box, ...]:
-        """All of them, the largest contour's first; none where nothing was found."""
-        return (self.box, *self.others) if any(self.box) else ()
-
-    def full_heatmap(self) -> np.ndarray:
-        """float64 (height,width) in [0,1]: the heatmap over the image's own pixels."""
-        return cv2.resize(self.heatmap, self.size, interpolation=cv2.INTER_LINEAR)
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """An image at the network's size: float32 (3,S,S) in [0,1]."""
-
-    image: torch.Tensor
-    label: int | None
-    size: tuple[int, int]
-    path: Path | None
-
-
-@dataclass(frozen=True)
-class Localizer:
+class Localizer(Finder):
     """A classifier used as a localizer: the box around a class's heatmap.
 
     Attributes:
-        model: Of `robust_training.create_model` or `load_model`; it is put in evaluation mode.
+        model: Of `robust_training.create_model`, `load_model`, or `wrap_model` for any timm
+            classifier; it is put in evaluation mode.
         method: How a heatmap is made.
         threshold: Share of the heatmap's maximum that the box's region exceeds.
     """
@@ -88,6 +40,8 @@ class Localizer:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must lie in [0,1], not {self.threshold}")
+        if self.model.num_classes < 1:
+            raise ValueError("the model has no classes to localize: it is a backbone without head")
         if not self.method.fits(self.model):
             architecture = self.model.backbone.pretrained_cfg["architecture"]
             raise ValueError(f"{self.method} is not possible with {architecture}")
@@ -101,14 +55,14 @@ class Localizer:
         method: HeatmapMethod | str | None = None,
         threshold: float | None = None,
         device: str | torch.device = "cpu",
-    ) -> "Localizer":
-        """From a run's folder, a model folder (of timm, too), an exported .onnx or .pt2, or
-        a hub's model.
+    ) -> "Localizer | DetectorLocalizer":
+        """From a run's folder, a model folder (of timm, too), an exported .onnx or .pt2, a
+        detector's folder (`DetectorLocalizer`), or a hub's model.
 
         Args:
             folder: A path, `hf-hub:user/name`, or `user/name` where there is no such path.
             method: How a heatmap is made, or its name (`wsol.methods`); None is `Gradient()`, and
-                for an exported localizer its own.
+                for an exported localizer its own. A detector makes none.
             threshold: None takes the one that evaluation chose on validation images for this method
                 (the run's metrics.json), else ART's published 0.2.
 
@@ -118,6 +72,10 @@ class Localizer:
         if is_program(folder):
             return cls(*open_program(folder, method, threshold, device))
         folder = local_folder(folder)
+        if is_detector(folder):
+            if method is not None or threshold is not None:
+                raise ValueError(f"{folder} is a detector's: leave out method and threshold")
+            return DetectorLocalizer.load(folder, device=device)
         model = load_model(model_folder(folder)).to(device)
         method = find_method(method) if isinstance(method, str) else method or _GRADIENT
         if threshold is None:
@@ -126,65 +84,15 @@ class Localizer:
             threshold = chosen_threshold(run / "metrics.json", method)
         return cls(model, method, threshold)
 
-    def predict(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        *,
-        labels: Label | Iterable[Label | None] | None = None,
-        boxes: int = 1,
-        batch_size: int = 32,
-        on_unreadable: Callable[[ValueError], None] | None = None,
-    ) -> Iterator[Localization]:
-        """Localize images in order, a batch at a time; nothing is kept of those given out.
+    @property
+    def image_size(self) -> int:
+        return self.model.image_size
 
-        Args:
-            images: One or many: paths, folders (all images in them, sorted), PIL images, uint8
-                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Camera orientation of files
-                is applied, so boxes are in the image as viewers show it.
-            labels: Class to look for, by number or name: one for all, or one for each image. None
-                is the predicted one.
-            boxes: At most so many in each image, of the largest contours.
-            on_unreadable: Called with the error of an image that cannot be read, which is then left
-                out; None raises it.
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.model.class_names or [*map(str, range(self.model.num_classes))]
 
-        Raises:
-            ValueError: what is no image, a class that the model does not know, or another number of
-                labels than of images.
-        """
-        if boxes < 1 or batch_size < 1:
-            raise ValueError(f"boxes and batch_size must be at least 1, not {boxes}, {batch_size}")
-        one = labels is None or isinstance(labels, Label)
-        wanted = repeat(self._index(labels)) if one else map(self._index, labels)
-        ready = self._ready(images, wanted, on_unreadable)
-        batches = iter(lambda: list(islice(ready, batch_size)), [])
-        return (place for batch in batches for place in self._localize(batch, boxes))
-
-    def _ready(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        wanted: Iterator[int | None],
-        on_unreadable: Callable[[ValueError], None] | None,
-    ) -> Iterator[_Ready]:
-        transform = eval_transform(self.model.image_size)
-        for image in each_image(images):
-            label = next(wanted, -1)
-            if label == -1:
-                raise ValueError("there are fewer labels than images")
-            try:
-                pixels = read_pixels(image)
-            except ValueError as error:
-                if on_unreadable is None:
-                    raise
-                on_unreadable(error)
-                continue
-            resized = torch.tensor(transform(image=pixels, bboxes=[])["image"])
-            unit = resized if resized.is_floating_point() else resized.float() / 255
-            path = Path(image) if isinstance(image, str | os.PathLike) else None
-            yield _Ready(unit.permute(2, 0, 1), label, pixels.shape[1::-1], path)
-        if not isinstance(wanted, repeat) and next(wanted, -1) != -1:
-            raise ValueError("there are more labels than images")
-
-    def _localize(self, batch: list[_Ready], boxes: int) -> Iterator[Localization]:
+    def _find(self, batch: list[Ready], boxes: int) -> Iterator[Localization]:
         device = self.model.device
         image = torch.stack([ready.image for ready in batch]).to(device)
         with torch.no_grad():
@@ -195,35 +103,20 @@ class Localizer:
         label = torch.tensor(labels, device=device)
         scores = probability.gather(1, label[:, None])[:, 0].tolist()
         heatmaps = self.method(self.model, image, label)
-        names = self.model.class_names
+        names = self.class_names
         for ready, heatmap, index, score in zip(batch, heatmaps, labels, scores, strict=True):
             found = largest_contours(heatmap, self.threshold, boxes)
             first, *others = map(tuple, rescale(found, heatmap.shape[::-1], ready.size).tolist())
             yield Localization(
                 box=first,
                 label=index,
-                class_name=names[index] if names else str(index),
+                class_name=names[index],
                 score=score,
                 heatmap=heatmap,
                 size=ready.size,
                 others=tuple(others),
                 path=ready.path,
             )
-
-    def _index(self, label: Label | None) -> int | None:
-        """Of a class by number or name."""
-        if label is None:
-            return None
-        names, count = list(self.model.class_names or ()), self.model.num_classes
-        if label in names:
-            return names.index(label)
-        if isinstance(label, str) and not label.isdecimal():
-            near = difflib.get_close_matches(label, names, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(f"the model knows no class {label!r}{hint}")
-        if not 0 <= int(label) < count:
-            raise ValueError(f"class {label} is not in 0 to {count - 1}")
-        return int(label)
 
 
 def model_folder(folder: str | os.PathLike) -> Path:

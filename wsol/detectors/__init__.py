@@ -2,11 +2,13 @@
 
 from wsol.detectors.base import Detector, Found, Network
 from wsol.detectors.faster_rcnn import FasterRCNN
+from wsol.detectors.finder import DetectorLocalizer
 from wsol.detectors.folder import load_detector, save_detector
 from wsol.detectors.regressor import Regressor
 
 __all__ = [
     "Detector",
+    "DetectorLocalizer",
     "FasterRCNN",
     "Found",
     "Network",

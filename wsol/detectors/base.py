@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from robust_training.model import Classifier
@@ -28,18 +30,31 @@ class Found:
 
     def best(self, label: int) -> Tensor:
         """The likeliest box (4,) of that class; where it has none, of all; zeros without any."""
-        own = [] if self.labels is None else (self.labels == label).nonzero()[:, 0].tolist()
-        return self.boxes[own[0] if own else 0] if len(self.boxes) else self.boxes.new_zeros(4)
+        boxes, _ = self.of(label)
+        return boxes[0] if len(boxes) else self.boxes.new_zeros(4)
+
+    def of(self, label: int) -> tuple[Tensor, Tensor]:
+        """Boxes (K,4) and scores (K,) of that class; where it has none, all boxes, scored 0."""
+        if self.labels is None:
+            return self.boxes, self.scores
+        own = self.labels == label
+        if own.any():
+            return self.boxes[own], self.scores[own]
+        return self.boxes, torch.zeros_like(self.scores)
 
 
 class Network(nn.Module, ABC):
     """Images (N,3,H,W) in [0,1] -> what is found in each.
 
     Attributes:
+        tells_classes: Whether its boxes have labels.
+        settings: What it was built with.
         backbone: Of the classifier that it grew on: front end and timm model. Its head is unused.
-        class_names: In the order of `Found.labels`.
+        class_names: Of the images that it learns from, in the order of `Found.labels`.
     """
 
+    tells_classes: ClassVar[bool]
+    settings: "Detector"
     backbone: Classifier
     class_names: list[str]
 

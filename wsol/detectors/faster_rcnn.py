@@ -41,8 +41,11 @@ class FasterRCNN(Detector):
 
 
 class _FasterRCNNNetwork(Network):
+    tells_classes = True
+
     def __init__(self, settings: FasterRCNN, backbone: Classifier, class_names: list[str]) -> None:
         super().__init__()
+        self.settings = settings
         self.backbone = backbone
         self.class_names = class_names
         pyramid = _Pyramid(backbone, settings.levels, settings.width)

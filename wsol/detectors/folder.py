@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import os
-import tempfile
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from robust_training.files import replace_folder
 from robust_training.model import load_model, save_model
 from wsol.data.text import read_json
 from wsol.detectors.base import Detector, Network
@@ -17,10 +19,15 @@ from wsol.detectors.base import Detector, Network
 _SETTINGS, _HEAD = "detector.json", "head.safetensors"
 
 
-def save_detector(network: Network, settings: Detector, folder: str | os.PathLike) -> None:
+def save_detector(
+    network: Network, folder: str | os.PathLike, texts: Mapping[str, str] | None = None
+) -> None:
     """Write the backbone as `save_model` does, head.safetensors and detector.json.
 
     The folder appears whole or not at all; the backbone loses its classifier head.
+
+    Args:
+        texts: Further files of the folder: name -> content.
 
     Raises:
         ValueError: the folder exists.
@@ -31,19 +38,27 @@ def save_detector(network: Network, settings: Detector, folder: str | os.PathLik
     folder.parent.mkdir(parents=True, exist_ok=True)
     network.backbone.backbone.reset_classifier(0)
     network.backbone.class_names = None
-    kind = type(settings).__name__
+    kind = type(network.settings).__name__
     about = {
         "kind": kind,
-        "settings": dataclasses.asdict(settings),
+        "settings": dataclasses.asdict(network.settings),
         "class_names": network.class_names,
     }
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as temporary:
-        new = Path(temporary, "new")
+    new = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    try:
         save_model(network.backbone, new)
         safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
-        (new / _SETTINGS).write_text(json.dumps(about, indent=2))
-        (new / "README.md").write_text(_card(kind, network))
-        new.rename(folder)
+        own = {_SETTINGS: json.dumps(about, indent=2), "README.md": _card(kind, network)}
+        for name, text in {**(texts or {}), **own}.items():
+            (new / name).write_text(text, encoding="utf-8")
+        replace_folder(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def is_detector(folder: str | os.PathLike) -> bool:
+    return (Path(folder) / _SETTINGS).is_file()
 
 
 def load_detector(folder: str | os.PathLike) -> Network:
@@ -93,6 +108,6 @@ def _card(kind: str, network: Network) -> str:
     return (
         "---\nlibrary_name: timm\ntags: [object-detection, timm]\n---\n"
         f"# {kind} on {architecture}\n\n"
-        "    wsol.detectors.load_detector(<this folder>)  # all of it\n"
+        "    wsol.Localizer.load(<this folder>).predict(<images>)  # boxes\n"
         '    timm.create_model("local-dir:<this folder>", pretrained=True)  # its backbone\n'
     )

@@ -45,6 +45,8 @@ class Regressor(Detector):
 
 
 class _RegressorNetwork(Network):
+    tells_classes = False
+
     def __init__(self, settings: Regressor, backbone: Classifier, class_names: list[str]) -> None:
         super().__init__()
         self.settings = settings
