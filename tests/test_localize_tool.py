@@ -3,7 +3,14 @@
 import csv
 import json
 
+import numpy as np
+import pytest
+import torch
+
+from robust_training.model import create_model
 from tests.commands import tool
+from wsol.detectors import FasterRCNN, Regressor, save_detector
+from wsol.localizer import Localizer
 
 
 def test_a_refined_map_is_scored_beside_its_floor_and_localizes(run, toy, tmp_path):
@@ -33,6 +40,49 @@ def test_a_refined_map_is_scored_beside_its_floor_and_localizes(run, toy, tmp_pa
         x, y, width, height = annotation["bbox"]
         corners = [round(float(row[key]), 1) for key in ("x0", "y0", "x1", "y1")]
         assert corners == [round(value, 1) for value in (x, y, x + width, y + height)]
+
+
+@pytest.mark.parametrize("kind", [Regressor(width=8), FasterRCNN(levels=2, width=8)])
+def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
+    torch.manual_seed(0)
+    names = ["ant", "bee", "cat", "dog"]
+    network = kind.build(create_model("test_resnet", 4, image_size=32), names)
+    save_detector(network, tmp_path / "detector")
+    photos, output = toy / "images" / "001.Red_Finch", tmp_path / "out"
+    command = ("localize.py", tmp_path / "detector", photos, "--boxes", 2, "--output", output)
+    status, text, error = tool(*command)
+    assert status == 0, error
+    assert "15 image(s) localized, 0 skipped" in text
+    assert {file.name for file in output.iterdir()} == {"boxes.json", "boxes.csv", "overlays"}
+    assert len(list((output / "overlays").iterdir())) == 15
+    found = json.loads((output / "boxes.json").read_text())
+    categories = [category["name"] for category in found["categories"]]
+    assert categories == (names if network.tells_classes else ["object"])
+    places = list(Localizer.load(tmp_path / "detector").predict(photos, boxes=2))
+    expected = [pair for p in places for pair in zip(p.boxes, p.scores, strict=True)]
+    with open(output / "boxes.csv") as lines:
+        rows = list(csv.DictReader(lines))
+    for row, annotation, (box, score) in zip(rows, found["annotations"], expected, strict=True):
+        x, y, width, height = annotation["bbox"]
+        np.testing.assert_allclose([x, y, x + width, y + height], box, atol=1e-3)
+        np.testing.assert_allclose([float(row[k]) for k in ("x0", "y0", "x1", "y1")], box, atol=0.1)
+        assert annotation["score"] == pytest.approx(score, abs=1e-6)
+        assert float(row["score"]) == pytest.approx(score, abs=1e-6)
+        assert row["class"] == categories[annotation["category_id"] - 1]
+        assert (row["label"] == "") == (categories == ["object"])
+
+    for options, message in (
+        (("--method", "cam"), "leave out method and threshold"),
+        (("--threshold", 0.2), "leave out method and threshold"),
+        (("--label", "amt"), "no class" if network.tells_classes else "knows no classes"),
+    ):
+        status, _, error = tool(*command[:-1], tmp_path / "out2", *options)
+        assert (status, message in error) == (2, True), error
+    for name in ("export.py", "evaluate.py"):
+        status, _, error = tool(name, tmp_path / "detector")
+        assert status == 2
+        assert "detector" in error
+    assert not (tmp_path / "out2").exists()
 
 
 def test_options_that_cannot_be_met_cost_one_line(run, toy, tmp_path):

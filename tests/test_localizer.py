@@ -144,6 +144,7 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
         assert one.label == many.label == label
         assert many.score == pytest.approx(float(scores[0]), abs=1e-6)
         assert one.score == pytest.approx(many.score, abs=1e-4)
+        assert len(many.scores) == len(many.boxes)
         assert many.class_name == ("object" if label is None else network.class_names[label])
         assert (many.heatmap, one.path) == (None, many.path)
     for option in ({"method": "gradient"}, {"threshold": 0.3}):
@@ -151,7 +152,11 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
             Localizer.load(tmp_path / "detector", **option)
     with pytest.raises(ValueError, match="without a heatmap"):
         many.full_heatmap()
-    message = "did you mean ant" if detector.network.tells_classes else "knows no classes"
+    message = (
+        "no class 'amt'; did you mean .*ant"
+        if detector.network.tells_classes
+        else "knows no classes"
+    )
     with pytest.raises(ValueError, match=message):
         detector.predict(paths, labels="amt")
 
@@ -160,7 +165,7 @@ def test_a_detector_looks_for_the_class_that_is_asked_for(model):
     detector, image = DetectorLocalizer(BrightDetector(model)), white_square()
     likeliest, bee, none = detector.predict([image] * 3, labels=[None, "bee", "dog"], boxes=5)
     assert (likeliest.class_name, len(likeliest.boxes)) == ("cat", 2)
-    assert likeliest.score == pytest.approx(0.9)
+    assert likeliest.scores == pytest.approx((0.9, 0.3))
     assert (bee.boxes, bee.score, bee.label) == (((0, 0, 90, 60),), 0.5, 1)
     assert (none.box, none.class_name, none.score) == (likeliest.box, "dog", 0)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from wsol.evaluation import score_given
 from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
 from wsol.predictions import Predictions
+from wsol.resuming import alone_in
+from wsol.school import School
 from wsol.students import Scored, boxed_hits, detections, difference_row, score_row
 from wsol.teachers import examples, localizing_teacher, oracle_teacher, read_teacher, write_teacher
 
@@ -200,6 +203,62 @@ def test_a_folder_of_coco_boxes_teaches_faster_rcnn(small, taught, tmp_path):
     assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
 
 
+def contents(folder):
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder): file.read_bytes() for file in files}
+
+
+def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(taught[0], output)
+    before = contents(output)
+    (output / "detectors.json").unlink()
+    shutil.rmtree(output / "oracle" / "seed0")  # what was interrupted here, left this
+    (output / "oracle" / ".seed0.partial").mkdir()
+    (output / "oracle" / ".seed0.partial" / "head.safetensors").touch()
+    kept = output / "gradient" / "seed0" / "model.safetensors"
+    written = kept.stat().st_mtime_ns
+    command = ("--teachers", "gradient", "oracle", "--threshold", 0.3, "--output", output, *SMALL)
+    status, _, error = tool("train_detector.py", small, *command)
+    assert status == 0, error
+    assert kept.stat().st_mtime_ns == written
+    after = contents(output)
+    timed = {each for each in before if each.name in ("score.json", "log.csv")}
+    timed |= {Path("detectors.md"), Path("detectors.json"), Path(".lock")}
+    assert {k: v for k, v in after.items() if k not in timed} == {
+        k: v for k, v in before.items() if k not in timed
+    }
+    assert timed <= after.keys() | {Path(".lock")}
+
+    for option, message in (
+        (("--training.epochs", 2), "another training.epochs 1"),
+        (("--detector.grid", 2), "another detector.grid 4"),
+        (("--threshold", 0.4), "another threshold 0.3"),
+        (("--batch_size", 4), "another data.batch_size 8"),
+        (("--detector", "FasterRCNN"), "another detector Regressor"),
+    ):
+        status, _, error = tool("train_detector.py", small, *command, *option)
+        assert (status, message in error) == (2, True), error
+    # boxes of the same name from somewhere else
+    given = tmp_path / "gradient"
+    shutil.copytree(taught[0] / "gradient", given)
+    status, _, error = tool("train_detector.py", small, *command, "--teachers", given)
+    assert (status, "another boxes" in error) == (2, True), error
+    with alone_in(output):
+        status, _, error = tool("train_detector.py", small, *command)
+    assert (status, "another process is training in" in error) == (2, True)
+    assert contents(output) == after
+
+
+def test_a_damaged_student_is_named(tmp_path):
+    splits = planted_splits()
+    (tmp_path / "seed0").mkdir()
+    (tmp_path / "seed0" / "score.json").write_text('{"seconds": 3.0}')
+    school = School(None, None, None, splits)
+    with pytest.raises(ValueError, match=r"score.json is damaged: delete .*seed0 to train"):
+        school.teach(oracle_teacher(splits), [0], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -223,12 +282,15 @@ def test_mistakes_cost_one_line(small, tmp_path, options, message):
     status, _, error = tool("train_detector.py", small, *common, *options)
     assert status == 2
     assert message in error
-    assert not (output / "detectors.json").exists()
+    assert not output.exists()
 
 
 def test_an_old_output_or_another_data_set_is_refused(small, taught, tmp_path):
-    status, _, error = tool("train_detector.py", small, "--output", taught[0])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    status, _, error = tool("train_detector.py", small, "--output", tmp_path / "mine")
     assert (status, "exists already; name a new folder" in error) == (2, True)
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     broken = tmp_path / "teacher"
     shutil.copytree(taught[0] / "gradient", broken)
     options = ("--teachers", broken, "--output", tmp_path / "out", *SMALL)

@@ -11,7 +11,6 @@ interpretability.png (accuracy over the fraction of pixels) and trade_off.png (a
 accuracy of the models under study; name them in the order of their attack's radius).
 """
 
-import hashlib
 import itertools
 import json
 import shlex
@@ -38,7 +37,7 @@ from wsol.data.text import read_json, read_yaml
 from wsol.data.transforms import eval_transform
 from wsol.drawing import png
 from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
-from wsol.jobs import remember, run_all, run_script, threads_each
+from wsol.jobs import fingerprint, remember, run_all, run_script, threads_each
 
 RANDOM = "random"
 _TRAIN = Path(__file__).resolve().with_name("train.py")
@@ -109,10 +108,7 @@ def main() -> None:
         "configuration": "".join(Path(file).read_text() for file in settings.config),
         "data": data,
     }
-    models = {
-        source: hashlib.sha256((source / "best" / "model.safetensors").read_bytes()).hexdigest()
-        for source in sources
-    }
+    models = {source: fingerprint(source / "best" / "model.safetensors") for source in sources}
     remember(output / RANDOM, trained_with, made="**/CUB_200_2011")
     for source, model in models.items():
         remember(output / source.name, trained_with | {"model": model}, made="**/CUB_200_2011")

@@ -119,10 +119,11 @@ def _write_rows(places: Iterable[Localization], table: io.StringIO) -> Iterator[
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "rank", "x0", "y0", "x1", "y1", "label", "class", "score"])
     for place in places:
-        for rank, box in enumerate(place.boxes or [("",) * 4], start=1):
-            corners = [round(value, 2) if value != "" else "" for value in box]
+        found = zip(place.boxes, place.scores, strict=True) if place.boxes else [((), place.score)]
+        for rank, (box, score) in enumerate(found, start=1):
+            corners = [round(value, 2) for value in box] or [""] * 4
             writer.writerow(
-                [place.path, rank, *corners, place.label, place.class_name, f"{place.score:.6f}"]
+                [place.path, rank, *corners, place.label, place.class_name, f"{score:.6f}"]
             )
         yield place
 

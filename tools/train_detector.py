@@ -10,18 +10,21 @@ data sets train.json and val.json, or `oracle`, the true boxes, as the ceiling. 
 RUN's best model, keep the epoch that agrees best with the teacher's boxes of the validation images,
 and see no test image.
 Writes DIR/<teacher>/{train,val,results}.json (COCO), DIR/<teacher>/seed<n>/ (a detector, which
-`wsol.detectors.load_detector` opens; results.json, log.csv), DIR/detectors.md and detectors.json.
+localize.py and `Localizer.load` take; results.json, log.csv), DIR/detectors.md and detectors.json.
+The same command again goes on: detectors that are there are not trained again, more teachers and
+seeds join them, and other settings are refused.
 """
 
 import itertools
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
 from robust_training.files import write_texts
@@ -30,17 +33,20 @@ from wsol.cli import Parser, find_device, run
 from wsol.coco import coco_results
 from wsol.data.examples import DataSet
 from wsol.data.loaders import scoring_data
-from wsol.detectors import Detector, Regressor
+from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
 from wsol.heatmap import HeatmapMethod
+from wsol.jobs import fingerprint
 from wsol.localizer import model_folder
-from wsol.methods import FLOOR, NAMES, with_floors
-from wsol.school import School, start_model
+from wsol.methods import NAMES, with_floors
+from wsol.resuming import alone_in
+from wsol.school import School, require_same_lessons, start_model
 from wsol.scorable import find_scorable, require_classes
-from wsol.students import Scored, difference_row, score_results, score_row, tables
+from wsol.students import Scored, compared, difference_row, score_results, score_row, tables
 from wsol.teachers import (
     ORACLE,
     Teacher,
+    folder_name,
     localizing_teacher,
     measure_splits,
     oracle_teacher,
@@ -76,18 +82,24 @@ def main() -> None:
     parser.add_argument("--cache", type=str | None, default="~/.cache/wsol", help="of images")
     parser.add_argument("--device", type=str, default="cpu")
     settings = parser.parse_args()
-    folder, output = Path(settings.run), Path(settings.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output {output} exists already; name a new folder")
     if len(set(settings.seeds)) < len(settings.seeds):
         raise ValueError(f"--seeds {settings.seeds} names a seed twice")
-    given = [read_teacher(Path(name)) for name in settings.teachers if _is_folder(name)]
-    named = [name for name in settings.teachers if name != ORACLE and not _is_folder(name)]
-    methods = with_floors(named)
-    names = [*methods, *(teacher.name for teacher in given)]
-    if len(set(names)) < len(names):
-        raise ValueError(f"--teachers {' '.join(settings.teachers)} names a teacher twice")
     built = parser.instantiate(settings)
+    output = Path(settings.output)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file, not a folder")
+    with alone_in(output):
+        _teach(settings, built.detector, built.training, output)
+
+
+def _teach(settings: Namespace, detector: Detector, training: Training, output: Path) -> None:
+    folder, names = Path(settings.run), settings.teachers
+    given = [read_teacher(Path(name)) for name in names if _is_folder(name)]
+    methods = with_floors(name for name in names if name != ORACLE and not _is_folder(name))
+    oracle = [ORACLE] * names.count(ORACLE)
+    places = [folder_name(name) for name in (*methods, *(each.name for each in given), *oracle)]
+    if len(set(places)) < len(places):
+        raise ValueError(f"--teachers {' '.join(names)} names a teacher twice")
     device = find_device(settings.device)
     model = load_model(model_folder(folder)).to(device)
     data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
@@ -103,33 +115,35 @@ def main() -> None:
     _check(model, dataset, methods, given)
     if not scorable.boxed:
         raise ValueError(*scorable.notes)
-    if ORACLE in settings.teachers:
+    if oracle:
         require_true_boxes(loaders)
-    # its mistakes now, not later
-    built.detector.build(start_model(folder, settings.weights), dataset.classes)
+
+    def build() -> Network:
+        student = start_model(folder, settings.weights)
+        return detector.build(student, dataset.classes).to(device)
+
+    build()  # its mistakes now, not later
+    learned_from = {
+        "model": fingerprint(model_folder(folder) / "model.safetensors"),
+        "weights": settings.weights and fingerprint(Path(settings.weights)),
+        "threshold": settings.threshold,
+        "detector": type(detector).__name__,
+        **_named("data", data),
+        **_named("detector", detector),
+        **_named("training", training),
+    }
+    require_same_lessons(output, learned_from, places, given)
     for note in scorable.notes:
         print(note)
     splits = measure_splits(model, loaders, methods)
     teachers = [
         *(localizing_teacher(name, splits, scorable.threshold) for name in methods),
         *given,
-        *([oracle_teacher(splits)] if ORACLE in settings.teachers else []),
+        *(oracle_teacher(splits) for _ in oracle),
     ]
-    school = School(
-        folder,
-        settings.weights,
-        data,
-        loaders,
-        splits,
-        built.detector,
-        built.training,
-        settings.seeds,
-        device,
-        output,
-    )
     own: dict[str, Scored] = {}
     for teacher in teachers:
-        place = output / teacher.name.replace(" ", "_")
+        place = teacher.folder(output)
         write_teacher(teacher, place)
         without = len(splits["train"].truth) - len(teacher.boxes["train"])
         if without > 0:
@@ -140,8 +154,17 @@ def main() -> None:
             write_texts(place, {"results.json": json.dumps(results)})
             file = place / "results.json"
             own[teacher.name] = score_results(teacher.name, teacher.policy, [file], test.truth)
-    students = {teacher.name: school.teach(teacher) for teacher in teachers}
-    _write(output, own, students, teachers, settings.as_dict())
+    school = School(build, training, data, loaders, splits)
+    students = {
+        teacher.name: school.teach(teacher, settings.seeds, teacher.folder(output))
+        for teacher in teachers
+    }
+    _write(output, own, students, settings.as_dict())
+
+
+def _named(part: str, settings: object) -> dict[str, str]:
+    """A dataclass's fields by dotted names."""
+    return {f"{part}.{name}": str(value) for name, value in vars(settings).items()}
 
 
 def _is_folder(name: str) -> bool:
@@ -166,30 +189,15 @@ def _check(
                 )
 
 
-def _pairs(
-    own: Mapping[str, Scored], students: Mapping[str, Scored]
-) -> Iterator[tuple[Scored, Scored]]:
-    """Each student with its teacher; those of maps also with every floor and its student."""
-    floors = [name for name in own if name.endswith(FLOOR)]
-    for name, student in students.items():
-        if name in own:
-            yield student, own[name]
-        if name not in floors and name != ORACLE:
-            for floor in floors:
-                yield student, own[floor]
-                yield student, students[floor]
-
-
 def _write(
     output: Path,
     own: Mapping[str, Scored],
     students: Mapping[str, Scored],
-    teachers: Sequence[Teacher],
     settings: Mapping[str, Any],
 ) -> None:
-    pairs = [(own.get(teacher.name), students[teacher.name]) for teacher in teachers]
+    pairs = [(own.get(name), student) for name, student in students.items()]
     scores = [score_row(each) for each in itertools.chain(*pairs) if each is not None]
-    differences = [difference_row(*pair) for pair in _pairs(own, students)]
+    differences = [difference_row(*pair) for pair in compared(own, students)]
     table = tables(scores, differences)
     command = shlex.join(["python", "tools/train_detector.py", *sys.argv[1:]])
     text = (

@@ -30,10 +30,11 @@ def coco_dataset(
     for identity, (name, place) in enumerate(found, start=1):
         width, height = place.size
         images.append({"id": identity, "file_name": name, "width": width, "height": height})
-        for box in filter(_has_area, place.boxes):
-            category = 1 if place.label is None else place.label + 1
-            annotation = _annotation(len(annotations) + 1, identity, category, box)
-            annotations.append(annotation | {"score": place.score})
+        category = 1 if place.label is None else place.label + 1
+        for box, score in zip(place.boxes, place.scores, strict=True):
+            if _has_area(box):
+                annotation = _annotation(len(annotations) + 1, identity, category, box)
+                annotations.append(annotation | {"score": score})
     categories = [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 

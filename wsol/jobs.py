@@ -1,5 +1,6 @@
 """Scripts in processes of their own, several at once."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
 from wsol.data.text import read_json
+
+TRAINED_WITH = "trained_with.json"
 
 
 def run_script(
@@ -69,6 +72,12 @@ def run_all(call: Callable[..., None], tasks: Sequence[tuple], jobs: int, title:
             bar.update()
 
 
+def fingerprint(content: Path | str) -> str:
+    """Of a file, or of a text: another one where a byte differs."""
+    data = content.read_bytes() if isinstance(content, Path) else content.encode()
+    return hashlib.sha256(data).hexdigest()
+
+
 def remember(folder: Path, settings: Mapping[str, Any], *, made: str = f"**/{LAST}") -> None:
     """Keep in trained_with.json what the runs below a folder are trained with, JSON values.
 
@@ -78,7 +87,7 @@ def remember(folder: Path, settings: Mapping[str, Any], *, made: str = f"**/{LAS
     Raises:
         ValueError: some already were with something else.
     """
-    file = folder / "trained_with.json"
+    file = folder / TRAINED_WITH
     if file.is_file() and any(folder.glob(made)):
         before = read_json(file)
         if not isinstance(before, dict):

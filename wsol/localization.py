@@ -33,6 +33,7 @@ class Localization:
         size: (width, height) of the image.
         others: Further boxes that were asked for, the largest contour's first, or a detector's
             likeliest.
+        other_scores: A detector's, of `others`. A class's probability is that of all boxes.
         path: Of an image that came as a file.
     """
 
@@ -43,12 +44,19 @@ class Localization:
     heatmap: np.ndarray | None
     size: tuple[int, int]
     others: tuple[Box, ...] = ()
+    other_scores: tuple[float, ...] = ()
     path: Path | None = None
 
     @property
     def boxes(self) -> tuple[Box, ...]:
         """All of them, the best first; none where nothing was found."""
         return (self.box, *self.others) if any(self.box) else ()
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Of `boxes`."""
+        others = self.other_scores or (self.score,) * len(self.others)
+        return (self.score, *others) if self.boxes else ()
 
     def full_heatmap(self) -> np.ndarray:
         """float64 (height,width) in [0,1]: the heatmap over the image's own pixels.

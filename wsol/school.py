@@ -1,26 +1,30 @@
 """Students: detectors that a teacher's boxes train, saved and scored."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from robust_training.files import write_texts
 from robust_training.log import csv_text
 from robust_training.model import Classifier, create_model, load_model
 from wsol.data.loaders import DataConfig
-from wsol.detectors import Detector, save_detector
+from wsol.data.text import read_json
+from wsol.detectors import Network, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
+from wsol.jobs import TRAINED_WITH, fingerprint, remember
 from wsol.localizer import model_folder
 from wsol.measuring import Measured
+from wsol.resuming import MAY_CHANGE
 from wsol.students import Scored, boxed_hits, detections, score_results
-from wsol.teachers import Teacher, examples
+from wsol.teachers import Teacher, coco_texts, examples, folder_name
 
 _TRAINING_SPLIT = ("train", "val")
+_RESULTS, _SCORE = "results.json", "score.json"
 
 
 @dataclass(frozen=True)
@@ -28,44 +32,35 @@ class School:
     """What all students have in common.
 
     Attributes:
-        run: Of the model that they start from.
-        weights: That its backbone takes in place of its own.
+        build: Makes a student that has learned nothing; random weights are PyTorch's next ones.
         loaders: Of each split: whole frames, in order.
-        splits: What the model says of them.
-        seeds: One detector of each teacher for each.
+        splits: What the model that they start from says of them.
     """
 
-    run: Path
-    weights: str | None
+    build: Callable[[], Network]
+    training: Training
     data: DataConfig
     loaders: Mapping[str, DataLoader]
     splits: Mapping[str, Measured]
-    detector: Detector
-    training: Training
-    seeds: Sequence[int]
-    device: torch.device
-    output: Path
 
-    def teach(self, teacher: Teacher) -> Scored:
-        """A teacher's students, in folders of their own."""
-        hits, seconds, results = [], [], []
-        for seed in self.seeds:
-            folder = self.output / teacher.name.replace(" ", "_") / f"seed{seed}"
-            hit, second = self._train(teacher, seed, folder)
-            hits += [] if hit is None else [hit]
-            seconds.append(second)
-            results.append(folder / "results.json")
+    def teach(self, teacher: Teacher, seeds: Sequence[int], folder: Path) -> Scored:
+        """One student for each seed, in a folder seed<n> each; those that are there are kept."""
+        students = [folder / f"seed{seed}" for seed in seeds]
+        for seed, student in zip(seeds, students, strict=True):
+            if not student.exists():
+                self._train(teacher, seed, student)
+        scores = [_read_score(student / _SCORE) for student in students]
+        known = [score["training_gt_known_loc"] for score in scores]
         return score_results(
             f"student of {teacher.name}",
             teacher.policy,
-            results,
+            [student / _RESULTS for student in students],
             self.splits["test"].truth,
-            training_gt_known=hits,
-            seconds=seconds,
+            training_gt_known=[share for share in known if share is not None],
+            seconds=[score["seconds"] for score in scores],
         )
 
-    def _train(self, teacher: Teacher, seed: int, folder: Path) -> tuple[float | None, float]:
-        """One detector: its share of hits on the training split's boxed images, and seconds."""
+    def _train(self, teacher: Teacher, seed: int, folder: Path) -> None:
         test, data = self.splits["test"], self.loaders["test"].dataset
         loaders = (
             self.data.loader_of(
@@ -76,18 +71,56 @@ class School:
             for split in _TRAINING_SPLIT
         )
         torch.manual_seed(seed)
-        network = self.detector.build(start_model(self.run, self.weights), list(test.truth.classes))
+        network = self.build()
         title = f"student of {teacher.name}, seed {seed}"
-        network.to(self.device)
         log = fit_detector(network, *loaders, self.training, seed=seed, title=title)
-        save_detector(network, self.detector, folder)
         found = {split: detect(network, loader) for split, loader in self.loaders.items()}
-        results = detections(found["test"], test.truth, test.predictions)
-        write_texts(folder, {"results.json": json.dumps(results), "log.csv": csv_text(log)})
         hits = [boxed_hits(found[split], self.splits[split].truth) for split in _TRAINING_SPLIT]
         every = np.concatenate(hits)
-        share = float(every.mean()) if len(every) else None
-        return share, sum(row["seconds"] for row in log)
+        score = {
+            "training_gt_known_loc": float(every.mean()) if len(every) else None,
+            "seconds": sum(row["seconds"] for row in log),
+        }
+        results = detections(found["test"], test.truth, test.predictions)
+        texts = {_RESULTS: json.dumps(results), _SCORE: json.dumps(score), "log.csv": csv_text(log)}
+        save_detector(network, folder, texts)
+
+
+def _read_score(file: Path) -> dict[str, Any]:
+    score = read_json(file)
+    kinds = {"training_gt_known_loc": float | None, "seconds": float}
+    if not (
+        isinstance(score, dict)
+        and all(name in score and isinstance(score[name], kind) for name, kind in kinds.items())
+    ):
+        raise ValueError(f"{file} is damaged: delete {file.parent} to train it again")
+    return score
+
+
+def require_same_lessons(
+    output: Path, now: Mapping[str, Any], places: Sequence[str], given: Sequence[Teacher]
+) -> None:
+    """Keep what the students below `output` learn from.
+
+    Args:
+        now: What all learn from, JSON values by dotted names.
+        places: The teachers' folders.
+        given: Those of the teachers whose boxes nothing in `now` says.
+
+    Raises:
+        ValueError: some learned from something else (names it), or `output` is no folder of
+            students.
+    """
+    inside = {each.name for each in output.iterdir()} - {".lock"}
+    if inside and TRAINED_WITH not in inside:
+        raise ValueError(f"{output} exists already; name a new folder")
+    kept = {name: value for name, value in now.items() if name not in MAY_CHANGE}
+    remember(output, kept, made="**/seed*")
+    boxes = {
+        folder_name(each.name): fingerprint("".join(coco_texts(each).values())) for each in given
+    }
+    for place in places:
+        remember(output / place, {"boxes": boxes.get(place)}, made="seed*")
 
 
 def start_model(run: Path, weights: str | None) -> Classifier:

@@ -1,6 +1,6 @@
 """Detectors beside the boxes that they learned from: scores, and differences image by image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from wsol.cells import markdown, percent
 from wsol.coco import read_coco_results
 from wsol.detectors import Found
 from wsol.evaluation import score_given
+from wsol.methods import FLOOR
 from wsol.metrics import mean_interval
 from wsol.predictions import Predictions
 from wsol.rows import HIT
+from wsol.teachers import ORACLE
 from wsol.truth import Truth
 
 
@@ -114,6 +116,25 @@ def difference_row(first: Scored, second: Scored, *, seed: int = 0) -> dict[str,
         "less": second.name,
         "gt_known_loc": _mean(first.hits - second.hits, seed),
     }
+
+
+def compared(
+    own: Mapping[str, Scored], students: Mapping[str, Scored]
+) -> Iterator[tuple[Scored, Scored]]:
+    """Each student with its teacher; those of maps also with every floor and its student.
+
+    Args:
+        own: Teachers' own boxes by the teacher's name, of those that have boxes of test images.
+        students: By the teacher's name.
+    """
+    floors = [name for name in own if name.endswith(FLOOR)]
+    for name, student in students.items():
+        if name in own:
+            yield student, own[name]
+        if name not in floors and name != ORACLE:
+            for floor in floors:
+                yield student, own[floor]
+                yield student, students[floor]
 
 
 def tables(scores: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> str:

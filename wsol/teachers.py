@@ -38,6 +38,14 @@ class Teacher:
     boxes: Mapping[str, Truth]
     test_boxes: np.ndarray | None = None
 
+    def folder(self, output: Path) -> Path:
+        """Of its boxes and its students."""
+        return output / folder_name(self.name)
+
+
+def folder_name(name: str) -> str:
+    return name.replace(" ", "_")
+
 
 def measure_splits(
     model: Classifier, loaders: Mapping[str, DataLoader], methods: Mapping[str, HeatmapMethod]
@@ -96,8 +104,12 @@ def read_teacher(folder: Path) -> Teacher:
 
 def write_teacher(teacher: Teacher, folder: Path) -> None:
     """As `read_teacher` reads it; file names are relative to the images' folder."""
-    texts = {f"{s}.json": json.dumps(coco_truth(truth)) for s, truth in teacher.boxes.items()}
-    write_texts(folder, texts)
+    write_texts(folder, coco_texts(teacher))
+
+
+def coco_texts(teacher: Teacher) -> dict[str, str]:
+    """Contents of train.json and val.json."""
+    return {f"{s}.json": json.dumps(coco_truth(truth)) for s, truth in teacher.boxes.items()}
 
 
 def examples(boxes: Truth, images: Path) -> Sequence[Example]:

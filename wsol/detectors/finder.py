@@ -62,13 +62,15 @@ class DetectorLocalizer(Finder):
             shares, scores = (each.boxes, each.scores) if label is None else each.of(label)
             pixels = rescale(shares[:boxes].double().numpy(), (1, 1), ready.size).tolist()
             first, *others = map(tuple, pixels or [NO_BOX])
+            score, *other_scores = scores[:boxes].tolist() or [0.0]
             yield Localization(
                 box=first,
                 label=label,
                 class_name=OBJECT if label is None else names[label],
-                score=float(scores[0]) if len(scores) else 0.0,
+                score=score,
                 heatmap=None,
                 size=ready.size,
                 others=tuple(others),
+                other_scores=tuple(other_scores),
                 path=ready.path,
             )
