@@ -40,6 +40,8 @@ def export(arguments: list[str]) -> int:
     source = local_folder(settings.run)
     output = Path(settings.output or source)
     localizer = Localizer.load(source)
+    if not isinstance(localizer, Localizer):
+        raise ValueError(f"{source} is a detector's: localizers with heatmaps alone are exported")
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")
