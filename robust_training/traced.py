@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._decomp import core_aten_decompositions
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -72,7 +73,8 @@ def _trace(both_passes: BothPasses, side: int, weights: Sequence[Tensor]) -> fx.
     image = fake.from_tensor(torch.zeros(2, 3, side, side), symbolic_context=free)
     fakes = [fake.from_tensor(tensor, static_shapes=True) for tensor in weights]
     # The fused attention kernel of the CPU leaves a wrong gradient in the graph, without an error.
-    with sdpa_kernel(SDPBackend.MATH), fake, _PlainGlobalPooling():
+    # Without the Python dispatcher padding would fix the number of images.
+    with sdpa_kernel(SDPBackend.MATH), fake, enable_python_dispatcher(), _PlainGlobalPooling():
         return make_fx(both_passes, decomposition_table=table)(image, fakes)
 
 

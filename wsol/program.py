@@ -106,6 +106,7 @@ def _read_onnx(file: Path) -> tuple[Both, Mapping[str, str]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors: what it could not fold is nobody's business
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def both(image: Tensor) -> tuple[Tensor, Tensor]:
