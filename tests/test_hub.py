@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from robust_training.model import create_model
 from tests.commands import tool
 from wsol import hub
+from wsol.detectors import Regressor, save_detector
 from wsol.localizer import Localizer
 
 
@@ -82,3 +85,10 @@ def test_a_hub_out_of_reach_costs_one_line(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["runs/a/best", "/nowhere", "nowhere", "../a"])
 def test_what_is_no_hub_name_stays_a_path(place):
     assert hub.local_folder(place) == Path(place)
+
+
+def test_a_detector_comes_from_there_too(stand_in):
+    network = Regressor(width=8).build(create_model("test_resnet", 2, image_size=32), ["a", "b"])
+    save_detector(network, stand_in / "me" / "finder")
+    (found,) = Localizer.load("me/finder").predict(torch.rand(3, 40, 80))
+    assert found.box == pytest.approx((20, 10, 60, 30))

@@ -167,7 +167,7 @@ def test_a_detector_looks_for_the_class_that_is_asked_for(model):
     assert (likeliest.class_name, len(likeliest.boxes)) == ("cat", 2)
     assert likeliest.scores == pytest.approx((0.9, 0.3))
     assert (bee.boxes, bee.score, bee.label) == (((0, 0, 90, 60),), 0.5, 1)
-    assert (none.box, none.class_name, none.score) == (likeliest.box, "dog", 0)
+    assert (none.boxes, none.class_name, none.score) == ((likeliest.box,), "dog", 0)
 
 
 def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):

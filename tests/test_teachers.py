@@ -14,7 +14,7 @@ from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
 from wsol.predictions import Predictions
 from wsol.school import School
-from wsol.students import Scored, detections, difference_row, score_row, boxed_hits
+from wsol.students import Scored, boxed_hits, detections, difference_row, score_row
 from wsol.teachers import examples, localizing_teacher, oracle_teacher, read_teacher, write_teacher
 
 

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--teachers", nargs="+", default=["gradient"], help=f"{ORACLE}, folders, or {NAMES}"
     )
-    parser.add_argument("--output", type=str, required=True, help="a new folder for the results")
+    parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument("--detector", type=Detector, default=Regressor(), help="kind and settings")
     parser.add_class_arguments(Training, "training")
     parser.add_argument(
@@ -143,7 +143,7 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
     ]
     own: dict[str, Scored] = {}
     for teacher in teachers:
-        place = teacher.folder(output)
+        place = output / folder_name(teacher.name)
         write_teacher(teacher, place)
         without = len(splits["train"].truth) - len(teacher.boxes["train"])
         if without > 0:
@@ -156,7 +156,7 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
             own[teacher.name] = score_results(teacher.name, teacher.policy, [file], test.truth)
     school = School(build, training, data, loaders, splits)
     students = {
-        teacher.name: school.teach(teacher, settings.seeds, teacher.folder(output))
+        teacher.name: school.teach(teacher, settings.seeds, output / folder_name(teacher.name))
         for teacher in teachers
     }
     _write(output, own, students, settings.as_dict())

@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
 PREFIX = "hf-hub:"
-_FILES = ("config.json", "model.safetensors", "metrics.json")
+_FILES = ("config.json", "model.safetensors", "metrics.json", "detector.json", "head.safetensors")
 _NAME = re.compile(r"[a-zA-Z0-9][\w.-]*/[\w.-]+")
 
 

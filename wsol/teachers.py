@@ -38,12 +38,9 @@ class Teacher:
     boxes: Mapping[str, Truth]
     test_boxes: np.ndarray | None = None
 
-    def folder(self, output: Path) -> Path:
-        """Of its boxes and its students."""
-        return output / folder_name(self.name)
-
 
 def folder_name(name: str) -> str:
+    """Of a teacher's boxes and students."""
     return name.replace(" ", "_")
 
 

@@ -34,13 +34,14 @@ class Found:
         return boxes[0] if len(boxes) else self.boxes.new_zeros(4)
 
     def of(self, label: int) -> tuple[Tensor, Tensor]:
-        """Boxes (K,4) and scores (K,) of that class; where it has none, all boxes, scored 0."""
+        """Boxes (K,4) and scores (K,) of that class; where it has none, the likeliest box of all,
+        with score 0."""
         if self.labels is None:
             return self.boxes, self.scores
         own = self.labels == label
         if own.any():
             return self.boxes[own], self.scores[own]
-        return self.boxes, torch.zeros_like(self.scores)
+        return self.boxes[:1], torch.zeros_like(self.scores[:1])
 
 
 class Network(nn.Module, ABC):

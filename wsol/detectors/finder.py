@@ -19,7 +19,7 @@ class DetectorLocalizer(Finder):
     """A detector's boxes, as `Localizer` gives those around heatmaps.
 
     A class that was asked for has its likeliest boxes; where it has none, as for the evaluator, the
-    likeliest of all, with score 0. A `Regressor` finds one box and knows no classes.
+    likeliest of all with score 0. A `Regressor` finds one box and knows no classes.
 
     Attributes:
         network: Of a `Detector`'s `build` or of `load_detector`; it is put in evaluation mode.
