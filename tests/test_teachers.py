@@ -96,6 +96,6 @@ def test_a_damaged_student_is_named(tmp_path):
     splits = planted_splits()
     (tmp_path / "seed0").mkdir()
     (tmp_path / "seed0" / "score.json").write_text('{"seconds": 3.0}')
-    school = School(None, None, None, splits)
+    school = School(None, None, None, None, splits)
     with pytest.raises(ValueError, match=r"score.json is damaged: delete .*seed0 to train"):
         school.teach(oracle_teacher(splits), [0], tmp_path)
