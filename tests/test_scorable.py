@@ -16,6 +16,7 @@ from tests.folders import HEADER, write_boxes, write_image, write_plain, write_s
 from wsol.comparison import read_run
 from wsol.data.cub import CUB200
 from wsol.data.folder import ImageFolder
+from wsol.data.loaders import DataConfig
 from wsol.data.transforms import eval_transform
 from wsol.evaluation import score, validation_threshold
 from wsol.interpretability import IMPORTANCES, write_replaced
@@ -214,3 +215,14 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained):
     os.utime(root / "boxes.csv", (later, later))
     runs.evaluate(run)
     assert calls == ["evaluate.py"]
+
+
+def test_detectors_remember_the_true_boxes_they_were_chosen_by(small):
+    """Their folder is then refused to another set of boxes (`school.require_same_lessons`)."""
+    remembered = runpy.run_path(str(ROOT / "tools" / "train_detector.py"))["_true_boxes"]
+    config = DataConfig(str(small), image_size=32, val_share=0.5, num_workers=0)
+    seen = set()
+    for rows in ([], [("test/a/1.png", 0, 0, 2, 2)], [("test/a/1.png", 0, 0, 2, 3)]):
+        write_boxes(small, rows)
+        seen.add(remembered({split: config.loader(split) for split in ("val", "test")}))
+    assert len(seen) == 3

@@ -26,6 +26,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from torch.utils.data import DataLoader
 
 from robust_training.files import write_texts
 from robust_training.model import Classifier, load_model
@@ -127,6 +128,7 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
         "model": fingerprint(model_folder(folder) / "model.safetensors"),
         "weights": settings.weights and fingerprint(Path(settings.weights)),
         "threshold": settings.threshold,
+        "true boxes": fingerprint(_true_boxes(loaders)),
         "detector": type(detector).__name__,
         **_named("data", data),
         **_named("detector", detector),
@@ -160,6 +162,17 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
         for teacher in teachers
     }
     _write(output, own, students, settings.as_dict())
+
+
+def _true_boxes(loaders: Mapping[str, DataLoader]) -> str:
+    """Those that choose a threshold, and those that score: another text where one differs."""
+    return repr(
+        [
+            (example.name, example.boxes)
+            for split in ("val", "test")
+            for example in loaders[split].dataset.examples
+        ]
+    )
 
 
 def _named(part: str, settings: object) -> dict[str, str]:
