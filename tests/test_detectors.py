@@ -8,12 +8,14 @@ import pytest
 import timm
 import torch
 from torch.utils.data import DataLoader
+from torchvision.ops import box_iou
 
 from robust_training.model import create_model
 from wsol.data.examples import Example
 from wsol.data.loaders import DataConfig
 from wsol.detectors import FasterRCNN, Found, Regressor, load_detector, save_detector
 from wsol.detectors.training import Training, detect, fit_detector, mean_iou
+from wsol.refined import refine_box, to_pixels
 
 SIDE = 32
 
@@ -53,6 +55,27 @@ def test_a_regressor_learns_boxes(learned):
     network, log, _ = learned
     assert mean_iou(network, DataLoader(rectangles(64, seed=2), 32)) > 0.7
     assert log[-1]["giou"] < log[0]["giou"] / 2
+
+
+def test_a_regressor_may_refine_what_it_finds_by_colour(learned, tmp_path):
+    """On rectangles of one colour that brings every box closer."""
+    network, _, _ = learned
+    fine = build(Regressor(width=16, refine=True))
+    fine.load_state_dict(network.state_dict())
+    save_detector(fine, tmp_path / "fine")
+    loader = DataLoader(rectangles(32, seed=3), 16)
+    plain = torch.stack([found.boxes[0] for found in detect(network, loader)])
+    refined = torch.stack(
+        [found.boxes[0] for found in detect(load_detector(tmp_path / "fine"), loader)]
+    )
+    true = torch.stack([item["box"] for item in loader.dataset]) / SIDE
+    before, after = (box_iou(boxes, true).diagonal() for boxes in (plain, refined))
+    assert (after > before).float().mean() > 0.9
+    assert after.mean() > before.mean() + 0.05
+    pixels = to_pixels(loader.dataset[0]["image"][None])[0]
+    expected = refine_box(pixels, plain[0].double().numpy() * SIDE) / SIDE
+    np.testing.assert_allclose(refined[0], expected, atol=1e-6)
+    assert mean_iou(fine.eval(), loader) == pytest.approx(before.mean().item())  # epochs: without
 
 
 def test_the_epoch_that_agrees_best_is_kept(learned):

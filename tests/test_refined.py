@@ -2,11 +2,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from wsol.boxes import iou, largest_boxes
 from wsol.data.loaders import DataConfig
 from wsol.heatmap import CentredBox, HeatmapMethod, min_max
-from wsol.refined import Refined
+from wsol.refined import Refined, refine_box, to_pixels
 
 LABEL = torch.tensor([0])
 
@@ -47,6 +50,40 @@ def test_an_object_of_one_colour_is_found_exactly(place):
     assert largest_boxes(fine, [0, 0.2, 0.49]).tolist() == [[25, 20, 62, 48]] * 3
     assert largest_boxes(rough, [0.2]).tolist() != [[25, 20, 62, 48]]
     assert largest_boxes(fine, [0.9])[0, 2] < 62  # the hot part
+
+
+@pytest.mark.parametrize("box", [(20, 16, 70, 52), (30, 24, 56, 44), (18, 12, 60, 50)])
+def test_a_box_goes_halfway_to_the_object_it_is_on(box):
+    mask = np.zeros((64, 80), bool)
+    mask[20:48, 25:62] = True
+    (pixels,) = to_pixels(two_colours(mask))
+    found = refine_box(pixels, np.array(box, np.float64))
+    np.testing.assert_array_equal(found, (np.array(box) + [25, 20, 62, 48]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("side", "box"), [(64, (5, 5, 5, 9)), (64, (0, 0, 0, 0)), (2, (0, 0, 2, 2))]
+)
+def test_a_box_that_nothing_grows_from_stays(side, box):
+    """An empty one, or one of an image that is all border, which is background."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    assert refine_box(pixels, np.array(box, np.float64)).tolist() == list(box)
+
+
+@given(
+    corners=st.tuples(*[st.integers(0, 96)] * 4),
+    pixels=st.sampled_from(["noise", "flat", "tiny"]),
+)
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_a_refined_box_lies_in_the_image(corners, pixels):
+    side = 3 if pixels == "tiny" else 24
+    image = np.full((side, side, 3), 7, np.uint8)
+    if pixels == "noise":
+        image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    x0, x1, y0, y1 = (corner / 4 for corner in (*sorted(corners[:2]), *sorted(corners[2:])))
+    found = refine_box(image, np.clip(np.array([x0, y0, x1, y1]), 0, side))
+    assert ((found >= 0) & (found <= side)).all()
+    assert (found[2:] >= found[:2]).all()
 
 
 def test_shapes_other_than_boxes():

@@ -62,6 +62,10 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def forward(self, image: Tensor) -> list[Found]: ...
 
+    def find(self, image: Tensor) -> list[Found]:
+        """As `forward`, with all that is worth its time once, not after every epoch."""
+        return self(image)
+
     @abstractmethod
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Named, weighted terms; the loss is their sum.

@@ -53,7 +53,7 @@ class DetectorLocalizer(Finder):
     def _find(self, batch: list[Ready], boxes: int) -> Iterator[Localization]:
         image = torch.stack([ready.image for ready in batch]).to(self.network.backbone.device)
         with torch.no_grad():
-            found = [each.cpu() for each in self.network(image)]
+            found = [each.cpu() for each in self.network.find(image)]
         names = self.class_names
         for ready, each in zip(batch, found, strict=True):
             label = ready.label

@@ -112,7 +112,7 @@ def detect(network: Network, loader: DataLoader) -> list[Found]:
     """What is found in every image of `loader`, in order; on the CPU."""
     network.eval()
     device = next(network.parameters()).device
-    return [each.cpu() for batch in loader for each in network(batch["image"].to(device))]
+    return [each.cpu() for batch in loader for each in network.find(batch["image"].to(device))]
 
 
 @torch.no_grad()
