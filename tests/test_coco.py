@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.birds import birds
-from wsol.coco import average_precision, coco_results, coco_truth, read_coco_results
+from wsol.coco import average_precision, coco_results, coco_truth
+from wsol.coco_reading import read_coco_results
 from wsol.evaluation import score_given
 from wsol.measuring import Measured
 from wsol.metadata import read_truth
@@ -34,6 +35,40 @@ def test_average_precision_equals_cocoevals_over_all_pairs():
     assert average_precision(truth, results) == pytest.approx(run.stats[1])
     assert 0.1 < run.stats[1] < 0.9
     assert average_precision(truth, []) == 0
+
+
+def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
+    """As localize.py writes it: images and classes are found by name, in whatever order."""
+    truth = birds([(2, 2, 10, 12), (4, 4, 12, 14), (0, 0, 5, 5)])
+    content = {
+        "images": [
+            {"id": 1, "file_name": "photos/2.jpg", "width": 20, "height": 16},
+            {"id": 2, "file_name": "photos/0.jpg", "width": 20, "height": 16},
+            {"id": 3, "file_name": "1.jpg", "width": 20, "height": 16},
+        ],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5},
+            {"image_id": 2, "category_id": 2, "bbox": [2, 2, 8, 10], "score": 0.5},
+            {"image_id": 3, "category_id": 3, "bbox": [4, 4, 8, 10], "score": 0.5},
+        ],
+        "categories": [{"id": 1, "name": "c"}, {"id": 2, "name": "a"}, {"id": 3, "name": "b"}],
+    }
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(content))
+    given = read_coco_results(file, truth)
+    assert given.boxes.tolist() == truth.boxes[:, 0].tolist()
+    assert given.predictions.order[:, 0].tolist() == truth.labels.tolist()
+    for part, change, message in (
+        ("images", {"file_name": "photos/7.jpg"}, "photos/7.jpg is no image of the ground truth"),
+        ("categories", {"name": "object"}, "result 1: .*'object' is no class of the ground truth"),
+        ("images", {"file_name": 3}, "boxes.json"),
+        ("images", {"id": 9}, "result 1: unknown image_id 1"),
+        ("annotations", {"category_id": 9}, "result 1: unknown category_id 9"),
+    ):
+        first, *others = content[part]
+        file.write_text(json.dumps(content | {part: [first | change, *others]}))
+        with pytest.raises(ValueError, match=message):
+            read_coco_results(file, truth)
 
 
 def test_given_boxes_are_scored_like_maps(tmp_path):

@@ -24,7 +24,8 @@ from robust_training.weights import load_weights
 from tests.birds import birds, write_published
 from tests.damage import damaged, harmless
 from tests.folders import write_small
-from wsol.coco import coco_truth, read_coco_results
+from wsol.coco import coco_truth
+from wsol.coco_reading import read_coco_results
 from wsol.comparison import differences, read_run
 from wsol.data.cub import CUB200
 from wsol.data.folder import ImageFolder

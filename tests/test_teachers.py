@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.birds import birds
-from wsol.coco import read_coco_results
+from wsol.coco_reading import read_coco_results
 from wsol.detectors import Found
 from wsol.evaluation import score_given
 from wsol.map_boxes import read_off, stack

@@ -24,7 +24,7 @@ from jsonargparse.typing import (
 
 from robust_training.model import load_model
 from wsol.cli import Parser, find_device, run
-from wsol.coco import read_coco_results
+from wsol.coco_reading import read_coco_results
 from wsol.data.loaders import scoring_data
 from wsol.evaluation import Scores, accuracies, score, score_given
 from wsol.floors import above_floors

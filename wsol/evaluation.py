@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from wsol.boxes import iou, rescale
-from wsol.coco import GivenBoxes, average_precision, coco_results
+from wsol.coco import average_precision, coco_results
+from wsol.coco_reading import GivenBoxes
 from wsol.errors import KINDS, ErrorKinds
 from wsol.map_boxes import MapBoxes
 from wsol.measuring import Measured

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wsol.coco import read_coco_truth
+from wsol.coco_reading import read_coco_truth
 from wsol.data.examples import Split
 from wsol.data.image import image_size
 from wsol.data.layouts import find_layout

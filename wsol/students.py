@@ -9,7 +9,7 @@ import numpy as np
 
 from wsol.boxes import iou, rescale
 from wsol.cells import markdown, percent
-from wsol.coco import read_coco_results
+from wsol.coco_reading import read_coco_results
 from wsol.detectors import Found
 from wsol.evaluation import score_given
 from wsol.methods import FLOOR

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from robust_training.files import write_texts
 from robust_training.model import Classifier
 from wsol.boxes import area, rescale
-from wsol.coco import coco_truth, read_coco_truth
+from wsol.coco import coco_truth
+from wsol.coco_reading import read_coco_truth
 from wsol.data.examples import Example
 from wsol.evaluation import validation_threshold
 from wsol.heatmap import HeatmapMethod
