@@ -54,10 +54,13 @@ class Network(nn.Module, ABC):
         class_names: Of the images that it learns from, in the order of `Found.labels`.
     """
 
-    tells_classes: ClassVar[bool]
-    settings: "Detector"
-    backbone: Classifier
-    class_names: list[str]
+    tells_classes: ClassVar[bool] = False
+
+    def __init__(self, settings: "Detector", backbone: Classifier, class_names: list[str]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = backbone
+        self.class_names = class_names
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Found]: ...

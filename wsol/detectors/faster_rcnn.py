@@ -44,10 +44,7 @@ class _FasterRCNNNetwork(Network):
     tells_classes = True
 
     def __init__(self, settings: FasterRCNN, backbone: Classifier, class_names: list[str]) -> None:
-        super().__init__()
-        self.settings = settings
-        self.backbone = backbone
-        self.class_names = class_names
+        super().__init__(settings, backbone, class_names)
         pyramid = _Pyramid(backbone, settings.levels, settings.width)
         names = [str(level) for level in range(settings.levels)]
         pooling = MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2)

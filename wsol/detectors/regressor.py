@@ -51,14 +51,9 @@ class Regressor(Detector):
 
 
 class _RegressorNetwork(Network):
-    tells_classes = False
-
     def __init__(self, settings: Regressor, backbone: Classifier, class_names: list[str]) -> None:
-        super().__init__()
-        self.settings = settings
-        self.class_names = class_names
+        super().__init__(settings, backbone, class_names)
         channels = stages(backbone)[-1]["num_chs"]
-        self.backbone = backbone
         self.head = nn.Sequential(
             nn.Conv2d(channels, settings.width, 1, bias=False),
             nn.BatchNorm2d(settings.width),
