@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch.utils.data import DataLoader
@@ -210,10 +211,22 @@ def test_a_broken_folder_is_named(tmp_path):
     save_detector(build(settings), tmp_path / "d")
     file, head = tmp_path / "d" / "detector.json", tmp_path / "d" / "head.safetensors"
     about, weights = json.loads(file.read_text()), head.read_bytes()
-    for change in ({"kind": "Nothing"}, {"settings": {"gird": 2}}, {"settings": {"grid": 0}}):
+    for change, reason in (
+        ({"kind": "Nothing"}, "no kind 'Nothing'; there are .*Regressor"),
+        ({"settings": {"gird": 2}}, "gird"),
+        ({"settings": {"grid": 0}}, "grid and width must be"),
+        ({"settings": {"width": 10**9}}, "memory"),
+        ({"class_names": None}, "class_names"),
+        ({"class_names": "abc"}, "class_names"),
+        ({"class_names": ["a", "a", "b"]}, "class_names"),
+    ):
         file.write_text(json.dumps(about | change))
-        with pytest.raises(ValueError, match=r"cannot build the detector .*detector.json"):
+        match = f"cannot build the detector .*detector.json describes: .*{reason}"
+        with pytest.raises(ValueError, match=match):
             load_detector(tmp_path / "d")
+    file.write_text(json.dumps({"settings": {}}))
+    with pytest.raises(ValueError, match="describes: no 'kind' in it"):
+        load_detector(tmp_path / "d")
     file.write_text(json.dumps(about | {"settings": about["settings"] | {"width": 16}}))
     with pytest.raises(ValueError, match=r"head.safetensors does not fit .*head.0.weight"):
         load_detector(tmp_path / "d")
@@ -221,6 +234,11 @@ def test_a_broken_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="detector.json"):
         load_detector(tmp_path / "d")
     file.write_text(json.dumps(about))
+    broken = safetensors.torch.load(weights)
+    broken["head.0.weight"][0, 0] = float("nan")
+    safetensors.torch.save_file(broken, head)
+    with pytest.raises(ValueError, match=r"head.safetensors .* not finite: head.0.weight"):
+        load_detector(tmp_path / "d")
     head.write_bytes(weights[:100])
     with pytest.raises(ValueError, match=r"cannot read weights from .*head.safetensors"):
         load_detector(tmp_path / "d")

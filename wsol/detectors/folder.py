@@ -73,13 +73,13 @@ def load_detector(folder: str | os.PathLike) -> Network:
         if not needed.is_file():
             raise ValueError(f"{folder} is not a detector's folder: no {needed.name} in it")
     backbone = load_model(folder)
-    kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
     try:
         about = read_json(file)
-        settings = kinds[about["kind"]](**about["settings"])
-        network = settings.build(backbone, about["class_names"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot build the detector that {file} describes: {error}") from error
+        settings = _kind(about["kind"])(**about["settings"])
+        network = settings.build(backbone, _names(about["class_names"]))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"no {error} in it" if isinstance(error, KeyError) else error
+        raise ValueError(f"cannot build the detector that {file} describes: {reason}") from error
     try:
         head = safetensors.torch.load_file(weights)
     except SafetensorError as error:
@@ -92,8 +92,28 @@ def load_detector(folder: str | os.PathLike) -> Network:
     )
     if wrong:
         raise ValueError(f"{weights} does not fit {file}: {', '.join(wrong[:5])}")
+    broken = sorted(name for name in head if not head[name].isfinite().all())
+    if broken:
+        raise ValueError(f"{weights} has numbers that are not finite: {', '.join(broken[:5])}")
     network.load_state_dict(head, strict=False)
     return network.eval()
+
+
+def _kind(name: str) -> type[Detector]:
+    kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
+    if name not in kinds:
+        raise ValueError(
+            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import another one's module)"
+        )
+    return kinds[name]
+
+
+def _names(names: object) -> list[str]:
+    if not (isinstance(names, list) and {*map(type, names)} == {str}):
+        raise ValueError("class_names is no list of texts")
+    if len(set(names)) < len(names):
+        raise ValueError("class_names has a name twice")
+    return names
 
 
 def _head(network: Network) -> dict[str, Tensor]:
