@@ -59,7 +59,8 @@ def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
     assert given.boxes.tolist() == truth.boxes[:, 0].tolist()
     assert given.predictions.order[:, 0].tolist() == truth.labels.tolist()
     for part, change, message in (
-        ("images", {"file_name": "photos/7.jpg"}, "photos/7.jpg is no image of the ground truth"),
+        ("images", {"file_name": "photos/0.jpg"}, "two of its images are 0.jpg"),
+        ("categories", {"name": 1}, "result 1: .*1 is no class of the ground truth"),
         ("categories", {"name": "object"}, "result 1: .*'object' is no class of the ground truth"),
         ("images", {"file_name": 3}, "boxes.json"),
         ("images", {"id": 9}, "result 1: unknown image_id 1"),
@@ -69,6 +70,39 @@ def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
         file.write_text(json.dumps(content | {part: [first | change, *others]}))
         with pytest.raises(ValueError, match=message):
             read_coco_results(file, truth)
+    file.write_text(json.dumps({"images": content["images"]}))
+    with pytest.raises(ValueError, match="boxes.json is no data set of boxes: no 'categories'"):
+        read_coco_results(file, truth)
+
+
+def test_boxes_of_more_images_and_of_no_class_are_scored(tmp_path):
+    """As localize.py writes them for a whole folder, and with a detector that knows no classes."""
+    truth = birds([(2, 2, 10, 12), (4, 4, 12, 14)])
+    content = {
+        "images": [
+            {"id": 1, "file_name": "photos\\1.jpg", "width": 20, "height": 16},
+            {"id": 2, "file_name": "photos/of_training.jpg", "width": 20, "height": 16},
+        ],
+        "annotations": [
+            {"image_id": 2, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.9},
+            {"image_id": 1, "category_id": 1, "bbox": [4, 4, 8, 10], "score": 0.5},
+        ],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(content))
+    given = read_coco_results(file, truth)
+    assert (given.left_out, given.found.tolist()) == (1, [False, True])
+    assert given.boxes.tolist() == [[0, 0, 0, 0], [4, 4, 12, 14]]
+    scores = score_given(truth, given).result
+    assert scores["localization"][0]["gt_known_loc"] == 0.5
+    assert scores["localization"][0]["top1_loc"] is None
+    assert scores["top1_accuracy"] is None
+    assert scores["headline"]["boxes"]["coco_ap50"] is None
+    content["images"][0]["file_name"] = "photos/7.jpg"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="none of its images is one of the ground truth"):
+        read_coco_results(file, truth)
 
 
 def test_given_boxes_are_scored_like_maps(tmp_path):

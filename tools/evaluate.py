@@ -22,14 +22,13 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-from robust_training.model import load_model
 from wsol.cli import Parser, find_device, run
 from wsol.coco_reading import read_coco_results
 from wsol.data.loaders import scoring_data
 from wsol.evaluation import Scores, accuracies, score, score_given
 from wsol.floors import above_floors
 from wsol.laboratory import laboratory
-from wsol.localizer import ART_THRESHOLD, model_folder
+from wsol.localizer import ART_THRESHOLD, load_classifier
 from wsol.measuring import Measured, measure
 from wsol.metadata import read_truth, with_mask_cut, with_masks
 from wsol.methods import DEFAULT, NAMES, with_floors
@@ -70,7 +69,7 @@ def score_runs(arguments: list[str]) -> None:
     device = find_device(settings.device)
     entries: dict[str, Entry] = {}
     for folder in map(Path, settings.runs):
-        model = load_model(model_folder(folder)).to(device)
+        model = load_classifier(folder).to(device)
         data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
         scorable = find_scorable(data, settings.threshold)
         test = scorable.test
@@ -206,6 +205,8 @@ def score_boxes(arguments: list[str]) -> None:
     _check_output(settings)
     truth = read_truth(settings.metadata, "test")
     given = read_coco_results(settings.results, truth)
+    if given.left_out:
+        print(f"{given.left_out} images without a true box there are left out", file=sys.stderr)
     without = int((~given.found).sum())
     if without:
         print(f"{without} of {len(truth)} images have no box and count as missed", file=sys.stderr)

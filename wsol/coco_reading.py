@@ -1,14 +1,15 @@
 """Other programs' boxes, and our own, read from COCO's format."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from wsol.coco import coco_annotation, coco_result
 from wsol.data.text import read_json
+from wsol.localization import OBJECT
 from wsol.predictions import Predictions
 from wsol.truth import MOST_CLASSES, Truth, make_truth
 
@@ -75,26 +76,33 @@ class GivenBoxes:
             whatever the class.
         found: bool (N,), whether there is any box.
         results: All of them, as COCO has them.
+        left_out: Images of the file that the ground truth does not have.
+
+    Predictions and results are None where the boxes are those of an object of whatever class.
     """
 
-    predictions: Predictions
+    predictions: Predictions | None
     boxes: np.ndarray
     found: np.ndarray
-    results: list[dict[str, Any]]
+    results: list[dict[str, Any]] | None
+    left_out: int = 0
 
 
 def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
     """From a COCO results list, or a data set whose annotations carry scores, as localize.py's.
 
     A list's image ids are `truth.identities` or `truth.names`. A data set has numbers of its own:
-    its images and categories are known by their names.
+    its images and categories are known by their names; images that `truth` does not have are left
+    out, and its only category may be `OBJECT`, of a detector that knows no classes.
 
     Raises:
-        ValueError: neither, or one with an unknown image or category; names it.
+        ValueError: neither, a list with an unknown image, a data set without a known one, or an
+            unknown category; names it.
     """
     given = read_json(file)
+    left_out, classless = 0, False
     if isinstance(given, dict):
-        given = _by_the_truths_numbers(file, given, truth)
+        given, left_out, classless = _by_the_truths_numbers(file, given, truth)
     if not isinstance(given, list):
         raise ValueError(f"{file} is no list of COCO results")
     rows = {int(identity): row for row, identity in enumerate(truth.identities)}
@@ -134,26 +142,38 @@ def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
             own = [c for c in found if c[1] == truth.labels[row]] or found
             confidence[row], boxes[row] = found[0][0], own[0][2]
     has_box = np.array([bool(found) for found in candidates])
+    if classless:
+        return GivenBoxes(None, boxes, has_box, None, left_out)
     classes = max(len(truth.classes), int(order.max()) + 1)
-    return GivenBoxes(Predictions(order, confidence, classes), boxes, has_box, results)
+    return GivenBoxes(Predictions(order, confidence, classes), boxes, has_box, results, left_out)
 
 
 def _by_the_truths_numbers(
     file: str | Path, content: Mapping[str, Any], truth: Truth
-) -> list[Mapping[str, Any]]:
-    """The annotations of a data set, with names of `truth` for its images, ids for its classes."""
+) -> tuple[list[Mapping[str, Any]], int, bool]:
+    """The annotations of a data set, with names of `truth` for its images, ids for its classes; how
+    many images are left out; whether all boxes are of `OBJECT`, and have their image's class."""
     ids = dict(zip(truth.classes, truth.category_ids.tolist(), strict=True))
-    known = set(truth.names)
-    images, categories = {}, {}
+    own = {
+        name: int(truth.category_ids[label])
+        for name, label in zip(truth.names, truth.labels, strict=True)
+    }
     try:
-        for identity, image in _by_id(content["images"], "images").items():
-            parts = Path(image["file_name"]).parts
-            ends = ("/".join(parts[start:]) for start in range(len(parts)))
-            images[identity] = next((end for end in ends if end in known), None)
-            if images[identity] is None:
-                raise ValueError(f"{image['file_name']} is no image of the ground truth")
-        for identity, category in _by_id(content["categories"], "categories").items():
-            categories[identity] = ids.get(category["name"], category["name"])
+        images = {
+            identity: _end_in(own, image["file_name"])
+            for identity, image in _by_id(content["images"], "image").items()
+        }
+        names = [name for name in images.values() if name is not None]
+        if not names:
+            raise ValueError("none of its images is one of the ground truth")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two of its images are {twice}")
+        categories = {
+            identity: category["name"]
+            for identity, category in _by_id(content["categories"], "category").items()
+        }
+        classless = [*categories.values()] == [OBJECT] and OBJECT not in ids
         found = []
         for number, each in enumerate(content["annotations"], start=1):
             place = f"result {number}: "
@@ -161,13 +181,25 @@ def _by_the_truths_numbers(
             if image not in images or category not in categories:
                 kind = "category_id" if image in images else "image_id"
                 raise ValueError(f"{place}unknown {kind} {each[kind]!r}")
-            if isinstance(categories[category], str):
-                name = categories[category]
-                raise ValueError(f"{place}{name!r} is no class of the ground truth")
-            found.append({**each, "image_id": images[image], "category_id": categories[category]})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+            name, title = images[image], categories[category]
+            if name is None:
+                continue
+            if not (classless or title in ids):
+                raise ValueError(f"{place}{title!r} is no class of the ground truth")
+            number_of_class = own[name] if classless else ids[title]
+            found.append({**each, "image_id": name, "category_id": number_of_class})
+    except KeyError as error:
+        raise ValueError(f"{file} is no data set of boxes: no {error}") from error
+    except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is no data set of boxes: {error}") from error
-    return found
+    return found, len(images) - len(names), classless
+
+
+def _end_in(names: Collection[str], path: str) -> str | None:
+    """The longest end of a path that is one of `names`."""
+    parts = PureWindowsPath(path).parts  # knows both kinds of slash
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in names), None)
 
 
 def _by_id(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from wsol.inputs import ImageLike, each_image, read_pixels
 
 Box = tuple[float, float, float, float]
 Label = int | str
+OBJECT = "object"  # the class of a box of whatever class
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Localization:
         box: Half-open (x0, y0, x1, y1) in the image's own pixels; zeros where there is none.
         label: Class that was looked for: the predicted one unless another was asked for. None of a
             detector that knows no classes or found nothing.
-        class_name: Its name, or the number as text; "object" where label is None.
+        class_name: Its name, or the number as text; `OBJECT` where label is None.
         score: Its probability; a detector's that the box shows it, 1 where it knows no classes.
         heatmap: float64 (S,S) in [0,1] at the model's input size; None of a detector.
         size: (width, height) of the image.

@@ -9,9 +9,7 @@ import torch
 from wsol.boxes import NO_BOX, rescale
 from wsol.detectors.base import Network
 from wsol.detectors.folder import load_detector
-from wsol.localization import Finder, Label, Localization, Ready
-
-OBJECT = "object"  # of whatever class
+from wsol.localization import OBJECT, Finder, Label, Localization, Ready
 
 
 @dataclass(frozen=True)
