@@ -269,6 +269,8 @@ def load_model(folder: str | os.PathLike) -> Classifier:
             or weights that do not fit.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise ValueError(f"{folder} is not a model folder: there is no such folder")
     config_file, weights = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights):
         if not file.is_file():

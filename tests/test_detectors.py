@@ -215,7 +215,7 @@ def test_a_broken_folder_is_named(tmp_path):
         ({"kind": "Nothing"}, "no kind 'Nothing'; there are .*Regressor"),
         ({"settings": {"gird": 2}}, "gird"),
         ({"settings": {"grid": 0}}, "grid and width must be"),
-        ({"settings": {"width": 10**9}}, "memory"),
+        ({"settings": {"width": 10**15}}, "memory"),
         ({"class_names": None}, "class_names"),
         ({"class_names": "abc"}, "class_names"),
         ({"class_names": ["a", "a", "b"]}, "class_names"),

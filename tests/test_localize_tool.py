@@ -78,9 +78,35 @@ def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
     ):
         status, _, error = tool(*command[:-1], tmp_path / "out2", *options)
         assert (status, message in error) == (2, True), error
-    status, _, error = tool("export.py", tmp_path / "detector")
-    assert (status, "is a detector's" in error) == (2, True), error
+    detector, root = tmp_path / "detector", ("--root", toy)
+    for name, *options in (
+        ("export.py", detector),
+        ("evaluate.py", detector),
+        ("train_detector.py", detector, *root, "--output", tmp_path / "out2"),
+    ):
+        status, _, error = tool(name, *options)
+        assert (status, "is a detector's" in error) == (2, True), error
+    assert "`evaluate.py boxes`" in error
     assert not (tmp_path / "out2").exists()
+
+
+def test_what_is_no_run_is_named_with_what_is_there(run, toy, tmp_path):
+    def message(place, name="localize.py"):
+        rest = (toy, "--output", tmp_path / "out") if name == "localize.py" else ()
+        status, _, error = tool(name, place, *rest)
+        assert status == 2
+        assert not (tmp_path / "out").exists()
+        return error
+
+    assert f"name one of {run}" in message(run.parent)
+    assert f"name one of {run}" in message(run.parent, "evaluate.py")
+    assert "there is no such folder" in message(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "there is no config.json in it" in message(tmp_path / "empty")
+    (tmp_path / "localizer.onnx").touch()
+    program = message(tmp_path / "localizer.onnx", "evaluate.py")
+    assert "name the run that it was made from" in program
+    assert "is an exported localizer already" in message(tmp_path / "localizer.onnx", "export.py")
 
 
 def test_options_that_cannot_be_met_cost_one_line(run, toy, tmp_path):

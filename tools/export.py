@@ -23,6 +23,7 @@ from wsol.cli import Parser, run
 from wsol.export import export_program, smooth_images, write_program
 from wsol.hub import local_folder, push
 from wsol.localizer import Localizer, model_folder
+from wsol.program import is_program
 
 Format = Literal["pt2", "onnx"]
 
@@ -38,6 +39,8 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--push_to_hub", type=str | None, default=None, help="USER/NAME")
     settings = parser.parse_args(arguments)
     source = local_folder(settings.run)
+    if is_program(source):
+        raise ValueError(f"{source} is an exported localizer already")
     output = Path(settings.output or source)
     localizer = Localizer.load(source)
     if not isinstance(localizer, Localizer):

@@ -29,7 +29,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from robust_training.files import write_texts
-from robust_training.model import Classifier, load_model
+from robust_training.model import Classifier
 from wsol.cli import Parser, find_device, run
 from wsol.coco import coco_results
 from wsol.data.examples import DataSet
@@ -38,7 +38,7 @@ from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
 from wsol.heatmap import HeatmapMethod
 from wsol.jobs import fingerprint
-from wsol.localizer import model_folder
+from wsol.localizer import load_classifier, model_folder
 from wsol.methods import NAMES, with_floors
 from wsol.resuming import alone_in
 from wsol.school import School, require_same_lessons, start_model
@@ -102,7 +102,7 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
     if len(set(places)) < len(places):
         raise ValueError(f"--teachers {' '.join(names)} names a teacher twice")
     device = find_device(settings.device)
-    model = load_model(model_folder(folder)).to(device)
+    model = load_classifier(folder).to(device)
     data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
     data = replace(data, cache=settings.cache, resize=None)
     scorable = find_scorable(data, settings.threshold)

@@ -76,7 +76,7 @@ class Localizer(Finder):
             if method is not None or threshold is not None:
                 raise ValueError(f"{folder} is a detector's: leave out method and threshold")
             return DetectorLocalizer.load(folder, device=device)
-        model = load_model(model_folder(folder)).to(device)
+        model = load_classifier(folder).to(device)
         method = find_method(method) if isinstance(method, str) else method or _GRADIENT
         if threshold is None:
             place = Path(folder).resolve()
@@ -123,6 +123,42 @@ def model_folder(folder: str | os.PathLike) -> Path:
     """A run's best model, or the folder itself."""
     best = Path(folder) / "best"
     return best if best.is_dir() else Path(folder)
+
+
+def load_classifier(run: str | os.PathLike) -> Classifier:
+    """A run's best model, or that of a model folder.
+
+    Raises:
+        ValueError: there is none; says what is there instead, a detector, a program, or runs in
+            folders below.
+    """
+    if is_program(run):
+        raise ValueError(f"{run} is an exported localizer: name the run that it was made from")
+    if is_detector(run):
+        raise ValueError(
+            f"{run} is a detector's: its scores are in the table of train_detector.py "
+            "(detectors.md), and boxes that localize.py finds with it are scored by `evaluate.py "
+            "boxes`"
+        )
+    folder = model_folder(run)
+    inside = _models_below(folder) if not (folder / "config.json").is_file() else []
+    if inside:
+        more = ", ..." if len(inside) > 5 else ""
+        raise ValueError(
+            f"{run} is not a model folder, but holds some: name one of {', '.join(inside[:5])}{more}"
+        )
+    return load_model(folder)
+
+
+def _models_below(folder: Path) -> list[str]:
+    """Runs, model folders and detectors, up to two folders further down."""
+    files = (
+        file
+        for below in ("*", "*/best", "*/*", "*/*/best")
+        for file in folder.glob(f"{below}/config.json")
+        if file.with_name("model.safetensors").is_file()
+    )
+    return sorted({str(f.parents[1] if f.parent.name == "best" else f.parent) for f in files})
 
 
 def chosen_threshold(metrics: Path, method: HeatmapMethod = _GRADIENT) -> float:

@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from robust_training.log import csv_text
-from robust_training.model import Classifier, create_model, load_model
+from robust_training.model import Classifier, create_model
 from wsol.data.loaders import DataConfig
 from wsol.data.text import read_json
 from wsol.detectors import Network, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
 from wsol.jobs import TRAINED_WITH, fingerprint, remember
-from wsol.localizer import model_folder
+from wsol.localizer import load_classifier
 from wsol.measuring import Measured
 from wsol.resuming import MAY_CHANGE
 from wsol.students import Scored, boxed_hits, detections, score_results
@@ -125,7 +125,7 @@ def require_same_lessons(
 
 def start_model(run: Path, weights: str | None) -> Classifier:
     """The run's best model; with `weights`, another of its kind that holds them."""
-    model = load_model(model_folder(run))
+    model = load_classifier(run)
     if weights is None:
         return model
     return create_model(
