@@ -57,8 +57,7 @@ class BrightDetector(Network):
     tells_classes = True
 
     def __init__(self, classifier):
-        super().__init__()
-        self.backbone, self.class_names = classifier, classifier.class_names
+        super().__init__(Regressor(), classifier, classifier.class_names)
 
     def forward(self, image):
         return [self._find(each) for each in image.mean(dim=1) > 0.5]

@@ -196,7 +196,7 @@ def score_boxes(arguments: list[str]) -> None:
         prog="evaluate.py boxes",
         description="Score boxes that other programs found: a COCO results list whose image ids "
         "are the metadata's (COCO, CUB), names, or line numbers from 1; without its own numbers, a "
-        "category is a label counted from 1.",
+        "category is a label counted from 1. Or localize.py's boxes.json.",
     )
     parser.add_argument("--results", type=str, required=True, help="JSON file")
     _add_truth(parser)

@@ -143,10 +143,8 @@ def load_classifier(run: str | os.PathLike) -> Classifier:
     folder = model_folder(run)
     inside = _models_below(folder) if not (folder / "config.json").is_file() else []
     if inside:
-        more = ", ..." if len(inside) > 5 else ""
-        raise ValueError(
-            f"{run} is not a model folder, but holds some: name one of {', '.join(inside[:5])}{more}"
-        )
+        names = ", ".join([*inside[:5], *(["..."] if len(inside) > 5 else [])])
+        raise ValueError(f"{run} is not a model folder, but holds some: name one of {names}")
     return load_model(folder)
 
 
