@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robust_training.files import replace_folder, write_bytes
 from robust_training.front import LogGradient
 from robust_training.last_stride import set_last_stride
-from robust_training.weights import head_prefixes, load_weights
+from robust_training.weights import head_parameters, load_weights, require_channels
 
 LARGEST = 8192  # side of a network's input in pixels
 
@@ -124,7 +124,7 @@ def create_model(
     if weights is not None:
         head_filled = load_weights(backbone, weights)
     if not head_filled:
-        for parameter in _head_parameters(backbone):
+        for parameter in head_parameters(backbone):
             nn.init.zeros_(parameter)
     return _wrap(backbone, front, last_stride, image_size)
 
@@ -164,7 +164,7 @@ def wrap_model(
     Raises:
         ValueError: it is no timm classifier, or these do not fit it.
     """
-    if not (hasattr(backbone, "pretrained_cfg") and hasattr(backbone, "num_classes")):
+    if not (getattr(backbone, "pretrained_cfg", None) and hasattr(backbone, "num_classes")):
         raise ValueError(f"{type(backbone).__name__} is no classifier of timm.create_model")
     names = class_names or backbone.pretrained_cfg.get("label_names")
     return _checked(_wrap(backbone, None, None, image_size, names and list(names)))
@@ -190,14 +190,6 @@ def _wrap(
     if last_stride is not None:
         set_last_stride(backbone, model.prepare, last_stride)
     return model
-
-
-def _head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
-    return [
-        parameter
-        for name, parameter in backbone.named_parameters()
-        if name.rpartition(".")[0] in head_prefixes(backbone)
-    ]
 
 
 def save_model(model: Classifier, folder: str | os.PathLike) -> None:
@@ -294,6 +286,7 @@ def _checked(model: Classifier) -> Classifier:
         raise ValueError("mean and std must be finite, std positive")
     if not (isinstance(model.image_size, int) and 1 <= model.image_size <= LARGEST):
         raise ValueError(f"images of {model.image_size!r:.40} pixels; 1 to {LARGEST} are possible")
+    require_channels(model.backbone, 3 if model.front is None else model.front.channels)
     names, classes = model.class_names, model.backbone.num_classes
     if names is not None and not (type(names) is list and [*map(type, names)] == classes * [str]):
         raise ValueError(f"label_names must be {classes} texts, one for each class")

@@ -50,6 +50,27 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
     return all(name in kept for name in own if name.rpartition(".")[0] in heads)
 
 
+def head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
+    """Those of the classifier layers."""
+    return [
+        parameter
+        for name, parameter in backbone.named_parameters()
+        if name.rpartition(".")[0] in head_prefixes(backbone)
+    ]
+
+
+def require_channels(backbone: nn.Module, given: int) -> None:
+    """ValueError where the first layer cannot take images of `given` channels; some first layers
+    fold pixels into channels, and so take a multiple."""
+    own = backbone.state_dict()
+    for layer in _names(backbone, "first_conv"):
+        weight = own.get(f"{layer}.weight")
+        if weight is not None and weight.ndim > 1 and weight.shape[1] % given:
+            raise ValueError(
+                f"the network takes images of {weight.shape[1]} channels, not of {given}"
+            )
+
+
 def _names(backbone: nn.Module, key: str) -> tuple[str, ...]:
     names = backbone.pretrained_cfg.get(key) or ()
     return (names,) if isinstance(names, str) else tuple(names)

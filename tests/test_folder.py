@@ -147,6 +147,7 @@ def test_what_a_folder_lacks_is_said(small, change, split, message):
         ("", r"boxes.csv, line 1: expected a header image,x0,y0,x1,y1"),
         ("test/a/1.png,0,0,1,1", r"boxes.csv, line 1: expected a header"),
         ("image;x0;y0;x1;y1", r"boxes.csv, line 1: expected a header"),
+        (f"{HEADER},x0\ntest/a/1.png,0,0,1,1,0", r"boxes.csv, line 1: expected a header"),
         (f"{HEADER}\n\ntest/a/9.png,0,0,1,1", r"boxes.csv, line 3: there is no such image"),
         (f"{HEADER}\n../../x.png,0,0,1,1", r"boxes.csv, line 2: there is no such image"),
         (f"{HEADER}\n/etc/passwd,0,0,1,1", r"boxes.csv, line 2: there is no such image"),

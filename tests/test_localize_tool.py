@@ -90,6 +90,13 @@ def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
     assert not (tmp_path / "out2").exists()
 
 
+def test_a_file_in_the_place_of_the_output_is_named_first(tmp_path):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        status, _, error = tool("localize.py", "/nowhere", tmp_path, "--output", output)
+        assert (status, f"{tmp_path / 'file'} is a file, not a folder" in error) == (2, True), error
+
+
 def test_what_is_no_run_is_named_with_what_is_there(run, toy, tmp_path):
     def message(place, name="localize.py"):
         rest = (toy, "--output", tmp_path / "out") if name == "localize.py" else ()

@@ -197,6 +197,9 @@ def test_what_is_no_image_is_refused(model):
         list(localizer.predict([np.zeros((4, 4), np.uint8)]))
     with pytest.raises(ValueError, match="cannot read image nowhere.jpg"):
         list(localizer.predict(["nowhere.jpg"]))
+    for wrong, name in ((None, "NoneType"), (3, "int"), (b"a.jpg", "bytes")):
+        with pytest.raises(ValueError, match=f"an image is a path, .* not {name}"):
+            list(localizer.predict(wrong))
 
 
 def test_coco_boxes_open_in_pycocotools(tmp_path):

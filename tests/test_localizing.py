@@ -116,6 +116,7 @@ def test_a_class_may_be_asked_for(model):
         (None, [predicted, predicted]),
         ("dog", [3, 3]),
         ("1", [1, 1]),
+        (np.int64(3), [3, 3]),
         (["bee", None], [1, predicted]),
     ):
         found = list(localizer.predict([image, image], labels=labels, batch_size=1))
@@ -216,12 +217,22 @@ def test_what_is_no_classifier_is_not_wrapped():
         (torch.nn.Linear(2, 2), {}, "Linear is no classifier of timm"),
         (plain, {"class_names": ["a"]}, "must be 3 texts"),
         (plain, {"image_size": 0}, "images of 0 pixels"),
+        (timm.create_model("test_resnet", in_chans=1), {}, "takes images of 1 channels, not of 3"),
     ):
         with pytest.raises(ValueError, match=message):
             wrap_model(wrong, **options)
     plain.reset_classifier(0)
     with pytest.raises(ValueError, match="has no classes to localize"):
         Localizer(wrap_model(plain))
+    with pytest.raises(ValueError, match="no Classifier.* robust_training.wrap_model"):
+        Localizer(timm.create_model("test_resnet", num_classes=3))
+
+
+def test_weights_that_are_not_finite_find_nothing():
+    plain = timm.create_model("test_resnet", num_classes=3)
+    torch.nn.init.constant_(plain.get_classifier().weight, float("nan"))
+    with pytest.raises(ValueError, match="probabilities are not finite"):
+        next(Localizer(wrap_model(plain, image_size=32)).predict(torch.rand(3, 32, 32)))
 
 
 def test_a_method_by_name_has_its_own_threshold(model, tmp_path):

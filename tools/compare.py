@@ -21,7 +21,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from robust_training.checkpoint import LAST
 from robust_training.files import write_texts
-from wsol.cli import Parser, run, split_options
+from wsol.cli import Parser, output_folder, run, split_options
 from wsol.comparison import (
     ACCURACY,
     GT_KNOWN,
@@ -128,9 +128,7 @@ def main() -> None:
     missing = [str(file) for file in everything if not file.is_file()]
     if missing:
         raise ValueError(f"there is no configuration {missing[0]}")
-    output = Path(settings.output)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output} is a file, not a folder")
+    output = output_folder(settings.output)
     if settings.robustness not in ("false", "true") and not Path(settings.robustness).is_file():
         raise ValueError(f"--robustness is true, false or a file, not {settings.robustness}")
     scoring = ["--device", settings.device]

@@ -22,7 +22,7 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-from wsol.cli import Parser, find_device, run
+from wsol.cli import Parser, find_device, output_folder, run
 from wsol.coco_reading import read_coco_results
 from wsol.data.loaders import scoring_data
 from wsol.evaluation import Scores, accuracies, score, score_given
@@ -155,7 +155,7 @@ def score_scoremaps(arguments: list[str]) -> None:
         "--workers", type=NonNegativeInt, default=2, help="processes; 0: none beside this one"
     )
     settings = parser.parse_args(arguments)
-    _check_output(settings)
+    output_folder(settings.output or "")
     test = read_truth(settings.metadata, "test")
     if settings.masks:
         test = with_masks(test, settings.masks)
@@ -202,7 +202,7 @@ def score_boxes(arguments: list[str]) -> None:
     _add_truth(parser)
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
     settings = parser.parse_args(arguments)
-    _check_output(settings)
+    output_folder(settings.output or "")
     truth = read_truth(settings.metadata, "test")
     given = read_coco_results(settings.results, truth)
     if given.left_out:
@@ -239,12 +239,6 @@ def _add_truth(parser: Parser) -> None:
         help="the published evaluator's metadata folder, a data set, or COCO JSON",
     )
     parser.add_argument("--output", type=str | None, default=None, help="folder for the results")
-
-
-def _check_output(settings: Namespace) -> None:
-    """Before anything is scored, not after."""
-    if settings.output and Path(settings.output).exists() and not Path(settings.output).is_dir():
-        raise ValueError(f"--output {settings.output} is a file, not a folder")
 
 
 def _thresholds(settings: Namespace) -> np.ndarray:

@@ -22,7 +22,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from robust_training.files import write_texts
-from wsol.cli import Parser, find_device, printable, run
+from wsol.cli import Parser, find_device, output_folder, printable, run
 from wsol.coco import coco_dataset
 from wsol.drawing import overlay
 from wsol.inputs import find_images, read_pixels
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     settings = parser.parse_args()
-    output = Path(settings.output)
+    output = output_folder(settings.output)
     files = _find_files([Path(image) for image in settings.images], without=output)
     localizer = Localizer.load(
         settings.model,

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from robust_training.files import write_texts
 from robust_training.model import Classifier
-from wsol.cli import Parser, find_device, run
+from wsol.cli import Parser, find_device, output_folder, run
 from wsol.coco import coco_results
 from wsol.data.examples import DataSet
 from wsol.data.loaders import scoring_data
@@ -86,9 +86,7 @@ def main() -> None:
     if len(set(settings.seeds)) < len(settings.seeds):
         raise ValueError(f"--seeds {settings.seeds} names a seed twice")
     built = parser.instantiate(settings)
-    output = Path(settings.output)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output} is a file, not a folder")
+    output = output_folder(settings.output)
     with alone_in(output):
         _teach(settings, built.detector, built.training, output)
 

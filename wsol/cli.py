@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -75,7 +76,8 @@ class Parser(jsonargparse.ArgumentParser):
         found = _UNKNOWN.search(line)
         if found:
             name = next(filter(None, found.groups())).split(".")[-1]
-            near = difflib.get_close_matches(name, self._names(), n=3)
+            names = [each for each in self._names() if each != name]  # it is another class's
+            near = difflib.get_close_matches(name, names, n=3)
             line += f"; did you mean {', '.join(near)}?" if near else ""
         line = line if self._file is None else f"{self._file}: {line}"
         print(f"error: {printable(line)}", file=sys.stderr)
@@ -143,6 +145,15 @@ def split_options(arguments: list[str]) -> tuple[list[str], list[str]]:
 def printable(text: str) -> str:
     """The same with control characters spelled out: a file's name must not steer the terminal."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def output_folder(place: str) -> Path:
+    """ValueError where a folder cannot be made, before anything is computed for it."""
+    folder = Path(place)
+    for each in (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            raise ValueError(f"--output {each} is a file, not a folder")
+    return folder
 
 
 def find_device(name: str) -> torch.device:

@@ -88,4 +88,4 @@ def _of_tensor(image: Tensor) -> np.ndarray:
 def _is_one(images: ImageLike | Iterable[ImageLike]) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim <= 3
-    return isinstance(images, str | os.PathLike | Image.Image)
+    return isinstance(images, str | bytes | os.PathLike | Image.Image | None | int | float)

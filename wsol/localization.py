@@ -123,7 +123,7 @@ class Finder(ABC):
         """
         if boxes < 1 or batch_size < 1:
             raise ValueError(f"boxes and batch_size must be at least 1, not {boxes}, {batch_size}")
-        one = labels is None or isinstance(labels, Label)
+        one = labels is None or isinstance(labels, Label | np.integer)
         wanted = repeat(self._index(labels)) if one else map(self._index, labels)
         ready = self._ready(images, wanted, on_unreadable)
         batches = iter(lambda: list(islice(ready, batch_size)), [])

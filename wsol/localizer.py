@@ -16,7 +16,7 @@ from wsol.heatmap import Gradient, HeatmapMethod
 from wsol.hub import local_folder
 from wsol.localization import Finder, Localization, Ready
 from wsol.methods import find_method
-from wsol.program import is_program, open_program
+from wsol.program import Program, is_program, open_program
 
 ART_THRESHOLD = 0.2  # of the published evaluation, where no validation images chose a better one
 _GRADIENT = Gradient()
@@ -40,6 +40,11 @@ class Localizer(Finder):
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must lie in [0,1], not {self.threshold}")
+        if not isinstance(self.model, Classifier | Program):
+            raise ValueError(
+                f"{type(self.model).__name__} is no Classifier: robust_training.wrap_model makes "
+                "one of any timm classifier"
+            )
         if self.model.num_classes < 1:
             raise ValueError("the model has no classes to localize: it is a backbone without head")
         if not self.method.fits(self.model):
@@ -97,6 +102,8 @@ class Localizer(Finder):
         image = torch.stack([ready.image for ready in batch]).to(device)
         with torch.no_grad():
             probability = self.model(image).softmax(dim=1)
+        if not probability.isfinite().all():
+            raise ValueError("the model's probabilities are not finite: its weights are damaged")
         predicted = probability.argmax(dim=1).tolist()
         pairs = zip(batch, predicted, strict=True)
         labels = [p if ready.label is None else ready.label for ready, p in pairs]

@@ -133,9 +133,10 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
     lines = read_lines(file)
     _, head = next(lines, (1, ""))
     columns = _cells(head)
-    places = [columns.index(name) for name in HEADER.split(",") if name in columns]
-    if len(places) < 5:
+    wanted = HEADER.split(",")
+    if [columns.count(name) for name in wanted] != [1] * len(wanted):
         raise ValueError(f"{file}, line 1: expected a header {HEADER}, not {head[:80]!r}")
+    places = [columns.index(name) for name in wanted]
     boxes: dict[str, list[tuple[int, Box]]] = {}
     for row, line in lines:
         try:

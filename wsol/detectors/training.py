@@ -63,7 +63,7 @@ def fit_detector(
 
     Raises:
         FloatingPointError: the loss is not finite.
-        ValueError: random crops lost the boxes of nearly all images of an epoch.
+        ValueError: no batch of an epoch held two images that still had their box.
     """
     network.to(memory_format=torch.channels_last)  # a third faster, on CPUs too
     body = list(network.backbone.parameters())
@@ -93,7 +93,8 @@ def fit_detector(
                 bar.update()
             if not rows:
                 raise ValueError(
-                    "the teacher's boxes are so small that random crops lose nearly all of them"
+                    "no batch held two images with a box: give a larger batch_size; or the "
+                    "teacher's boxes are so small that random crops lose nearly all of them"
                 )
             means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
             agreement = mean_iou(network, validation)
