@@ -163,6 +163,8 @@ def gradients_of(
                 create_graph=create_graph,
                 allow_unused=True,
             )
+        if gradient is None and torch.is_inference_mode_enabled():
+            raise ValueError("there are no gradients in torch.inference_mode; no_grad is fine")
         if gradient is None:
             raise ValueError("the score does not depend on the image, so it has no input gradient")
         if carried:

@@ -89,6 +89,12 @@ def test_scores_that_have_no_gradient_are_refused(batch, score, message, curvatu
         input_gradient(score, batch[0], create_graph=True, curvature=curvature)
 
 
+def test_inference_mode_is_named(tiny, batch):
+    image, label = batch
+    with torch.inference_mode(), pytest.raises(ValueError, match="no gradients in torch.inference"):
+        input_gradient(class_score(tiny, label), image)
+
+
 def test_bad_arguments_are_refused(tiny, batch):
     image, label = batch
     score = class_score(tiny, label)
