@@ -94,8 +94,16 @@ def test_differences_are_paired():
 
 def test_a_damaged_student_is_named(tmp_path):
     splits = planted_splits()
-    (tmp_path / "seed0").mkdir()
-    (tmp_path / "seed0" / "score.json").write_text('{"seconds": 3.0}')
+    score = tmp_path / "seed0" / "score.json"
+    score.parent.mkdir()
     school = School(None, None, None, None, splits)
-    with pytest.raises(ValueError, match=r"score.json is damaged: delete .*seed0 to train"):
-        school.teach(oracle_teacher(splits), [0], tmp_path)
+    for text, message in (
+        (None, "score.json: No such file"),
+        ("{", "score.json is not JSON"),
+        ('{"seconds": 3.0}', "score.json is damaged"),
+        ('{"seconds": 3.0, "training_gt_known_loc": null}', "there is no results.json"),
+    ):
+        if text is not None:
+            score.write_text(text)
+        with pytest.raises(ValueError, match=rf"{message}.*: delete .*seed0 to train it again"):
+            school.teach(oracle_teacher(splits), [0], tmp_path)

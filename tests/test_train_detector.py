@@ -1,6 +1,7 @@
 """The tool as users type it: what it writes, how it goes on, what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,27 @@ def test_a_folder_of_coco_boxes_teaches_faster_rcnn(small, taught, tmp_path):
     assert status == 0, error
     assert "| student of gradient | given |" in text
     assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
+
+
+def test_given_boxes_are_of_images_to_learn_from(small, toy, taught, tmp_path):
+    """No test image teaches, and boxes count the pixels of the file."""
+    tested = CUB200(toy, "test", val_share=0.1).examples[0].name
+    lesson = json.loads((taught[0] / "gradient" / "train.json").read_text())
+    shutil.copytree(taught[0] / "gradient", tmp_path / "given")
+    for change, message in (
+        ({"file_name": tested}, f"train.json of given has a box of {tested}, which is a test"),
+        ({"file_name": f"../images/{tested}"}, "which is a test image"),
+        ({"width": 4000}, "train.json of given says that .* has 4000 x .* pixels; it has"),
+        ({"file_name": "nowhere.jpg"}, "cannot read image .*nowhere.jpg"),
+    ):
+        first, *others = lesson["images"]
+        content = lesson | {"images": [first | change, *others]}
+        (tmp_path / "given" / "train.json").write_text(json.dumps(content))
+        options = ("--teachers", tmp_path / "given", "--output", tmp_path / "out", *SMALL)
+        status, _, error = tool("train_detector.py", small, *options)
+        assert status == 2
+        assert re.search(message, error), error
+        assert not (tmp_path / "out").exists()
 
 
 def contents(folder):

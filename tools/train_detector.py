@@ -19,7 +19,7 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,11 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from robust_training.files import write_texts
-from robust_training.model import Classifier
 from wsol.cli import Parser, find_device, output_folder, run
 from wsol.coco import coco_results
-from wsol.data.examples import DataSet
 from wsol.data.loaders import scoring_data
 from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
-from wsol.heatmap import HeatmapMethod
 from wsol.jobs import fingerprint
 from wsol.localizer import load_classifier, model_folder
 from wsol.methods import NAMES, with_floors
@@ -46,12 +43,12 @@ from wsol.scorable import find_scorable, require_classes
 from wsol.students import Scored, compared, difference_row, score_results, score_row, tables
 from wsol.teachers import (
     ORACLE,
-    Teacher,
     folder_name,
     localizing_teacher,
     measure_splits,
     oracle_teacher,
     read_teacher,
+    require_lessons,
     require_true_boxes,
     write_teacher,
 )
@@ -111,7 +108,11 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
     }
     dataset = scorable.test.dataset
     require_classes(folder, model, dataset)
-    _check(model, dataset, methods, given)
+    for name, method in methods.items():
+        if not method.fits(model):
+            raise ValueError(f"{name} is not possible with this network")
+    for teacher in given:
+        require_lessons(teacher, (scorable.all_test or scorable.test).dataset)
     if not scorable.boxed:
         raise ValueError(*scorable.notes)
     if oracle:
@@ -180,24 +181,6 @@ def _named(part: str, settings: object) -> dict[str, str]:
 
 def _is_folder(name: str) -> bool:
     return (Path(name) / "train.json").is_file()
-
-
-def _check(
-    model: Classifier,
-    dataset: DataSet,
-    methods: Mapping[str, HeatmapMethod],
-    given: Sequence[Teacher],
-) -> None:
-    """Before anything is measured, not after."""
-    for name, method in methods.items():
-        if not method.fits(model):
-            raise ValueError(f"{name} is not possible with this network")
-    for teacher in given:
-        for split, boxes in teacher.boxes.items():
-            if list(boxes.classes) != dataset.classes:
-                raise ValueError(
-                    f"{split}.json of {teacher.name} has other classes than {dataset.root}"
-                )
 
 
 def _write(

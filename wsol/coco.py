@@ -20,8 +20,8 @@ def coco_dataset(
     """A COCO data set of what was found, each box with a `score`.
 
     Image ids count from 1 in the order given; category ids are label + 1, and 1 without a label.
-    An image without a box
-    has no annotation. pycocotools opens the whole as ground truth, its `annotations` as results.
+    An image without a box has no annotation. pycocotools opens the whole as ground truth, its
+    `annotations` as results.
     """
     images, annotations = [], []
     for identity, (name, place) in enumerate(found, start=1):

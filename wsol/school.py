@@ -49,7 +49,7 @@ class School:
         for seed, student in zip(seeds, students, strict=True):
             if not student.exists():
                 self._train(teacher, seed, student)
-        scores = [_read_score(student / _SCORE) for student in students]
+        scores = [_read_score(student) for student in students]
         known = [score["training_gt_known_loc"] for score in scores]
         return score_results(
             f"student of {teacher.name}",
@@ -86,14 +86,20 @@ class School:
         save_detector(network, folder, texts)
 
 
-def _read_score(file: Path) -> dict[str, Any]:
-    score = read_json(file)
+def _read_score(student: Path) -> dict[str, Any]:
+    again = f"delete {student} to train it again"
+    try:
+        score = read_json(student / _SCORE)
+    except ValueError as error:
+        raise ValueError(f"{error}: {again}") from error
     kinds = {"training_gt_known_loc": float | None, "seconds": float}
     if not (
         isinstance(score, dict)
         and all(name in score and isinstance(score[name], kind) for name, kind in kinds.items())
     ):
-        raise ValueError(f"{file} is damaged: delete {file.parent} to train it again")
+        raise ValueError(f"{student / _SCORE} is damaged: {again}")
+    if not (student / _RESULTS).is_file():
+        raise ValueError(f"there is no {_RESULTS} in {student}: {again}")
     return score
 
 

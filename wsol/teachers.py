@@ -13,7 +13,8 @@ from robust_training.model import Classifier
 from wsol.boxes import area, rescale
 from wsol.coco import coco_truth
 from wsol.coco_reading import read_coco_truth
-from wsol.data.examples import Example
+from wsol.data.examples import DataSet, Example
+from wsol.data.image import image_size
 from wsol.evaluation import validation_threshold
 from wsol.heatmap import HeatmapMethod
 from wsol.measuring import Measured, measure
@@ -91,13 +92,34 @@ def oracle_teacher(splits: Splits) -> Teacher:
 
 
 def read_teacher(folder: Path) -> Teacher:
-    """COCO data sets train.json and val.json; an image's first box counts.
+    """COCO data sets train.json and val.json; an image's first box counts, and empty ones do not.
 
     Raises:
         ValueError: a file is missing or no COCO data set with one category an image; names it.
     """
-    boxes = {split: read_coco_truth(folder / f"{split}.json") for split in ("train", "val")}
+    truths = {split: read_coco_truth(folder / f"{split}.json") for split in ("train", "val")}
+    boxes = {split: with_boxes(truth, truth.boxes[:, 0]) for split, truth in truths.items()}
     return Teacher(folder.resolve().name, "given", boxes)
+
+
+def require_lessons(teacher: Teacher, test: DataSet) -> None:
+    """ValueError where a teacher's boxes are of images of `test`, of other classes than its, or in
+    pixels of another size than the image's; names the file."""
+    tested = {example.path.resolve() for example in test.examples}
+    for split, boxes in teacher.boxes.items():
+        where = f"{split}.json of {teacher.name}"
+        if list(boxes.classes) != test.classes:
+            raise ValueError(f"{where} has other classes than {test.root}")
+        for name, size in zip(boxes.names, boxes.sizes.tolist(), strict=True):
+            file = test.images / name
+            if file.resolve() in tested:
+                raise ValueError(f"{where} has a box of {name}, which is a test image")
+            width, height = image_size(file, upright=test.upright)
+            if size != [width, height]:
+                raise ValueError(
+                    f"{where} says that {name} has {size[0]} x {size[1]} pixels; it has {width} x "
+                    f"{height}"
+                )
 
 
 def write_teacher(teacher: Teacher, folder: Path) -> None:
