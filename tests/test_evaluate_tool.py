@@ -21,8 +21,9 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
     data = DataConfig(str(toy), image_size=32, num_workers=0)
     model, predictions = load_model(run / "best"), []
     for split in ("test", "val"):
-        for batch in data.loader(split):
-            examples = [data.dataset(split).examples[i] for i in batch["index"]]
+        loader = data.loader(split)
+        for batch in loader:
+            examples = [loader.dataset.examples[i] for i in batch["index"]]
             heatmaps = Gradient()(model, batch["image"], batch["label"])
             order = model(batch["image"]).argsort(dim=1, descending=True)
             for example, heatmap, classes in zip(examples, heatmaps, order.tolist(), strict=True):
