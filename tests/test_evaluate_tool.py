@@ -1,8 +1,11 @@
 """tools/evaluate.py on runs, other programs' maps and their boxes."""
 
+import gc
 import json
+from unittest import mock
 
 import numpy as np
+from torch.utils.data import _utils
 
 from robust_training.model import create_model, load_model, save_model
 from tests.commands import tool
@@ -77,6 +80,7 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
         "has no map for": None,
         "cannot read map": b"half",
     }
+    output = tmp_path / "out"
     first = sorted((tmp_path / "maps").rglob("*.npy"))[0]
     for message, content in bad.items():
         first.unlink()
@@ -85,7 +89,11 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
         elif content is not None:
             np.save(first, content)
         for workers in (0, 1) if content is not None and "NaN" in message else (0,):
-            status, _, error = tool(*command, "--workers", workers, "--output", tmp_path / "out")
+            # PyTorch waits so long for a loader's process after an error in it; 5 seconds else
+            with mock.patch.object(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2):
+                status, _, error = tool(*command, "--workers", workers, "--output", output)
+                if workers:
+                    gc.collect()
             assert status == 2
             assert message in error
             assert first.name.removesuffix(".npy") in error
