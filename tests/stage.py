@@ -64,7 +64,7 @@ def set_stage(folder: Path, data: Path) -> Path:
     text = protocol.read_text().replace("steps: 50", "steps: 2").replace("steps: 100", "steps: 2")
     protocol.write_text(text)
     shutil.copy(ROOT / "docs" / "run_onnx.py", folder)
-    for name in ("CUB10", "TOY", "DATA", "data/cub"):
+    for name in ("CUB10", "SEEN", "TOY", "DATA", "data/cub"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(data)
     pictures = sorted((data / "CUB_200_2011" / "images").glob("*/*_0001.jpg"))

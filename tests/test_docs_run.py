@@ -36,7 +36,7 @@ GIVEN = {
     "results.md": ["RUN", "standard", "pgd2", "pgd8"],
     "robustness.md": ["RUN", "OTHER_RUN"],
 }
-WEIGHTS = "mobilenetv2_100.imagenet.safetensors"
+WEIGHTS = [f"mobilenetv2_100.{known}.safetensors" for known in ("imagenet", "inat_birds")]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def stage(request, given_run, data, tmp_path):
     set_stage(tmp_path, data)
     for name in GIVEN.get(request.getfixturevalue("document").name, ()):
         shutil.copytree(given_run, tmp_path / name)
-    shutil.copy(given_run / "best" / "model.safetensors", tmp_path / WEIGHTS)
+    for name in WEIGHTS:
+        shutil.copy(given_run / "best" / "model.safetensors", tmp_path / name)
     (tmp_path / "localizer.onnx").symlink_to(tmp_path / "runs" / "cub_art" / "localizer.onnx")
     if (tmp_path / "runs" / "x").is_dir():
         train(data, tmp_path / "broken", "--optimizer.init_args.lr", 1e38, "--clip_norm", "null")
