@@ -1,7 +1,9 @@
 """Which images a step sees, and how they are drawn: a function of seed, epoch and batch alone."""
 
+import atexit
 import hashlib
 import itertools
+import multiprocessing
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -111,3 +113,12 @@ class _Worker:
             signal.signal(request, signal.SIG_IGN)
         if self.start is not None:
             self.start(number)
+
+
+@atexit.register
+def _end_loader_processes() -> None:
+    """Python ends them by SIGTERM when it exits, and would wait for ever: they leave that alone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch takes it for a worker's failure
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -1,6 +1,8 @@
 """Which images a step sees depends on seed, epoch and place alone."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,3 +81,18 @@ def test_epochs_and_seeds_differ():
     }
     assert len(orders) == 5
     assert seed_of(1, 2) == seed_of(1, 2) != seed_of(2, 1)
+
+
+def test_python_exits_though_an_epoch_was_left_in_the_middle(tmp_path):
+    """Whatever still refers to it: an error that somebody keeps, say."""
+    script = tmp_path / "left.py"
+    script.write_text(
+        "import torch\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n"
+        "from robust_training.batches import EpochBatches\n"
+        "loader = DataLoader(TensorDataset(torch.arange(8)), 2, shuffle=True, num_workers=1)\n"
+        "left = EpochBatches(loader, 0).starting_at(0)\n"
+        "next(left)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -22,7 +22,7 @@ from wsol.evaluation import score, validation_threshold
 from wsol.interpretability import IMPORTANCES, write_replaced
 from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
-from wsol.teachers import oracle_teacher
+from wsol.teaching.teachers import oracle_teacher
 from wsol.truth import make_truth
 
 

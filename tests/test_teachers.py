@@ -13,9 +13,15 @@ from wsol.evaluation import score_given
 from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
 from wsol.predictions import Predictions
-from wsol.school import School
-from wsol.students import Scored, boxed_hits, detections, difference_row, score_row
-from wsol.teachers import examples, localizing_teacher, oracle_teacher, read_teacher, write_teacher
+from wsol.teaching.school import School
+from wsol.teaching.students import Scored, boxed_hits, detections, difference_row, score_row
+from wsol.teaching.teachers import (
+    examples,
+    localizing_teacher,
+    oracle_teacher,
+    read_teacher,
+    write_teacher,
+)
 
 
 def planted_splits():

@@ -16,7 +16,7 @@ from wsol.data.loaders import DataConfig
 from wsol.detectors import load_detector
 from wsol.detectors.training import Training, fit_detector
 from wsol.resuming import alone_in
-from wsol.teachers import examples, read_teacher
+from wsol.teaching.teachers import examples, read_teacher
 
 SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8, "--cache", "null")
 

@@ -38,10 +38,17 @@ from wsol.jobs import fingerprint
 from wsol.localizer import load_classifier, model_folder
 from wsol.methods import NAMES, with_floors
 from wsol.resuming import alone_in
-from wsol.school import School, require_same_lessons, start_model
 from wsol.scorable import find_scorable, require_classes
-from wsol.students import Scored, compared, difference_row, score_results, score_row, tables
-from wsol.teachers import (
+from wsol.teaching.school import School, require_same_lessons, start_model
+from wsol.teaching.students import (
+    Scored,
+    compared,
+    difference_row,
+    score_results,
+    score_row,
+    tables,
+)
+from wsol.teaching.teachers import (
     ORACLE,
     folder_name,
     localizing_teacher,

@@ -20,8 +20,8 @@ from wsol.jobs import TRAINED_WITH, fingerprint, remember
 from wsol.localizer import load_classifier
 from wsol.measuring import Measured
 from wsol.resuming import MAY_CHANGE
-from wsol.students import Scored, boxed_hits, detections, score_results
-from wsol.teachers import Teacher, coco_texts, examples, folder_name
+from wsol.teaching.students import Scored, boxed_hits, detections, score_results
+from wsol.teaching.teachers import Teacher, coco_texts, examples, folder_name
 
 _TRAINING_SPLIT = ("train", "val")
 _RESULTS, _SCORE = "results.json", "score.json"

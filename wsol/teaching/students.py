@@ -16,7 +16,7 @@ from wsol.methods import FLOOR
 from wsol.metrics import mean_interval
 from wsol.predictions import Predictions
 from wsol.rows import HIT
-from wsol.teachers import ORACLE
+from wsol.teaching.teachers import ORACLE
 from wsol.truth import Truth
 
 
