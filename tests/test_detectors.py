@@ -16,7 +16,8 @@ from wsol.data.examples import Example
 from wsol.data.loaders import DataConfig
 from wsol.detectors import FasterRCNN, Found, Regressor, load_detector, save_detector
 from wsol.detectors.training import Training, detect, fit_detector, mean_iou
-from wsol.refined import refine_box, to_pixels
+from wsol.inputs import to_pixels
+from wsol.refined import refine_box
 
 SIDE = 32
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from wsol.boxes import iou, largest_boxes
 from wsol.data.loaders import DataConfig
 from wsol.heatmap import CentredBox, HeatmapMethod, min_max
-from wsol.refined import Refined, refine_box, to_pixels
+from wsol.inputs import to_pixels
+from wsol.refined import Refined, refine_box
 
 LABEL = torch.tensor([0])
 

@@ -29,8 +29,8 @@ def coco_dataset(
         images.append({"id": identity, "file_name": name, "width": width, "height": height})
         category = 1 if place.label is None else place.label + 1
         for box, score in zip(place.boxes, place.scores, strict=True):
-            if _has_area(box):
-                annotation = coco_annotation(len(annotations) + 1, identity, category, box)
+            if has_area(box):
+                annotation = _annotation(len(annotations) + 1, identity, category, box)
                 annotations.append(annotation | {"score": score})
     categories = [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
@@ -45,7 +45,7 @@ def coco_truth(truth: Truth) -> dict[str, Any]:
         images.append({"id": identity, "file_name": name, "width": width, "height": height})
         category = int(truth.category_ids[truth.labels[row]])
         for box in truth.boxes[row, : truth.counts[row]].tolist():
-            annotations.append(coco_annotation(len(annotations) + 1, identity, category, box))
+            annotations.append(_annotation(len(annotations) + 1, identity, category, box))
     categories = [
         {"id": int(identity), "name": name}
         for identity, name in zip(truth.category_ids, truth.classes, strict=True)
@@ -62,11 +62,9 @@ def coco_results(truth: Truth, predictions: Predictions, boxes: np.ndarray) -> l
     results = []
     for row, box in enumerate(np.asarray(boxes, np.float64).tolist()):
         label = int(predictions.order[row, 0])
-        if _has_area(box) and label < len(truth.category_ids):
-            annotation = coco_annotation(
-                0, int(truth.identities[row]), int(truth.category_ids[label]), box
-            )
-            results.append(coco_result(annotation, float(predictions.confidence[row])))
+        if has_area(box) and label < len(truth.category_ids):
+            image, category = int(truth.identities[row]), int(truth.category_ids[label])
+            results.append(coco_result(image, category, box, float(predictions.confidence[row])))
     return results
 
 
@@ -94,12 +92,12 @@ def average_precision(truth: Truth, results: Sequence[Mapping[str, Any]]) -> flo
     return float(np.mean(precision))
 
 
-def _has_area(box: Sequence[float]) -> bool:
+def has_area(box: Sequence[float]) -> bool:
     x0, y0, x1, y1 = box
     return x1 > x0 and y1 > y0
 
 
-def coco_annotation(number: int, image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
+def _annotation(number: int, image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
     x0, y0, x1, y1 = box
     return {
         "id": number,
@@ -111,5 +109,6 @@ def coco_annotation(number: int, image: int, category: int, box: Sequence[float]
     }
 
 
-def coco_result(annotation: Mapping[str, Any], score: float) -> dict[str, Any]:
+def coco_result(image: int, category: int, box: Sequence[float], score: float) -> dict[str, Any]:
+    annotation = _annotation(0, image, category, box)
     return {key: annotation[key] for key in ("image_id", "category_id", "bbox")} | {"score": score}

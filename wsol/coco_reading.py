@@ -1,14 +1,14 @@
 """Other programs' boxes, and our own, read from COCO's format."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsol.coco import coco_annotation, coco_result
-from wsol.data.text import read_json
+from wsol.coco import coco_result
+from wsol.data.text import known_end, read_json
 from wsol.localization import OBJECT
 from wsol.predictions import Predictions
 from wsol.truth import MOST_CLASSES, Truth, make_truth
@@ -127,8 +127,7 @@ def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file}, result {number}: {error}") from error
         candidates[row].append((score, index, box))
-        annotation = coco_annotation(0, int(truth.identities[row]), category, box)
-        results.append(coco_result(annotation, score))
+        results.append(coco_result(int(truth.identities[row]), category, box, score))
     ranked = []
     for found in candidates:
         found.sort(key=lambda candidate: -candidate[0])
@@ -160,7 +159,7 @@ def _by_the_truths_numbers(
     }
     try:
         images = {
-            identity: _end_in(own, image["file_name"])
+            identity: known_end(image["file_name"], own)
             for identity, image in _by_id(content["images"], "image").items()
         }
         names = [name for name in images.values() if name is not None]
@@ -193,13 +192,6 @@ def _by_the_truths_numbers(
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is no data set of boxes: {error}") from error
     return found, len(images) - len(names), classless
-
-
-def _end_in(names: Collection[str], path: str) -> str | None:
-    """The longest end of a path that is one of `names`."""
-    parts = PureWindowsPath(path).parts  # knows both kinds of slash
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((end for end in ends if end in names), None)
 
 
 def _by_id(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from wsol.data.examples import DataSet
 from wsol.data.text import flat, number, read_json, read_lines, read_yaml
 from wsol.drawing import PREDICTED, TRUE, blend, draw_boxes, legend, png
 from wsol.heatmap import Gradient
+from wsol.inputs import to_pixels
 from wsol.localizer import chosen_threshold
 
 Metrics = Mapping[str, Any]
@@ -225,7 +226,7 @@ def sheet(runs: Sequence[Trained], dataset: DataSet, *, images: int = 8) -> byte
     items = [dataset[int(index)] for index in chosen]
     image = torch.stack([item["image"] for item in items])
     label = torch.tensor([item["label"] for item in items])
-    pictures = (image.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    pictures = to_pixels(image)
     frame = image.shape[:-3:-1]
     truths = [
         [(box, TRUE) for box in dataset.examples[index].resized_boxes(item["size"], frame)]

@@ -75,6 +75,11 @@ def read_pixels(image: ImageLike) -> np.ndarray:
     return image
 
 
+def to_pixels(image: Tensor) -> np.ndarray:
+    """Images (N,3,H,W) in [0,1] -> uint8 (N,H,W,3)."""
+    return (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+
+
 def _of_tensor(image: Tensor) -> np.ndarray:
     shape = tuple(image.shape)
     if len(shape) != 3 or shape[0] != 3 or not image.is_floating_point() or not image.numel():

@@ -24,6 +24,7 @@ from robust_training.model import Classifier
 from wsol.adversarial_accuracy import is_right
 from wsol.data.examples import DataSet
 from wsol.data.text import inside
+from wsol.inputs import to_pixels
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
 Mode = Literal["roar", "kar"]
@@ -149,7 +150,7 @@ _TABLES = ("images", "image_class_labels", "train_test_split", "bounding_boxes")
 
 def _write_image(file: Path, pixels: Tensor) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    values = (pixels.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    (values,) = to_pixels(pixels[None])
     file.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from robust_training.model import Classifier
 from wsol.boxes import largest_boxes
 from wsol.heatmap import HeatmapMethod
+from wsol.inputs import to_pixels
 
 _BORDER = 40  # the image's side by the width of the border that is surely background
 
@@ -57,11 +58,6 @@ class Refined(HeatmapMethod):
     def _one(self, pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
         inside = segment(pixels, heatmap, self.share, self.sure, self.iterations)
         return heatmap if inside is None else inside * (1 + heatmap) / 2
-
-
-def to_pixels(image: Tensor) -> np.ndarray:
-    """Images (N,3,H,W) in [0,1] -> uint8 (N,H,W,3)."""
-    return (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
 
 
 def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:

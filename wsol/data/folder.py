@@ -3,13 +3,13 @@
 import csv
 import os
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import albumentations as A
 
 from wsol.data.examples import OVERHANG, Box, DataSet, Example, Split, select
 from wsol.data.image import image_size
-from wsol.data.text import number, read_lines
+from wsol.data.text import known_end, number, read_lines
 from wsol.inputs import find_images, is_image
 
 BOXES = "boxes.csv"
@@ -157,12 +157,10 @@ def _cells(line: str) -> list[str]:
 
 def _find(image: str, known: Collection[str]) -> str:
     """The data set's name of an image, which may have folders before it, as localize.py writes."""
-    parts = PureWindowsPath(image).parts  # knows both kinds of slash
-    for start in range(len(parts)):
-        name = "/".join(parts[start:])
-        if name in known:
-            return name
-    raise ValueError("there is no such image below train/, val/ or test/")
+    name = known_end(image, known)
+    if name is None:
+        raise ValueError("there is no such image below train/, val/ or test/")
+    return name
 
 
 def _box(corners: Sequence[str]) -> Box:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -115,3 +115,10 @@ def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> 
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not {kind}: {' '.join(str(error).split())}") from error
+
+
+def known_end(path: str, names: Collection[str]) -> str | None:
+    """The longest end of a path that is one of `names`, which have slashes; None where none is."""
+    parts = PureWindowsPath(path).parts  # knows both kinds of slash
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in names), None)

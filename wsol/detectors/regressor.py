@@ -11,7 +11,8 @@ from torchvision.ops import box_convert, generalized_box_iou_loss
 from robust_training.model import Classifier
 from wsol.boxes import rescale
 from wsol.detectors.base import Detector, Found, Network, feature_maps, stages
-from wsol.refined import refine_box, to_pixels
+from wsol.inputs import to_pixels
+from wsol.refined import refine_box
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsol.boxes import iou, rescale
 from wsol.cells import markdown, percent
+from wsol.coco import coco_result, has_area
 from wsol.coco_reading import read_coco_results
 from wsol.detectors import Found
 from wsol.evaluation import score_given
@@ -57,16 +58,10 @@ def detections(
         if labels is None:
             labels = np.full(len(boxes), predictions.order[row, 0])
             scores = [float(predictions.confidence[row])] * len(boxes)
-        for (x0, y0, x1, y1), label, score in zip(boxes.tolist(), labels, scores, strict=True):
-            if x1 > x0 and y1 > y0:
-                results.append(
-                    {
-                        "image_id": int(truth.identities[row]),
-                        "category_id": int(truth.category_ids[int(label)]),
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "score": score,
-                    }
-                )
+        for box, label, score in zip(boxes.tolist(), labels, scores, strict=True):
+            if has_area(box):
+                category = int(truth.category_ids[int(label)])
+                results.append(coco_result(int(truth.identities[row]), category, box, score))
     return results
 
 
