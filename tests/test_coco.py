@@ -164,7 +164,7 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
         (lambda d: d["annotations"][0].update(category_id=9), "category 9, which is none"),
         (lambda d: d.update(images=[3]), "no COCO ground truth"),
         (lambda d: d["annotations"][0].update(iscrowd=1), "crowd"),
-        (lambda d: d["annotations"][0].update(bbox=[0, 0, 100, 5]), "box 0,0,100,5 of 0.jpg"),
+        (lambda d: d["annotations"][0].update(bbox=[90, 0, 5, 5]), "box 90,0,95,5 of 0.jpg"),
         (lambda d: d.pop("images"), "no COCO ground truth"),
     ],
 )

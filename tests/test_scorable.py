@@ -16,6 +16,7 @@ from tests.folders import HEADER, write_boxes, write_image, write_plain, write_s
 from wsol.comparison import read_run
 from wsol.data.cub import CUB200
 from wsol.data.folder import ImageFolder
+from wsol.data.image import image_size
 from wsol.data.loaders import DataConfig
 from wsol.data.transforms import eval_transform
 from wsol.evaluation import score, validation_threshold
@@ -23,7 +24,7 @@ from wsol.interpretability import IMPORTANCES, write_replaced
 from wsol.map_boxes import read_off, stack
 from wsol.measuring import Measured
 from wsol.teaching.teachers import oracle_teacher
-from wsol.truth import make_truth
+from wsol.truth import data_truth, make_truth
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,37 @@ def test_an_image_may_have_several_boxes_or_none():
     taught = oracle_teacher({"train": measured, "val": measured}).boxes["train"]
     assert taught.names == ("1", "2")
     assert taught.boxes[:, 0].tolist() == [[0, 0, 8, 8], [10, 4, 20, 12]]
+
+
+def test_boxes_that_end_outside_of_their_image_are_cut_at_its_edge():
+    """As the published metadata of CUB-200-2011 has its 30 such boxes; nothing is refused."""
+    with pytest.warns(UserWarning, match=r"here: 2 box\(es\) end outside .* such as that of 1"):
+        truth = make_truth(
+            *("here", ["1", "2"], [0, 0], [(20, 16)] * 2),
+            [[(-3, 2, 30, 14)], [(4, 5, 20, 48)]],
+            ["a"],
+        )
+    assert truth.boxes[:, 0].tolist() == [[0, 2, 20, 14], [4, 5, 20, 16]]
+
+
+@pytest.mark.parametrize("box", [(20, 0, 30, 5), (0, 16, 4, 20), (-9, 0, -1, 5), (8, 0, 4, 5)])
+def test_boxes_without_a_part_in_their_image_are_refused(box):
+    with pytest.raises(ValueError, match="of 1 does not lie in its image of 20 x 16 pixels"):
+        make_truth("here", ["1"], [0], [(20, 16)], [[box]], ["a"])
+
+
+def test_all_of_cubs_official_boxes_can_be_scored(shared):
+    """Every image of both official splits, against the boxes cut by hand."""
+    root = shared / "data" / "cub200"
+    for split, outside in (("train", 14), ("test", 16)):
+        dataset = CUB200(root, split)
+        sizes = np.array([image_size(example.path) for example in dataset.examples])
+        stored = np.array([example.boxes[0] for example in dataset.examples])
+        far = (stored[:, 2:] > sizes).any(axis=1)
+        assert far.sum() == outside
+        with pytest.warns(UserWarning, match="cut at its edge"):
+            boxes = data_truth(dataset, sizes).boxes[:, 0]
+        assert (boxes == np.minimum(stored, np.concatenate([sizes, sizes], axis=1))).all()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import os
 import pydoc
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     Set WSOL_TRACEBACK=1 to see where an error came from.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"note: {_one_line(message)}\n"
     try:
         status = main() or 0
     except (ValueError, OSError, FloatingPointError) as error:
@@ -129,7 +131,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | Warning) -> str:
     text = str(error).strip()
     if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
         text = text.splitlines()[-1].partition(": ")[2]

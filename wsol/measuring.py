@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robust_training.model import Classifier
+from wsol.data.image import image_size
 from wsol.heatmap import HeatmapMethod
 from wsol.map_boxes import MapBoxes, read_off, stack
 from wsol.pixels import bin_edges, read_mask
@@ -53,13 +54,15 @@ def measure(
     Raises:
         ValueError: a heatmap is not one; names the image.
     """
-    device = next(model.parameters()).device
     dataset = loader.dataset
+    # first of all, so that what is wrong with the data is said before hours of work
+    sizes = [image_size(each.path, upright=dataset.upright) for each in dataset.examples]
+    truth = data_truth(dataset, sizes)
+    device = next(model.parameters()).device
     masks = [example.mask for example in dataset.examples]
     edges = None if thresholds is None or None in masks else bin_edges(thresholds)
     order: list[torch.Tensor] = []
     confidence: list[torch.Tensor] = []
-    sizes: list[list[int]] = []
     rows: dict[str, list[MapBoxes]] = {name: [] for name in methods}
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
@@ -67,17 +70,15 @@ def measure(
             probability = model(image).softmax(dim=1)
         order.append(probability.argsort(dim=1, descending=True, stable=True)[:, :5].cpu())
         confidence.append(probability.amax(dim=1).cpu())
-        sizes += batch["size"].tolist()
         for name, method in methods.items():
             heatmaps = method(model, image, label)
-            for heatmap, index, size in zip(
-                heatmaps, batch["index"].tolist(), batch["size"].tolist(), strict=True
-            ):
+            for heatmap, index in zip(heatmaps, batch["index"].tolist(), strict=True):
+                size = sizes[index]
                 mask = None
                 if edges is not None:
                     mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, size)
                 example = dataset.examples[index]
-                truths = np.array(example.boxes) if every_box else None
+                truths = truth.boxes[index, : truth.counts[index]] if every_box else None
                 try:
                     rows[name].append(
                         read_off(heatmap, truths=truths, size=size, mask=mask, edges=edges)
@@ -88,4 +89,4 @@ def measure(
         torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
     )
     maps = {name: stack(found) for name, found in rows.items()}
-    return Measured(data_truth(dataset, sizes), predictions, maps)
+    return Measured(truth, predictions, maps)

@@ -1,5 +1,6 @@
 """What is true of a split's images: labels, boxes and masks, without the images themselves."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wsol.boxes import NO_BOX
-from wsol.data.examples import OVERHANG, DataSet
+from wsol.data.examples import DataSet
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # side of an image
@@ -80,22 +81,24 @@ def make_truth(
 ) -> Truth:
     """A checked `Truth`; `where` stands in messages.
 
-    A box that an image has twice counts once. One without area is kept: the published evaluator
-    counts it as a pixel, half-open IoU as nothing.
+    A box that ends outside of its image is cut at the image's edge, as the published evaluator's
+    metadata has it (30 of CUB-200-2011's boxes do); a warning says how many. A box that an image
+    has twice counts once. One without area is kept: the published evaluator counts it as a pixel,
+    half-open IoU as nothing.
 
     Args:
         some_boxed: Images may have no box though others have.
 
     Raises:
         ValueError: no images, a name that stands there twice, a size or label out of range, a box
-            upside down or outside its image, boxes or masks for some images alone; names the image.
+            upside down or wholly outside of its image, boxes or masks for some images alone;
+            names the image.
     """
     if not names:
         raise ValueError(f"{where}: the split is empty")
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"{where}: image {twice} stands there twice")
-    boxes = [list(dict.fromkeys(tuple(map(float, box)) for box in found)) for found in boxes]
     most = max(map(len, boxes))
     for name, mask in zip(names, masks, strict=bool(masks)):
         if not mask.objects:
@@ -108,13 +111,8 @@ def make_truth(
             raise ValueError(f"{where}: image {name} has {width:g} x {height:g} pixels")
         if most and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
-        for x0, y0, x1, y1 in found:
-            inside = x0 >= 0 and y0 >= 0 and x1 <= width + OVERHANG and y1 <= height + OVERHANG
-            if not (x0 <= x1 and y0 <= y1 and inside):  # false for NaN too
-                raise ValueError(
-                    f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
-                    f"of {width} x {height} pixels"
-                )
+    boxes = _cut_at_edges(where, names, sizes, boxes)
+    most = max(map(len, boxes))
     padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in boxes]
     return Truth(
         tuple(names),
@@ -128,6 +126,42 @@ def make_truth(
         np.array(range(1, len(classes) + 1) if category_ids is None else category_ids, np.int64),
         open_classes,
     )
+
+
+def _cut_at_edges(
+    where: str | Path,
+    names: Sequence[str],
+    sizes: Sequence[Sequence[int]],
+    boxes: Sequence[Sequence[Sequence[float]]],
+) -> list[list[tuple[float, ...]]]:
+    """Each image's boxes without the parts that lie outside of it, each box once.
+
+    Raises:
+        ValueError: a box is upside down or has no part in its image; names the image.
+    """
+    kept: list[list[tuple[float, ...]]] = []
+    cut: list[str] = []
+    for name, (width, height), found in zip(names, sizes, boxes, strict=True):
+        kept.append([])
+        for x0, y0, x1, y1 in found:
+            upright = x0 <= x1 and y0 <= y1  # false for NaN too
+            if not (upright and x0 < width and y0 < height and x1 >= 0 and y1 >= 0):
+                raise ValueError(
+                    f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
+                    f"of {width} x {height} pixels"
+                )
+            box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+            if box != (x0, y0, x1, y1):
+                cut.append(name)
+            if box not in kept[-1]:
+                kept[-1].append(box)
+    if cut:
+        warnings.warn(
+            f"{where}: {len(cut)} box(es) end outside of their image and are cut at its edge, such "
+            f"as that of {cut[0]}",
+            stacklevel=3,
+        )
+    return kept
 
 
 def data_truth(dataset: DataSet, sizes: Sequence[Sequence[int]]) -> Truth:

@@ -20,7 +20,6 @@ from wsol.data.transforms import eval_transform
 
 Split = Literal["train", "val", "test"]
 Box = tuple[float, float, float, float]
-OVERHANG = 1  # pixels by which a true box may leave its image: CUB's own annotations round so
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import albumentations as A
 
-from wsol.data.examples import OVERHANG, Box, DataSet, Example, Split, select
+from wsol.data.examples import Box, DataSet, Example, Split, select
 from wsol.data.image import image_size
 from wsol.data.text import known_end, number, read_lines
 from wsol.inputs import find_images, is_image
@@ -15,6 +15,7 @@ from wsol.inputs import find_images, is_image
 BOXES = "boxes.csv"
 HEADER = "image,x0,y0,x1,y1"
 _SPLITS = ("train", "val", "test")
+_OVERHANG = 1  # pixels by which rounding may carry a box out of its image
 _Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line, box
 
 
@@ -177,7 +178,7 @@ def _check_boxes(file: Path, examples: Sequence[Example], boxes: _Boxes) -> None
             continue
         width, height = image_size(example.path, upright=True)
         for row, (_, _, x1, y1) in boxes[example.name]:
-            if x1 > width + OVERHANG or y1 > height + OVERHANG:
+            if x1 > width + _OVERHANG or y1 > height + _OVERHANG:
                 raise ValueError(
                     f"{file}, line {row}: the box ends at {x1:g}, {y1:g}, outside {example.name}, "
                     f"which has {width} x {height} pixels as viewers show it"
