@@ -1,9 +1,8 @@
 """Attribution-robust training of timm classifiers: images in [0,1] and labels in, a model out."""
 
 from robust_training import objectives
-from robust_training.activation import smooth
-from robust_training.attack import PGD
-from robust_training.attribution import (
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.gradients import (
     class_score,
     cross_entropy_score,
     input_gradient,
@@ -11,9 +10,16 @@ from robust_training.attribution import (
     integrated_gradients,
     smoothgrad,
 )
-from robust_training.curvature import FiniteDifference
-from robust_training.front import LogGradient
-from robust_training.model import Classifier, create_model, load_model, save_model, wrap_model
+from robust_training.autograd.curvature import FiniteDifference
+from robust_training.autograd.smooth_activation import smooth
+from robust_training.models.classifier import (
+    Classifier,
+    create_model,
+    load_model,
+    save_model,
+    wrap_model,
+)
+from robust_training.models.log_gradient import LogGradient
 
 __all__ = [
     "PGD",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_training.model import Classifier, create_model
-from tests.commands import train
-from wsol.data.toy import write_toy
+from robust_training.models.classifier import Classifier, create_model
+from tests.helpers.commands import train
+from wsol.data.toy_birds.birds import write_toy
 
 torch.set_flush_denormal(True)
 

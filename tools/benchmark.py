@@ -20,26 +20,26 @@ from lightning_fabric import Fabric
 from torch import nn
 from tqdm import tqdm
 
-from robust_training.attack import PGD
-from robust_training.compiled import compile_backbone
-from robust_training.curvature import FiniteDifference
-from robust_training.map_attack import MapAttack
-from robust_training.model import create_model
+from robust_training.attacks.map_attack import MapAttack
+from robust_training.attacks.pgd import PGD
+from robust_training.autograd.curvature import FiniteDifference
+from robust_training.models.classifier import create_model
 from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
-from robust_training.profiling import peak_bytes, step_seconds
-from robust_training.step import Step
-from wsol.boxes import best_of_all_boxes, cuts, largest_boxes, to_bytes
-from wsol.cli import Parser, find_device, run
+from robust_training.training.compiled import compile_backbone
+from robust_training.training.step import Step
+from wsol.annotations.ground_truth import Truth
+from wsol.annotations.metadata import read_truth
+from wsol.benchmarks.opencv_reference import literal_best, literal_largest
+from wsol.benchmarks.step_cost import peak_bytes, step_seconds
+from wsol.benchmarks.synthetic_maps import made_up_maps, write_made_up_maps
+from wsol.benchmarks.timing import median_seconds, report
+from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, largest_boxes, to_bytes
+from wsol.cli.parser import Parser, find_device, run
 from wsol.data.loaders import DataConfig
-from wsol.evaluation import score
-from wsol.literal_boxes import literal_best, literal_largest
-from wsol.made_up import made_up_maps, write_made_up_maps
-from wsol.measuring import Measured
-from wsol.metadata import read_truth
-from wsol.pixels import bin_edges
-from wsol.scoremaps import find_scoremaps, measure_scoremaps
-from wsol.timing import median_seconds, report
-from wsol.truth import Truth
+from wsol.evaluation.pixel_metrics import bin_edges
+from wsol.evaluation.run_model import Measured
+from wsol.evaluation.scoremaps import find_scoremaps, measure_scoremaps
+from wsol.evaluation.scores import score
 
 THRESHOLDS = np.arange(0, 1, 0.001)
 

@@ -19,10 +19,14 @@ from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from robust_training.checkpoint import LAST
-from robust_training.files import write_texts
-from wsol.cli import Parser, output_folder, run, split_options
-from wsol.comparison import (
+from robust_training.atomic_io import write_texts
+from robust_training.training.checkpoint import LAST
+from wsol.cli.parser import Parser, output_folder, run, split_options
+from wsol.cli.subprocesses import remember, run_all, run_script, threads_each
+from wsol.data.image_folder import BOXES
+from wsol.data.loaders import read_data_config
+from wsol.data.text_files import read_json
+from wsol.report.comparison import (
     ACCURACY,
     GT_KNOWN,
     ROBUSTNESS,
@@ -35,10 +39,6 @@ from wsol.comparison import (
     scatter,
     sheet,
 )
-from wsol.data.folder import BOXES
-from wsol.data.loaders import read_data_config
-from wsol.data.text import read_json
-from wsol.jobs import remember, run_all, run_script, threads_each
 
 _TOOLS = Path(__file__).resolve().parent
 

@@ -22,25 +22,25 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-from wsol.cli import Parser, find_device, output_folder, run
-from wsol.coco_reading import read_coco_results
+from wsol.annotations.coco_reading import read_coco_results
+from wsol.annotations.ground_truth import Truth, with_classes
+from wsol.annotations.metadata import read_truth, with_mask_cut, with_masks
+from wsol.annotations.predictions import read_predictions
+from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.data.loaders import scoring_data
-from wsol.evaluation import Scores, accuracies, score, score_given
-from wsol.floors import above_floors
-from wsol.laboratory import laboratory
-from wsol.localizer import ART_THRESHOLD, load_classifier
-from wsol.measuring import Measured, measure
-from wsol.metadata import read_truth, with_mask_cut, with_masks
-from wsol.methods import DEFAULT, NAMES, with_floors
-from wsol.metrics import IOU_THRESHOLDS
-from wsol.pixels import bin_edges
-from wsol.predictions import read_predictions
+from wsol.evaluation.baselines import above_floors
+from wsol.evaluation.metrics import IOU_THRESHOLDS
+from wsol.evaluation.pixel_metrics import bin_edges
+from wsol.evaluation.run_model import Measured, measure
+from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
+from wsol.evaluation.scores import Scores, accuracies, score, score_given
+from wsol.evaluation.split_selection import find_scorable, require_classes
+from wsol.heatmaps.methods import DEFAULT, NAMES, with_floors
+from wsol.localizer.localizer import ART_THRESHOLD, load_classifier
 from wsol.report import Entry, write_report
-from wsol.robustness import RobustnessConfig, robustness
-from wsol.scorable import find_scorable, require_classes
-from wsol.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
-from wsol.tables import table, write_scores
-from wsol.truth import Truth, with_classes
+from wsol.report.score_tables import table, write_scores
+from wsol.robustness.spurious_correlation import laboratory
+from wsol.robustness.under_attack import RobustnessConfig, robustness
 
 _Step = restricted_number_type("Step", float, [(">=", 1e-4), ("<", 1)])
 

@@ -17,13 +17,13 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from robust_training.model import Classifier, create_model
-from wsol.card import complete_card, shared_files
-from wsol.cli import Parser, run
-from wsol.export import export_program, smooth_images, write_program
-from wsol.hub import local_folder, push
-from wsol.localizer import Localizer, model_folder
-from wsol.program import is_program
+from robust_training.models.classifier import Classifier, create_model
+from wsol.cli.parser import Parser, run
+from wsol.localizer.export import export_program, smooth_images, write_program
+from wsol.localizer.exported_program import is_program
+from wsol.localizer.hub import local_folder, push
+from wsol.localizer.localizer import Localizer, model_folder
+from wsol.report.model_card import complete_card, shared_files
 
 Format = Literal["pt2", "onnx"]
 

@@ -25,19 +25,19 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from matplotlib.figure import Figure
 
-from robust_training.checkpoint import LAST
-from robust_training.files import write_texts
-from robust_training.model import load_model
-from wsol.cells import markdown, percent
-from wsol.cli import Parser, find_device, run, split_options
-from wsol.comparison import epoch_seconds, interval
+from robust_training.atomic_io import write_texts
+from robust_training.models.classifier import load_model
+from robust_training.training.checkpoint import LAST
+from wsol.cli.parser import Parser, find_device, run, split_options
+from wsol.cli.subprocesses import fingerprint, remember, run_all, run_script, threads_each
 from wsol.data.layouts import find_layout
 from wsol.data.loaders import read_data_config
-from wsol.data.text import read_json, read_yaml
+from wsol.data.text_files import read_json, read_yaml
 from wsol.data.transforms import eval_transform
-from wsol.drawing import png
-from wsol.interpretability import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
-from wsol.jobs import fingerprint, remember, run_all, run_script, threads_each
+from wsol.localizer.overlay import png
+from wsol.report.comparison import epoch_seconds, interval
+from wsol.report.number_format import markdown, percent
+from wsol.robustness.roar import FRACTIONS, IMPORTANCES, accuracy, area, write_replaced
 
 RANDOM = "random"
 _TRAIN = Path(__file__).resolve().with_name("train.py")

@@ -21,14 +21,14 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
-from robust_training.files import write_texts
-from wsol.cli import Parser, find_device, output_folder, printable, run
-from wsol.coco import coco_dataset
-from wsol.drawing import overlay
-from wsol.inputs import find_images, read_pixels
-from wsol.localization import Localization
-from wsol.localizer import Localizer
-from wsol.methods import NAMES
+from robust_training.atomic_io import write_texts
+from wsol.annotations.coco import coco_dataset
+from wsol.cli.parser import Parser, find_device, output_folder, printable, run
+from wsol.data.inputs import find_images, read_pixels
+from wsol.heatmaps.methods import NAMES
+from wsol.localizer.localizer import Localizer
+from wsol.localizer.overlay import overlay
+from wsol.localizer.prediction import Localization
 
 
 def main() -> int:

@@ -5,9 +5,9 @@ downloads CUB-200-2011 (1.2 GB, for non-commercial research and education) and i
 local archives.
 """
 
-from wsol.cli import Parser, run
+from wsol.cli.parser import Parser, run
 from wsol.data.download import CUB_IMAGES, CUB_MASKS, prepare_cub
-from wsol.data.toy import write_toy
+from wsol.data.toy_birds.birds import write_toy
 
 
 def main() -> None:

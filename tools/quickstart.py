@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from wsol.cli import Parser, run
+from wsol.cli.parser import Parser, run
 
 _ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,21 +17,21 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from robust_training.checkpoint import LAST
-from robust_training.compiled import compile_backbone
-from robust_training.cpu import prepare_cpu
-from robust_training.files import write_text
-from robust_training.front import LogGradient
-from robust_training.model import create_model
-from robust_training.nonfinite import replay as replay_batches
+from robust_training.atomic_io import write_text
+from robust_training.models.classifier import create_model
+from robust_training.models.log_gradient import LogGradient
 from robust_training.objectives import Objective
-from robust_training.pauses import Stopped
-from robust_training.schedule import Schedule
-from robust_training.step import Step
-from robust_training.trainer import Selection, fit
-from wsol.cli import Parser, run
+from robust_training.training.checkpoint import LAST
+from robust_training.training.compiled import compile_backbone
+from robust_training.training.cpu import prepare_cpu
+from robust_training.training.fit import Selection, fit
+from robust_training.training.interrupts import Stopped
+from robust_training.training.nan_guard import replay as replay_batches
+from robust_training.training.schedule import Schedule
+from robust_training.training.step import Step
+from wsol.cli.parser import Parser, run
+from wsol.cli.run_folder import alone_in, require_same_run
 from wsol.data.loaders import DataConfig
-from wsol.resuming import alone_in, require_same_run
 
 _BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
 

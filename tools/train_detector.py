@@ -28,27 +28,18 @@ from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
-from robust_training.files import write_texts
-from wsol.cli import Parser, find_device, output_folder, run
-from wsol.coco import coco_results
+from robust_training.atomic_io import write_texts
+from wsol.annotations.coco import coco_results
+from wsol.cli.parser import Parser, find_device, output_folder, run
+from wsol.cli.run_folder import alone_in
+from wsol.cli.subprocesses import fingerprint
 from wsol.data.loaders import scoring_data
 from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
-from wsol.jobs import fingerprint
-from wsol.localizer import load_classifier, model_folder
-from wsol.methods import NAMES, with_floors
-from wsol.resuming import alone_in
-from wsol.scorable import find_scorable, require_classes
-from wsol.teaching.school import School, require_same_lessons, start_model
-from wsol.teaching.students import (
-    Scored,
-    compared,
-    difference_row,
-    score_results,
-    score_row,
-    tables,
-)
-from wsol.teaching.teachers import (
+from wsol.evaluation.split_selection import find_scorable, require_classes
+from wsol.heatmaps.methods import NAMES, with_floors
+from wsol.localizer.localizer import load_classifier, model_folder
+from wsol.pseudo_labels.boxes import (
     ORACLE,
     folder_name,
     localizing_teacher,
@@ -59,6 +50,15 @@ from wsol.teaching.teachers import (
     require_true_boxes,
     write_teacher,
 )
+from wsol.pseudo_labels.scores import (
+    Scored,
+    compared,
+    difference_row,
+    score_results,
+    score_row,
+    tables,
+)
+from wsol.pseudo_labels.training import School, require_same_lessons, start_model
 
 
 def main() -> None:

@@ -8,16 +8,16 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 # Loaded when asked for: who only scores maps need not wait for PyTorch.
 _HOMES = {
     "CUB200": "wsol.data.cub",
-    "ImageFolder": "wsol.data.folder",
-    "Localization": "wsol.localization",
-    "Localizer": "wsol.localizer",
+    "ImageFolder": "wsol.data.image_folder",
+    "Localization": "wsol.localizer.prediction",
+    "Localizer": "wsol.localizer.localizer",
 }
 __all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes"]
 
 
 def __getattr__(name: str) -> object:
     if name == "boxes":
-        return importlib.import_module("wsol.boxes")
+        return importlib.import_module("wsol.boxes.heatmap_boxes")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'wsol' has no attribute {name!r}")

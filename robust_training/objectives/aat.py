@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.activation import smoothly
-from robust_training.attack import PGD
-from robust_training.attribution import alone, class_score
-from robust_training.curvature import Curvature, Score, Scores
-from robust_training.maps import Attribution, InputGradient, require_attribution
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
+from robust_training.attribution.gradients import alone, class_score
+from robust_training.attribution.similarity import pearson
+from robust_training.autograd.batch_norm import BatchNormMode
+from robust_training.autograd.curvature import Curvature, Score, Scores
+from robust_training.autograd.smooth_activation import smoothly
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import AttackingObjective, Carried, require
-from robust_training.similarity import pearson
 
 
 @dataclass(frozen=True)

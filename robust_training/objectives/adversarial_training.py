@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.attack import PGD
-from robust_training.attribution import cross_entropy_score
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.gradients import cross_entropy_score
+from robust_training.autograd.batch_norm import BatchNormMode
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import AttackingObjective, Carried
 
 

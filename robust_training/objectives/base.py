@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from robust_training.attack import PGD
-from robust_training.curvature import Score
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode, under_attack
+from robust_training.attacks.pgd import PGD
+from robust_training.autograd.batch_norm import BatchNormMode, under_attack
+from robust_training.autograd.curvature import Score
+from robust_training.models.classifier import Classifier
 
 Reduction = Literal["mean", "sum"]
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_training.activation import smoothly
-from robust_training.attack import PGD
-from robust_training.attribution import (
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.gradients import (
     alone,
     class_and_runner_up_scores,
     class_score,
@@ -16,9 +15,10 @@ from robust_training.attribution import (
     input_gradients,
     path_integrals,
 )
-from robust_training.curvature import Curvature, Scores
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode
+from robust_training.autograd.batch_norm import BatchNormMode
+from robust_training.autograd.curvature import Curvature, Scores
+from robust_training.autograd.smooth_activation import smoothly
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
     Carried,

@@ -5,17 +5,17 @@ from functools import partial
 
 from torch import Tensor
 
-from robust_training.activation import smoothly
-from robust_training.attack import PGD
-from robust_training.attribution import (
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.gradients import (
     alone,
     cross_entropy_score,
     input_gradients,
     path_integrals,
 )
-from robust_training.curvature import Curvature
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode
+from robust_training.autograd.batch_norm import BatchNormMode
+from robust_training.autograd.curvature import Curvature
+from robust_training.autograd.smooth_activation import smoothly
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
     Carried,

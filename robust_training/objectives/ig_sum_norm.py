@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robust_training.attack import PGD
-from robust_training.attribution import cross_entropy_score
-from robust_training.curvature import Curvature, Score
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.gradients import cross_entropy_score
+from robust_training.autograd.batch_norm import BatchNormMode
+from robust_training.autograd.curvature import Curvature, Score
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
     Carried,

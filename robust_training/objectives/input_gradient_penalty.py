@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.model import Classifier
+from robust_training.autograd.directional_derivative import Norm, require_norm, slope
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import Objective, require
-from robust_training.slope import Norm, require_norm, slope
 
 
 @dataclass(frozen=True)

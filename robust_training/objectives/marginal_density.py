@@ -7,12 +7,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.activation import smoothly
-from robust_training.attribution import input_gradient
-from robust_training.curvature import Curvature
-from robust_training.model import Classifier
+from robust_training.attribution.gradients import input_gradient
+from robust_training.autograd.curvature import Curvature
+from robust_training.autograd.directional_derivative import slope
+from robust_training.autograd.smooth_activation import smoothly
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import Objective, require
-from robust_training.slope import slope
 
 
 @dataclass(frozen=True)

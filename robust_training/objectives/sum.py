@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from robust_training.model import Classifier
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import Carried, Objective
 
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.attack import PGD
-from robust_training.model import Classifier
-from robust_training.modes import BatchNormMode, under_attack
+from robust_training.attacks.pgd import PGD
+from robust_training.autograd.batch_norm import BatchNormMode, under_attack
+from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import AttackingObjective, Carried, require
 
 

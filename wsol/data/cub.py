@@ -9,8 +9,8 @@ from typing import Any
 import albumentations as A
 import numpy as np
 
-from wsol.data.examples import Box, DataSet, Example, Split, select
-from wsol.data.text import inside, number, read_lines, whole
+from wsol.data.dataset import Box, DataSet, Example, Split, select
+from wsol.data.text_files import inside, number, read_lines, whole
 
 
 class CUB200(DataSet):

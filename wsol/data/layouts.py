@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wsol.data.cub import CUB200, find_root
-from wsol.data.folder import ImageFolder
+from wsol.data.image_folder import ImageFolder
 
 
 def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:

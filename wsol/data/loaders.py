@@ -8,9 +8,9 @@ import albumentations as A
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
-from wsol.data.examples import DataSet, Example, Images, Split
+from wsol.data.dataset import DataSet, Example, Images, Split
 from wsol.data.layouts import find_layout
-from wsol.data.text import read_yaml
+from wsol.data.text_files import read_yaml
 from wsol.data.transforms import eval_transform, train_transform
 
 

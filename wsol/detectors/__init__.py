@@ -2,9 +2,9 @@
 
 from wsol.detectors.base import Detector, Found, Network
 from wsol.detectors.faster_rcnn import FasterRCNN
-from wsol.detectors.finder import DetectorLocalizer
-from wsol.detectors.folder import load_detector, save_detector
 from wsol.detectors.regressor import Regressor
+from wsol.detectors.saving import load_detector, save_detector
+from wsol.localizer.detector_localizer import DetectorLocalizer
 
 __all__ = [
     "Detector",

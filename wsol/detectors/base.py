@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from robust_training.model import Classifier
+from robust_training.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from robust_training.model import Classifier
+from robust_training.models.classifier import Classifier
 from wsol.detectors.base import Detector, Found, Network, feature_maps, stages
 
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from robust_training.model import Classifier
-from wsol.boxes import rescale
+from robust_training.models.classifier import Classifier
+from wsol.boxes.heatmap_boxes import rescale
+from wsol.data.inputs import to_pixels
 from wsol.detectors.base import Detector, Found, Network, feature_maps, stages
-from wsol.inputs import to_pixels
-from wsol.refined import refine_box
+from wsol.heatmaps.refined import refine_box
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Regressor(Detector):
         beta: Distance below which that is quadratic.
         flip: Boxes found are the mean of the image's and its mirror image's, at twice the cost.
         refine: Boxes that `find` gives are drawn halfway to the region of like colours that grows
-            from their middle (`wsol.refined.refine_box`), at a grabCut on the CPU for each image.
+            from their middle (`refine_box`), at a grabCut on the CPU for each image.
     """
 
     grid: int = 4

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from robust_training.schedule import Cosine, Schedule
+from robust_training.training.schedule import Cosine, Schedule
 from wsol.detectors.base import Found, Network
 
 
@@ -56,7 +56,7 @@ def fit_detector(
 
     That is the one with the highest mean IoU with the boxes of `validation`, which come from whom
     those of `training` do; the later one of equals. Batches are those of
-    `wsol.data.examples.Images`. An image whose box a crop has lost takes no part. The same seed and
+    `wsol.data.dataset.Images`. An image whose box a crop has lost takes no part. The same seed and
     network give the same detector.
 
     Returns:

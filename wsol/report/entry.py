@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_training.model import Classifier
-from wsol.data.examples import DataSet
-from wsol.evaluation import Chosen
-from wsol.heatmap import HeatmapMethod
-from wsol.measuring import Measured
+from robust_training.models.classifier import Classifier
+from wsol.data.dataset import DataSet
+from wsol.evaluation.run_model import Measured
+from wsol.evaluation.scores import Chosen
+from wsol.heatmaps.heatmap import HeatmapMethod
 
 
 @dataclass(frozen=True)

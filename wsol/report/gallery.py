@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import torch
 
-from wsol.boxes import rescale
-from wsol.errors import KINDS, ErrorKinds
-from wsol.evaluation import Chosen
-from wsol.heatmap import CentredBox
-from wsol.map_boxes import MapBoxes
+from wsol.boxes.heatmap_boxes import rescale
+from wsol.evaluation.box_table import MapBoxes
+from wsol.evaluation.error_types import KINDS, ErrorKinds
+from wsol.evaluation.score_table import HIT
+from wsol.evaluation.scores import Chosen
+from wsol.heatmaps.heatmap import CentredBox
 from wsol.report.entry import Entry
-from wsol.rows import HIT
 
 _MOST_HEATMAPS = 400  # some 3 MB of them with their boxes
 _FEWEST_IMAGES = 8

@@ -12,7 +12,7 @@ const state = {
 
 // ---- boxes
 
-/** The row [first cut, x0, y0, x1, y1, kind] of a view at a threshold: wsol.boxes.cuts, looked up. */
+/** The row [first cut, x0, y0, x1, y1, kind] of a view at a threshold: wsol.boxes.heatmap_boxes.cuts, looked up. */
 function rowAt(view, threshold) {
   const cut = Math.floor(threshold * view.peak);
   return view.boxes.findLast((row) => row[0] <= cut);

@@ -10,12 +10,12 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from robust_training.files import write_text
-from wsol.drawing import PREDICTED, TRUE
+from robust_training.atomic_io import write_text
+from wsol.localizer.overlay import PREDICTED, TRUE
 from wsol.report.curves import accuracy_charts, threshold_charts, training_charts
 from wsol.report.entry import Entry
 from wsol.report.gallery import gallery
-from wsol.report.tables import (
+from wsol.report.html_tables import (
     accuracy_table,
     attack_tables,
     error_table,

@@ -1,0 +1,1 @@
+"""Attacks: PGD on any score, and attacks on attribution maps."""

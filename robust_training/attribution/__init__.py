@@ -1,0 +1,1 @@
+"""Scores of a classifier, attributions of a score, and the similarity of two attribution maps."""

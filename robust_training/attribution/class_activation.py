@@ -1,0 +1,50 @@
+"""Class activation maps: how much each place of the last feature map speaks for a class."""
+
+import torch
+from torch import Tensor
+
+from robust_training.models.classifier import Classifier
+
+
+def class_activation(
+    model: Classifier, image: Tensor, label: Tensor, *, create_graph: bool = False
+) -> Tensor:
+    """Class activation maps (Zhou et al., CVPR 2016), signed, (N,h,w) of the last feature map.
+
+    Channels are weighted by the mean gradient of the class logit (Grad-CAM's weights), which for a
+    head of pooling and one linear layer are CAM's own up to a factor.
+
+    Args:
+        image: (N,3,H,W) in [0,1].
+        label: (N,).
+        create_graph: Whether the maps will be differentiated by the image.
+
+    Raises:
+        ValueError: the network has no spatial feature map.
+    """
+    backbone = model.backbone
+    with torch.set_grad_enabled(create_graph):
+        features = backbone.forward_features(model.prepare(image))
+    if not _is_spatial(features, model):
+        raise ValueError(
+            f"{backbone.pretrained_cfg['architecture']} has no (N,C,h,w) feature map for a class "
+            "activation map; use gradient maps"
+        )
+    if not features.requires_grad:
+        features.requires_grad_()
+    with torch.enable_grad():
+        logit = backbone.forward_head(features).gather(1, label[:, None]).sum()
+        (gradient,) = torch.autograd.grad(logit, features, create_graph=create_graph)
+    maps = (gradient.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1)
+    return maps if create_graph else maps.detach()
+
+
+@torch.no_grad()
+def has_class_activation(model: Classifier) -> bool:
+    """Whether the network has a spatial feature map."""
+    image = torch.zeros_like(model.mean).expand(1, 3, model.image_size, model.image_size)
+    return _is_spatial(model.backbone.forward_features(model.prepare(image)), model)
+
+
+def _is_spatial(features: Tensor, model: Classifier) -> bool:
+    return features.ndim == 4 and features.shape[1] == model.backbone.num_features

@@ -1,0 +1,214 @@
+"""Which map explains a prediction, as a setting."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robust_training.attribution.class_activation import class_activation
+from robust_training.attribution.gradients import (
+    Gradients,
+    alone,
+    class_score,
+    input_gradients,
+    path_integrals,
+)
+from robust_training.autograd.curvature import Curvature, Scores
+from robust_training.autograd.smooth_activation import smoothly
+from robust_training.models.classifier import Classifier
+
+Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W) of non-negative pixels
+
+
+class Explanation(ABC):
+    """A model, its images (N,3,H,W) and classes -> maps (N,H,W), at least 0.
+
+    Every subclass is a frozen dataclass whose maps are those of each image by itself, the same
+    every time, and can be differentiated.
+    """
+
+    @property
+    def points(self) -> int:
+        """Images at which the network is differentiated for one map."""
+        return 1
+
+    @abstractmethod
+    def maps(
+        self,
+        model: Classifier,
+        label: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+        beta: float | None = None,
+    ) -> Maps:
+        """How the logits of `label` (N,) come about.
+
+        Args:
+            create_graph: Whether the maps will be differentiated by the image.
+            curvature: How they will be.
+            beta: Of the softplus that stands in for ReLU meanwhile; None keeps the network.
+        """
+
+
+class Attribution(Explanation):
+    """Several scores and images (N,3,H,W) -> a map (N,3,H,W) of each score, from shared passes.
+
+    Every subclass is a frozen dataclass whose maps can be differentiated again.
+    """
+
+    def __call__(
+        self,
+        scores: Scores,
+        image: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+    ) -> tuple[Tensor, ...]:
+        gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
+        return self.from_gradients(gradients, image)
+
+    @abstractmethod
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        """The maps, from the gradients of the scores at this image or at others."""
+
+    def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
+        """The map for pixels measured in `unit` (1,3,1,1): the same for products of a pixel's
+        change and its gradient."""
+        return attribution
+
+    def maps(
+        self,
+        model: Classifier,
+        label: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+        beta: float | None = None,
+    ) -> Maps:
+        """Magnitudes, summed over channels."""
+        scores = smoothly(alone(class_score(model, label)), model, beta)
+
+        def maps(image: Tensor) -> Tensor:
+            (found,) = self(scores, image, create_graph=create_graph, curvature=curvature)
+            return found.abs().sum(dim=1)
+
+        return maps
+
+
+@dataclass(frozen=True)
+class InputGradient(Attribution):
+    """d score / d image."""
+
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        return gradients(image)
+
+    def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
+        return attribution * unit
+
+
+@dataclass(frozen=True)
+class InputXGradient(Attribution):
+    """Pixel times gradient, from black."""
+
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(image * gradient for gradient in gradients(image))
+
+
+@dataclass(frozen=True)
+class IntegratedGradients(Attribution):
+    """Integrated gradients from black; classes are chosen at the image, the end of the path.
+
+    Attributes:
+        steps: Points of the right Riemann sum, each as dear as one gradient.
+    """
+
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps of IntegratedGradients must be at least 1, not {self.steps}")
+
+    @property
+    def points(self) -> int:
+        return self.steps
+
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        return path_integrals(gradients, torch.zeros_like(image), image, steps=self.steps)
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Attribution):
+    """Mean gradient under Gaussian pixel noise (Smilkov et al., 2017), the same for every image.
+
+    Attributes:
+        samples: How many, each as dear as one gradient.
+        noise: Standard deviation, in pixel units of [0,1].
+    """
+
+    samples: int = 8
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not self.noise >= 0:
+            raise ValueError(
+                "SmoothGrad needs samples of at least 1 and noise of at least 0, not "
+                f"{self.samples}, {self.noise}"
+            )
+
+    @property
+    def points(self) -> int:
+        return self.samples
+
+    def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
+        # noise of its own generator: the same image has the same map, whatever stands beside it
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, *image.shape[1:])
+        totals: tuple[Tensor, ...] = ()
+        for _ in range(self.samples):
+            drawn = torch.randn(shape, generator=generator).to(image)
+            found = gradients(image + self.noise * drawn)
+            totals = tuple(map(torch.add, totals, found)) if totals else found
+        return tuple(total / self.samples for total in totals)
+
+    def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
+        return attribution * unit
+
+
+@dataclass(frozen=True)
+class ClassActivation(Explanation):
+    """Class activation map (Zhou et al., CVPR 2016) of a network with a spatial feature map, what
+    is positive of it, stretched over the image."""
+
+    def maps(
+        self,
+        model: Classifier,
+        label: Tensor,
+        *,
+        create_graph: bool = False,
+        curvature: Curvature = "exact",
+        beta: float | None = None,
+    ) -> Maps:
+        """Always differentiated exactly: its second derivative is the head's alone."""
+
+        def activation(image: Tensor) -> Tensor:
+            with torch.set_grad_enabled(create_graph):
+                coarse = class_activation(model, image, label, create_graph=create_graph)
+                size = image.shape[2:]
+                return F.interpolate(coarse.relu()[:, None], size, mode="bilinear")[:, 0]
+
+        return smoothly(activation, model, beta)
+
+
+def require_attribution(owner: str, attribution: object) -> None:
+    """ValueError unless `attribution` is one that can be differentiated again."""
+    if not isinstance(attribution, Attribution):
+        names = ", ".join(kind.__name__ for kind in Attribution.__subclasses__())
+        raise ValueError(
+            f"attribution of {owner} must be one that can be differentiated ({names}), "
+            f"not {attribution!r}"
+        )

@@ -1,0 +1,1 @@
+"""Second derivatives: smooth activations, double backward, finite differences, BatchNorm modes."""

@@ -1,0 +1,131 @@
+"""A smooth copy of a network, for differentiating through its input gradient.
+
+A ReLU network has no second derivative. ART (Singh et al., ECCV 2020, arXiv 1911.13073) therefore
+runs every pass that is differentiated twice with softplus in place of ReLU, on the same weights.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from robust_training.autograd.softplus import ramp
+
+
+@contextmanager
+def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
+    """Run `model` with smooth activations inside the `with`.
+
+    Every ReLU becomes softplus with the given `beta` (PyTorch's: exactly linear where
+    beta * input > 20), and its piecewise-linear kin (ReLU6 and hardtanh, leaky ReLU, hard-swish,
+    hard-sigmoid) the same sums and products of softplus. Modules and functional calls are both
+    covered, in place or not; smooth activations (GELU, SiLU, ...) stay as they are.
+
+    Raises:
+        ValueError: `beta` is not positive.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta of the smooth activation must be positive, not {beta}")
+    # A module's result is always used, so its in-place form would only cost a copy.
+    inplace = [module for module in model.modules() if getattr(module, "inplace", False) is True]
+    for module in inplace:
+        module.inplace = False
+    try:
+        with Smooth(beta):
+            yield
+    finally:
+        for module in inplace:
+            module.inplace = True
+
+
+def is_made_smooth(function: Callable) -> bool:
+    """Whether `smooth` replaces this PyTorch function."""
+    return function in _SMOOTH_FORMS
+
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def smoothly(function: Function, model: nn.Module, beta: float | None) -> Function:
+    """`function`, run with the smooth model; as it is where beta is None."""
+    if beta is None:
+        return function
+
+    @wraps(function)
+    def smoothed(image: Tensor):
+        with smooth(model, beta):
+            return function(image)
+
+    return smoothed
+
+
+class Smooth(TorchFunctionMode):
+    """What `smooth` does to functions."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _SMOOTH_FORMS:
+            return _SMOOTH_FORMS[func](self.beta, *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
+    # softplus keeps its input for the backward pass, so an input to be overwritten is copied first
+    return input.copy_(function(input.clone())) if inplace else function(input)
+
+
+def _relu(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda x: F.softplus(x, beta), input, inplace)
+
+
+def _hardtanh(
+    beta: float, input: Tensor, min_val: float = -1, max_val: float = 1, inplace: bool = False
+) -> Tensor:
+    return _apply(lambda x: ramp(x, beta, min_val, max_val), input, inplace)
+
+
+def _relu6(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
+    return _hardtanh(beta, input, 0, 6, inplace)
+
+
+def _leaky_relu(
+    beta: float, input: Tensor, negative_slope: float = 0.01, inplace: bool = False
+) -> Tensor:
+    def leaky(x: Tensor) -> Tensor:
+        return negative_slope * x + (1 - negative_slope) * F.softplus(x, beta)
+
+    return _apply(leaky, input, inplace)
+
+
+def _hardsigmoid(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda x: ramp(x + 3, beta, 0, 6) / 6, input, inplace)
+
+
+def _hardswish(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda x: x * ramp(x + 3, beta, 0, 6) / 6, input, inplace)
+
+
+_SMOOTH_FORMS = {
+    F.relu: _relu,
+    torch.relu: _relu,
+    Tensor.relu: _relu,
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
+    F.leaky_relu: _leaky_relu,
+    F.hardsigmoid: _hardsigmoid,
+    F.hardswish: _hardswish,
+    F.relu_: partial(_relu, inplace=True),
+    torch.relu_: partial(_relu, inplace=True),
+    Tensor.relu_: partial(_relu, inplace=True),
+    F.hardtanh_: partial(_hardtanh, inplace=True),
+    F.leaky_relu_: partial(_leaky_relu, inplace=True),
+}

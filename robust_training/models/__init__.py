@@ -1,0 +1,1 @@
+"""timm classifiers that take images in [0,1]: create, wrap, save and load them."""

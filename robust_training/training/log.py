@@ -1,0 +1,47 @@
+"""A run's curves: log.csv, and the same for TensorBoard."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from robust_training.atomic_io import write_bytes, write_text
+
+Row = dict[str, float]  # column -> value; one row an epoch
+
+
+def write_log(output: Path, rows: Sequence[Row]) -> None:
+    """Write output/log.csv and output/tensorboard/ anew from all rows.
+
+    Both are whole after a kill, and no epoch stands in them twice.
+    """
+    write_bytes(output / "tensorboard" / "events.out.tfevents.0", _events(rows))
+    write_text(output / "log.csv", csv_text(rows))
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """A column for each name in any of the rows."""
+    text = io.StringIO()
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _events(rows: Sequence[Row]) -> bytes:
+    """TensorBoard's records; their time is that spent in training."""
+    data = io.BytesIO()
+    writer = RecordWriter(data)
+    writer.write(Event(file_version="brain.Event:2").SerializeToString())
+    elapsed = 0.0
+    for row in rows:
+        elapsed += row["seconds"]
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+        event = Event(wall_time=elapsed, step=int(row["epoch"]), summary=Summary(value=values))
+        writer.write(event.SerializeToString())
+    return data.getvalue()

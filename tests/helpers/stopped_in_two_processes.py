@@ -1,0 +1,74 @@
+"""A script for test_two_processes.py: FOLDER.
+
+Trains in FOLDER/whole, where the second process skips a batch that is not finite; and in
+FOLDER/parts, which SIGTERM to the second process stops and which then goes on.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader
+
+from robust_training.models.classifier import create_model
+from robust_training.objectives import Standard
+from robust_training.training.fit import fit
+from robust_training.training.interrupts import Stopped
+from robust_training.training.schedule import Steps
+from tests.robust_training.training.test_fit import Stripes
+
+
+@dataclass(frozen=True)
+class Troubled(Standard):
+    """In the second process, at epoch 1.5, a loss that is not finite, and a signal."""
+
+    second: bool = False
+    stop: bool = False
+    now: bool = False
+
+    def at(self, epoch):
+        return Troubled(self.second, self.stop, self.second and epoch == 1.5)
+
+    def __call__(self, model, image, label):
+        if self.now and self.stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        terms = super().__call__(model, image, label)
+        return {name: value * (float("nan") if self.now else 1) for name, value in terms.items()}
+
+
+def run(fabric, folder, **settings):
+    torch.manual_seed(0)
+    fit(
+        fabric,
+        create_model("test_resnet", 2, image_size=32),
+        Troubled(fabric.global_rank == 1, settings.pop("stop", False)),
+        DataLoader(Stripes(), 2, shuffle=True),
+        DataLoader(Stripes(), 8),
+        folder,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+        schedule=Steps(milestones=(2,)),
+        epochs=3,
+        skip_nonfinite=1,
+        **settings,
+    )
+
+
+def main(folder):
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    run(fabric, folder / "whole")
+    try:
+        run(fabric, folder / "parts", stop=True)
+    except Stopped as stopped:
+        assert "in epoch 2, after 6 of 8 batches" in str(stopped)
+    else:
+        raise AssertionError("the run was not stopped")
+    run(fabric, folder / "parts", resume=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

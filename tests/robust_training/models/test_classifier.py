@@ -1,0 +1,174 @@
+import json
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from robust_training.autograd.batch_norm import batch_norm, under_attack
+from robust_training.models.classifier import create_model, load_model, save_model
+
+
+def test_images_in_zero_one_are_normalised_inside():
+    torch.manual_seed(0)
+    model = create_model("resnet10t", 4, image_size=32).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    image = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(model.backbone.pretrained_cfg[k]) for k in ("mean", "std"))
+    expected = model.backbone((image - mean[:, None, None]) / std[:, None, None])
+    torch.testing.assert_close(model(image), expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "mobilenetv2_035", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"],
+)
+def test_a_new_head_starts_at_zero(name):
+    model = create_model(name, 4, image_size=32).eval()
+    assert torch.equal(model(torch.rand(2, 3, 32, 32)), torch.zeros(2, 4))
+
+
+def test_vit_takes_the_size_asked_for():
+    model = create_model("vit_tiny_patch16_224", 2, image_size=48)
+    assert model(torch.rand(1, 3, 48, 48)).shape == (1, 2)
+    assert model.image_size == 48
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+def test_weights_with_another_head_load(tmp_path, suffix, prefix):
+    torch.manual_seed(0)
+    source = timm.create_model("test_resnet", num_classes=7)
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": state}, file)
+    else:
+        safetensors.torch.save_file(state, file)
+    model = create_model("test_resnet", 3, weights=file)
+    torch.testing.assert_close(model.backbone.conv1.state_dict(), source.conv1.state_dict())
+    assert not model.backbone.fc.weight.any()
+    same = create_model("test_resnet", 7, weights=file)
+    torch.testing.assert_close(same.backbone.fc.weight, source.fc.weight)
+
+
+def test_weights_that_do_not_fit_name_the_tensors(tmp_path):
+    state = timm.create_model("test_resnet", num_classes=7).state_dict()
+    bn = next(name for name in state if name.endswith("bn1.weight"))
+    del state[bn]
+    state["stray"] = torch.zeros(1)
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(state, file)
+    with pytest.raises(ValueError, match=f"{bn} is missing; stray is not in the model"):
+        create_model("test_resnet", 3, weights=file)
+    file.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="cannot read weights from"):
+        create_model("test_resnet", 3, weights=file)
+    with pytest.raises(ValueError, match="there is no weights file"):
+        create_model("test_resnet", 3, weights=tmp_path / "none.pth")
+
+
+def test_pretrained_weights_of_real_birds_load(shared):
+    model = create_model(
+        "mobilenetv2_100", 10, weights=shared / "weights" / "mobilenetv2_100.imagenet.safetensors"
+    )
+    assert not model.backbone.classifier.weight.any()
+    assert model.backbone.conv_stem.weight.abs().sum() > 0
+
+
+def test_unknown_names_get_near_ones():
+    with pytest.raises(ValueError, match="did you mean resnet50"):
+        create_model("resnet5O", 3)
+    with pytest.raises(ValueError, match="num_classes"):
+        create_model("resnet10t", 0)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet18", "resnet10t"])
+def test_last_stride_one_doubles_the_last_map_and_keeps_weights(name):
+    torch.manual_seed(0)
+    model = create_model(name, 2, last_stride=1).eval()
+    plain = timm.create_model(name, num_classes=2)
+    plain.load_state_dict(model.backbone.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    assert model.backbone.forward_features(image).shape[-2:] == (4, 4)
+    assert plain.forward_features(image).shape[-2:] == (2, 2)
+    dilations = {m.dilation for m in model.backbone.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert dilations == {(1, 1)}
+
+
+def test_last_stride_without_a_place_is_refused():
+    with pytest.raises(ValueError, match="last_stride is not known for 'vit_tiny"):
+        create_model("vit_tiny_patch16_224", 2, last_stride=1, image_size=32)
+    with pytest.raises(ValueError, match="does not double the last feature map of 'convnext"):
+        create_model("convnext_atto", 2, last_stride=1)
+    with pytest.raises(ValueError, match="last_stride must be 1 or 2"):
+        create_model("resnet10t", 2, last_stride=3)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv2_035", "vit_tiny_patch16_224"])
+def test_a_saved_folder_opens_in_plain_timm_and_here(tmp_path, name):
+    torch.manual_seed(0)
+    model = create_model(name, 3, image_size=32).eval()
+    torch.nn.init.normal_(model.backbone.get_classifier().weight)
+    model.class_names = ["a", "b", "c"]
+    folder = tmp_path / "best"
+    for _ in range(2):  # the second replaces the first
+        save_model(model, folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best"]
+    image = torch.rand(2, 3, 32, 32)
+    here = load_model(folder)
+    assert here.class_names == ["a", "b", "c"]
+    assert here.image_size == 32
+    torch.testing.assert_close(here(image), model(image))
+    plain = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    torch.testing.assert_close(plain(model.normalize(image)), model(image))
+
+
+def test_last_stride_survives_the_folder(tmp_path):
+    model = create_model("resnet10t", 3, last_stride=1).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    save_model(model, tmp_path / "best")
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(load_model(tmp_path / "best")(image), model(image))
+    assert "stride 1" in (tmp_path / "best" / "README.md").read_text()
+
+
+def test_folders_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no config\.json"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))
+    with pytest.raises(ValueError, match=r"there is no model.safetensors"):
+        load_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot build the model"):
+        load_model(tmp_path)
+
+
+def test_batch_norm_modes(tiny, batch):
+    image, _ = batch
+    norm = tiny.backbone.bn
+    outputs = {}
+    for mode in ("update", "batch", "running"):
+        norm.reset_running_stats()
+        with batch_norm(tiny, mode):
+            outputs[mode] = tiny(image)
+        assert norm.num_batches_tracked.item() == (mode == "update")
+        assert norm.training
+        assert norm.track_running_stats
+    torch.testing.assert_close(outputs["update"], outputs["batch"])
+    assert not torch.allclose(outputs["running"], outputs["batch"])
+
+
+def test_under_attack_restores_what_was_trained(tiny):
+    tiny.backbone.fc.bias.requires_grad_(False)
+
+    def interrupted():
+        with under_attack(tiny, "running"):
+            assert not any(p.requires_grad for p in tiny.parameters())
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        interrupted()
+    assert [n for n, p in tiny.backbone.named_parameters() if not p.requires_grad] == ["fc.bias"]
+    assert tiny.backbone.bn.training

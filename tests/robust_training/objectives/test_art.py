@@ -1,0 +1,100 @@
+"""ART's own formula; what it shares with other objectives is in test_objectives.py."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from robust_training.attacks.pgd import PGD
+from robust_training.models.classifier import Classifier, create_model
+from robust_training.objectives import ART, Standard
+from robust_training.objectives.art import attribution_loss
+from tests.helpers.attacks import fixed
+
+
+def test_art_without_weight_or_attack_is_standard(tiny, batch):
+    image, label = batch
+    art = ART(weight=0.0, attack=PGD(eps=0.0, steps=0))
+    terms = art(tiny.eval(), image, label)
+    assert terms["attribution"].item() == 0
+    torch.testing.assert_close(
+        terms["cross_entropy"], Standard()(tiny, image, label)["cross_entropy"]
+    )
+
+
+def test_attribution_loss_by_hand():
+    """One pair of twins in the plane, every cosine known, the worse candidate mined."""
+    anchor = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    true = torch.tensor([[1.0, 0.0], [1.0, 1.0]])  # distances 0 and 1 - sqrt(.5): the worse counts
+    runner_up = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # distances 1 and 2: the closer counts
+    expected = math.log1p(math.exp((1 - math.sqrt(0.5)) - 1))
+    assert attribution_loss(anchor, true, runner_up).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_mining_never_mixes_images():
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.rand(8, 5, generator=generator) for _ in range(3)]
+    each = [attribution_loss(*(r[[i, i + 4]] for r in rows)) for i in range(4)]
+    torch.testing.assert_close(attribution_loss(*rows), torch.stack(each).mean())
+
+
+def test_a_linear_model_attributes_by_its_weights(batch):
+    """Hand-computed ART on a linear classifier: its gradients are rows of its weight matrix."""
+    image, label = batch
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(147, 3)).double()
+    model = Classifier(net, (0.5,) * 3, (0.2,) * 3).double()
+    attacked = (image + 0.01).clamp(0, 1)
+    terms = ART(weight=2.0, attack=fixed(attacked))(model, image, label)
+    weight = net[1].weight.view(3, 3, 7, 7).abs().mean(1).flatten(1)
+    expected = 0.0
+    for index in range(3):
+        for source in (image, attacked):
+            row = ((source[index] - 0.5) / 0.2).abs().mean(0).flatten()
+            candidates = []
+            for twin in (image, attacked):
+                logits = model(twin[index : index + 1])[0].clone()
+                logits[label[index]] = -torch.inf
+                pair = weight[torch.stack([label[index], logits.argmax()])]
+                candidates.append([1 - torch.cosine_similarity(row, v, dim=0) for v in pair])
+            (p1, n1), (p2, n2) = candidates
+            expected += 2.0 / 6 * torch.log1p(torch.exp(max(p1, p2) - min(n1, n2)))
+    assert terms["attribution"].item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(model(attacked), label))
+
+
+@pytest.mark.parametrize("mode", ["update", "batch", "running"])
+def test_batch_norm_of_the_attack_is_a_choice(tiny, batch, mode):
+    image, label = batch
+    ART(attack_batch_norm=mode).perturb(tiny, image, label)
+    # one pass for the support and three steps when running statistics follow
+    assert tiny.backbone.bn.num_batches_tracked.item() == (4 if mode == "update" else 0)
+
+
+def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
+    image, label = batch
+    tiny.eval()
+    art = ART(attack=PGD(eps=0.05, step_size=0.02, steps=5), top_k=10, beta=5.0)
+    torch.manual_seed(0)
+    start = art.attack.start(image)
+    torch.manual_seed(0)
+    attacked = art.perturb(tiny, image, label)
+
+    def loss(images):
+        terms = ART(attack=fixed(images), beta=5.0, weight=1.0)(tiny, images, label)
+        return terms["attribution"].item()
+
+    assert loss(attacked) > loss(start)
+
+
+def test_a_new_head_of_zeros_does_not_explode():
+    """All gradients are zero at the first step; a plain cosine would have a slope of 1e8 there."""
+    torch.manual_seed(0)
+    model = create_model("resnet10t", 4, image_size=32)
+    image, label = torch.rand(4, 3, 32, 32), torch.arange(4)
+    terms = ART()(model, image, label)
+    assert terms["cross_entropy"].item() == pytest.approx(math.log(4), rel=1e-6)
+    sum(terms.values()).backward()
+    norm = sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None).sqrt()
+    assert 0 < norm < 100

@@ -1,0 +1,189 @@
+"""A run that is killed, stopped or out of disk goes on as if nothing had been."""
+
+import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_training.attacks.pgd import PGD
+from robust_training.models.classifier import load_model
+from robust_training.objectives import AdversarialTraining
+from robust_training.training.interrupts import Stopped
+from tests.helpers.commands import ROOT
+from tests.helpers.commands import train as train_tool
+from tests.robust_training.training.test_fit import Stripes, train
+from wsol.cli.parser import run as run_tool
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+ATTACKED = AdversarialTraining(attack=PGD(2 / 255, 2 / 255, 1))
+
+
+def rows(folder):
+    with open(folder / "log.csv") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def weights(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["step"]
+
+
+def assert_whole(folder):
+    """What a kill leaves can be read."""
+    if (folder / "last.ckpt").exists():
+        assert weights(folder)
+    if (folder / "best").exists():
+        load_model(folder / "best")
+
+
+def assert_same_run(folder, whole):
+    """Weights, logs and best models bit for bit, and nothing else in the folder."""
+    expected, found = weights(whole), weights(folder)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    assert rows(folder) == rows(whole)
+    best = Path("best") / "model.safetensors"
+    assert (folder / best).read_bytes() == (whole / best).read_bytes()
+    names = [{p.relative_to(f) for p in f.rglob("*")} for f in (folder, whole)]
+    assert names[0] == names[1]
+
+
+def killed_runs(folder, points, *data):
+    script = ROOT / "tests" / "helpers" / "killed_run.py"
+    command = [sys.executable, *map(str, (script, folder, points, *data))]
+    subprocess.run(command, check=True, env=ENVIRONMENT, timeout=1800)
+    for point in range(points):
+        assert_whole(folder / str(point) / "killed")
+        assert_same_run(folder / str(point) / "run", folder / "whole" / "run")
+
+
+def test_a_run_killed_while_it_writes_is_the_uninterrupted_one(tmp_path):
+    killed_runs(tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_of_writing_is_the_uninterrupted_one(tmp_path):
+    killed_runs(tmp_path, 40)
+
+
+@pytest.mark.slow
+def test_a_command_killed_at_random_moments_is_the_uninterrupted_one(toy, tmp_path):
+    killed_runs(tmp_path, 20, toy)
+
+
+def signal_at(item, number, monkeypatch):
+    """Send the signal when so many images were loaded, in training (16 an epoch) or validation."""
+    load, loaded = Stripes.__getitem__, []
+
+    def counting(self, index):
+        loaded.append(index)
+        if len(loaded) == item:
+            os.kill(os.getpid(), number)
+        return load(self, index)
+
+    monkeypatch.setattr(Stripes, "__getitem__", counting)
+
+
+@pytest.mark.parametrize(
+    ("item", "number", "settings"),
+    [
+        (20, signal.SIGINT, {}),  # validation
+        (35, signal.SIGTERM, {"batch": 4, "accumulate": 2}),
+        (2, signal.SIGINT, {"batch": 4, "replays": 2}),
+    ],
+)
+def test_a_stopped_run_goes_on_from_there(tmp_path, monkeypatch, item, number, settings):
+    settings = {"epochs": 2, "objective": ATTACKED} | settings
+    train(tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        signal_at(item, number, patch)
+        with pytest.raises(Stopped, match=rf"{number.name} in epoch .* --resume") as stopped:
+            train(tmp_path / "parts", **settings)
+    done = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["progress"]
+    assert 0 < done["batches"] <= done["of"]
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    train(tmp_path / "parts", resume=True, **settings)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+    def main():
+        raise stopped.value
+
+    with pytest.raises(SystemExit) as leaving:
+        run_tool(main)
+    assert leaving.value.code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+
+
+def test_another_batch_size_is_refused_within_an_epoch(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_at(3, signal.SIGTERM, patch)
+        with pytest.raises(Stopped):
+            train(tmp_path / "run")
+    with pytest.raises(ValueError, match="after 1 of 2 batches of an epoch, which has 4 now"):
+        train(tmp_path / "run", batch=4, resume=True)
+
+
+def everything(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("write", [2, 3, 6, 7])
+def test_a_full_disk_costs_one_line_and_nothing_saved(toy, tmp_path, monkeypatch, write):
+    """It fails the n-th time that something is to be on the disk: the config, the log, the best
+    model, the checkpoint."""
+    output = tmp_path / "run"
+    arguments = ("--data.root", toy, "--output", output, "--model.name", "test_resnet")
+    arguments += ("--config", ROOT / "configs" / "methods" / "standard.yaml")
+    status, _, error = train_tool(*arguments)
+    assert status == 0, error
+    before = everything(output)
+    synced = []
+
+    def fsync(handle):
+        synced.append(handle)
+        if len(synced) >= write:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robust_training.atomic_io.os.fsync", fsync)
+        status, _, error = train_tool(*arguments, "--epochs", 2, "--resume")
+    assert status == 2
+    assert error.startswith("error: ")
+    assert "No space left on device" in error
+    after = everything(output)
+    assert after.keys() == before.keys()
+    assert after[Path("last.ckpt")] == before[Path("last.ckpt")]
+    load_model(output / "best")
+
+
+@pytest.mark.parametrize("free", [0, 500_000, 2_000_000])
+def test_a_disk_that_is_really_full(tmp_path, free):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a small disk can be mounted by root alone, on Linux")
+    try:
+        train(disk / "run", epochs=1)
+        before = everything(disk / "run")
+        room = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_bsize - free))
+        with pytest.raises(OSError, match="No space left on device"):
+            train(disk / "run", epochs=2, resume=True)
+        after = everything(disk / "run")
+        assert after.keys() == before.keys()
+        assert after[Path("last.ckpt")] == before[Path("last.ckpt")]
+        load_model(disk / "run" / "best")
+        (disk / "filler").unlink()
+        train(disk / "run", epochs=2, resume=True)
+        train(tmp_path / "whole", epochs=2)
+        assert_same_run(disk / "run", tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

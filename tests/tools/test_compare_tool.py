@@ -1,0 +1,142 @@
+"""compare.py: methods trained side by side, and a method of one's own."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.helpers.commands import ROOT, tool
+from tests.helpers.documents import blocks
+from wsol.report.comparison import SCORES, Trained, interval, method_table, scatter
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """Ordinary training, and a new method: one file, one import, one short YAML file."""
+    files = {block.file: block.text for block in blocks(ROOT / "docs" / "extending.md")}
+    for name in ("label_smoothing.py", "smoothing.yaml"):
+        (tmp_path / name).write_text(files[name])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    smoothing = tmp_path / "smoothing.yaml"
+    standard = tmp_path / "standard.yaml"
+    standard.write_text((ROOT / "configs" / "methods" / "standard.yaml").read_text())
+    return standard, smoothing
+
+
+def compare(configs, toy, output, *arguments):
+    base = ("--base", ROOT / "configs" / "toy_standard.yaml", "--images", 2, "--output", output)
+    model = ("--model.name", "test_resnet", "--data.image_size", 32, "--data.cache", "null")
+    return tool("compare.py", *configs, *base, *arguments, "--", "--data.root", toy, *model)
+
+
+def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
+    output, protocol = tmp_path / "out", tmp_path / "robustness.yaml"
+    protocol.write_text(
+        "images: 6\nmaps: [{attack: {steps: 2}, attribution: InputXGradient}]\n"
+        "accuracy: [{radii: [0, 0.00784313725490196], attack: {steps: 1}}]\n"
+    )
+    more = ("--epochs", 1, "--jobs", 2, "--robustness", protocol)
+    status, text, error = compare(configs, toy, output, *more)
+    assert status == 0, error
+    assert "| standard | 1 |" in text
+    assert "| smoothing | 1 |" in text
+    before = {file: file.stat().st_mtime_ns for file in output.glob("*/seed0/*.*")}
+    assert {"last.ckpt", "metrics.json"} <= {file.name for file in before}
+    status, again, error = compare(configs, toy, output, *more)
+    assert (status, again) == (0, text), error
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+    with open(output / "comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["method"], r["seed"]) for r in rows] == [("standard", "0"), ("smoothing", "0")]
+    metrics = json.loads((output / "smoothing" / "seed0" / "metrics.json").read_text())
+    assert float(rows[1]["accuracy"]) == metrics["top1_accuracy"]
+    page = (output / "comparison.md").read_text()
+    assert "tools/compare.py" in page
+    assert "differ in" not in page
+    assert 0 <= float(rows[0]["map under attack"]) <= 1
+    (curve,) = metrics["robustness"]["accuracy"]
+    assert float(rows[1]["accuracy under attack"]) == curve["accuracy"][1]
+    report = (output / "smoothing" / "seed0" / "report.html").read_text()
+    assert "Under attack" in report
+    assert "TopK on InputXGradient, linf 2/255, 2 steps of 0.5/255" in report
+    for name in ("maps.png", "accuracy_gt_known.png", "accuracy_robustness.png"):
+        assert cv2.imread(str(output / name)).std() > 5
+
+    status, _, error = compare(configs, toy, output, "--epochs", 2)
+    assert status == 2
+    assert "holds runs with another epochs 1" in error
+    configs[1].write_text(configs[1].read_text().replace("0.2", "0.3"))
+    status, _, error = compare(configs, toy, output, "--epochs", 1)
+    assert status == 2
+    assert "smoothing holds runs with another configuration" in error
+
+
+@pytest.mark.slow
+def test_equal_time_gives_a_dear_method_fewer_epochs(configs, toy, tmp_path):
+    slow = tmp_path / "slow.yaml"
+    slow.write_text(
+        "objective:\n  class_path: robust_training.objectives.AdversarialTraining\n"
+        "  init_args: {attack: {steps: 40, step_size: 0.001}}\n"
+    )
+    status, _, error = compare((configs[0], slow), toy, tmp_path / "out", "--minutes", 0.05)
+    assert status == 0, error
+    epochs = json.loads((tmp_path / "out" / "epochs.json").read_text())
+    assert epochs["standard"] > epochs["slow"] >= 1
+
+
+def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
+    """And what failed before is not held against what is put right."""
+    failed = tmp_path / "out" / "smoothing" / "trained_with.json"
+    failed.parent.mkdir(parents=True)
+    failed.write_text('{"epochs": 7}')
+    configs[1].write_text("objective: {class_path: Standart}\n")
+    status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 1)
+    assert status == 2
+    assert "did you mean Standard" in error
+    assert "seed0.log" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either --epochs or --minutes"),
+        (("--epochs", 1, "--minutes", 1), "either --epochs or --minutes"),
+        (("--epochs", 0), "epochs"),
+        (("--epochs", 1, "--seeds", -1), "seeds"),
+        (("--epochs", 1, "--seeds", 0, 0), "names a seed twice"),
+        (("--epochs", 1, "--base", "/no.yaml"), "there is no configuration /no.yaml"),
+    ],
+)
+def test_mistakes_cost_one_line(configs, tmp_path, arguments, message):
+    own = ("--output", tmp_path / "out")
+    status, _, error = tool("compare.py", *configs, *own, *arguments)
+    assert status == 2
+    assert message in error
+    assert not (tmp_path / "out").exists()
+    status, _, error = tool("compare.py", configs[0], configs[0], *own, "--epochs", 1)
+    assert (status, "same file name" in error) == (2, True)
+
+
+def some_runs(**accuracies):
+    return [
+        Trained(name, seed, Path(), dict.fromkeys(SCORES) | {"accuracy": value}, [2.0])
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_intervals_are_students():
+    values = [0.5, 0.6, 0.8]
+    mean, half = interval(values)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert np.isnan(interval([0.5])[1])
+    table = method_table(some_runs(a=[0.5, 0.6, 0.8], b=[0.25]))
+    assert f"| a | 3 | 63.3 ± {100 * (high - low) / 2:.1f} | 1 | 2.0 s | 1.0x |" in table
+    assert "| b | 1 | 25.0 | 1 | 2.0 s | 1.0x |" in table
+    assert scatter(some_runs(a=[0.5]), "accuracy", "GT-known") is None

@@ -1,0 +1,176 @@
+"""COCO's format in and out, and its average precision."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.helpers.birds import birds
+from wsol.annotations.coco import average_precision, coco_results, coco_truth
+from wsol.annotations.coco_reading import read_coco_results
+from wsol.annotations.metadata import read_truth
+from wsol.annotations.predictions import Predictions
+from wsol.evaluation.run_model import Measured
+from wsol.evaluation.scores import score_given
+from wsol.report.score_tables import image_table
+
+
+def test_average_precision_equals_cocoevals_over_all_pairs():
+    """Ours visits only the pairs of image and category that hold something."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(0)
+    truth = birds([(2, 2, 10, 12)] * 40, labels=rng.integers(0, 5, 40), classes=6)
+    order = np.where(rng.random(40) < 0.6, truth.labels, rng.integers(0, 6, 40))[:, None]
+    boxes = np.array([2, 2, 10, 12]) + rng.integers(-2, 3, (40, 4))
+    results = coco_results(truth, Predictions(order, rng.random(40), 6), boxes)
+    expected = COCO()
+    expected.dataset = coco_truth(truth)
+    expected.createIndex()
+    run = COCOeval(expected, expected.loadRes([dict(r) for r in results]), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    assert average_precision(truth, results) == pytest.approx(run.stats[1])
+    assert 0.1 < run.stats[1] < 0.9
+    assert average_precision(truth, []) == 0
+
+
+def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
+    """As localize.py writes it: images and classes are found by name, in whatever order."""
+    truth = birds([(2, 2, 10, 12), (4, 4, 12, 14), (0, 0, 5, 5)])
+    content = {
+        "images": [
+            {"id": 1, "file_name": "photos/2.jpg", "width": 20, "height": 16},
+            {"id": 2, "file_name": "photos/0.jpg", "width": 20, "height": 16},
+            {"id": 3, "file_name": "1.jpg", "width": 20, "height": 16},
+        ],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5},
+            {"image_id": 2, "category_id": 2, "bbox": [2, 2, 8, 10], "score": 0.5},
+            {"image_id": 3, "category_id": 3, "bbox": [4, 4, 8, 10], "score": 0.5},
+        ],
+        "categories": [{"id": 1, "name": "c"}, {"id": 2, "name": "a"}, {"id": 3, "name": "b"}],
+    }
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(content))
+    given = read_coco_results(file, truth)
+    assert given.boxes.tolist() == truth.boxes[:, 0].tolist()
+    assert given.predictions.order[:, 0].tolist() == truth.labels.tolist()
+    for part, change, message in (
+        ("images", {"file_name": "photos/0.jpg"}, "two of its images are 0.jpg"),
+        ("categories", {"name": 1}, "result 1: .*1 is no class of the ground truth"),
+        ("categories", {"name": "object"}, "result 1: .*'object' is no class of the ground truth"),
+        ("images", {"file_name": 3}, "boxes.json"),
+        ("images", {"id": 9}, "result 1: unknown image_id 1"),
+        ("annotations", {"category_id": 9}, "result 1: unknown category_id 9"),
+    ):
+        first, *others = content[part]
+        file.write_text(json.dumps(content | {part: [first | change, *others]}))
+        with pytest.raises(ValueError, match=message):
+            read_coco_results(file, truth)
+    file.write_text(json.dumps({"images": content["images"]}))
+    with pytest.raises(ValueError, match="boxes.json is no data set of boxes: no 'categories'"):
+        read_coco_results(file, truth)
+
+
+def test_boxes_of_more_images_and_of_no_class_are_scored(tmp_path):
+    """As localize.py writes them for a whole folder, and with a detector that knows no classes."""
+    truth = birds([(2, 2, 10, 12), (4, 4, 12, 14)])
+    content = {
+        "images": [
+            {"id": 1, "file_name": "photos\\1.jpg", "width": 20, "height": 16},
+            {"id": 2, "file_name": "photos/of_training.jpg", "width": 20, "height": 16},
+        ],
+        "annotations": [
+            {"image_id": 2, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.9},
+            {"image_id": 1, "category_id": 1, "bbox": [4, 4, 8, 10], "score": 0.5},
+        ],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(content))
+    given = read_coco_results(file, truth)
+    assert (given.left_out, given.found.tolist()) == (1, [False, True])
+    assert given.boxes.tolist() == [[0, 0, 0, 0], [4, 4, 12, 14]]
+    scores = score_given(truth, given).result
+    assert scores["localization"][0]["gt_known_loc"] == 0.5
+    assert scores["localization"][0]["top1_loc"] is None
+    assert scores["top1_accuracy"] is None
+    assert scores["headline"]["boxes"]["coco_ap50"] is None
+    content["images"][0]["file_name"] = "photos/7.jpg"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="none of its images is one of the ground truth"):
+        read_coco_results(file, truth)
+
+
+def test_given_boxes_are_scored_like_maps(tmp_path):
+    """One box each, some of a wrong class, one image without any."""
+    truth = birds([(2, 2, 10, 12)] * 4, labels=[0, 1, 2, 0])
+    box = {"bbox": [2, 2, 8, 10], "score": 0.5}
+    results = [
+        {"image_id": 1, "category_id": 1, **box},
+        {"image_id": "1.jpg", "category_id": 1, **box},
+        {"image_id": 3, "category_id": 3, **box},
+        {"image_id": 3, "category_id": 1, "bbox": [11, 11, 2, 2], "score": 0.9},
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    given_boxes = read_coco_results(file, truth)
+    assert given_boxes.found.tolist() == [True, True, True, False]
+    scores = score_given(truth, given_boxes)
+    (row,) = scores.result["localization"]
+    assert (row["policy"], row["threshold"]) == ("given", None)
+    assert [row[key] for key in ("gt_known_loc", "top1_loc", "top5_loc")] == [0.75, 0.25, None]
+    assert scores.result["images_without_box"] == 1
+    assert scores.chosen[0].kinds.tolist() == ["right", *["wrong class"] * 3]
+    lines = image_table(Measured(truth, given_boxes.predictions, {}), scores.chosen).splitlines()
+    assert lines[1] == "0.jpg,0,0,2.00,2.00,10.00,12.00,1.0,boxes,given,,right"
+    assert lines[4] == "3.jpg,0,,0.00,0.00,0.00,0.00,0.0,boxes,given,,wrong class"
+    for change, message in (
+        ({"image_id": 9}, "result 1: unknown image_id 9"),
+        ({"category_id": 9}, "result 1: unknown category_id 9"),
+        ({"bbox": [0, 0, -1, 1]}, "result 1: box .* negative"),
+        ({"bbox": [0, 0, 1]}, "result 1: box .* four numbers"),
+        ({"bbox": "0123"}, "result 1: box .* four numbers"),
+        ({"score": float("nan")}, "result 1: nan is no finite number"),
+        ({"score": 10**400}, "result 1: 1000.* is no finite number"),
+        ({"score": None}, "result 1: None is no finite"),
+        ({"image_id": 1.5}, "result 1: 1.5 is no whole"),
+        ({"image_id": True}, "result 1: True is no finite"),
+        ({"image_id": [1]}, "result 1"),
+    ):
+        file.write_text(json.dumps([results[0] | change]))
+        with pytest.raises(ValueError, match=message):
+            read_coco_results(file, truth)
+    for text in ("{}", "3", "[", '["a"]'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="results.json"):
+            read_coco_results(file, truth)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["annotations"].pop(), "image 3 has no annotation"),
+        (lambda d: d["annotations"][0].update(image_id=7), "image 7, which is none"),
+        (lambda d: d["annotations"].append(d["annotations"][0] | {"category_id": 2}), "two categ"),
+        (lambda d: d["images"].append(d["images"][0]), "two image entries have id 1"),
+        (lambda d: d["categories"].append(d["categories"][0]), "two category entries have id 1"),
+        (lambda d: d["images"][0].update(file_name=None), "a file_name is no text"),
+        (lambda d: d["images"][0].update(width=20.7), "20.7 is no whole number"),
+        (lambda d: d["images"][0].update(width=10**30), "is no finite number"),
+        (lambda d: d["annotations"][0].update(category_id=9), "category 9, which is none"),
+        (lambda d: d.update(images=[3]), "no COCO ground truth"),
+        (lambda d: d["annotations"][0].update(iscrowd=1), "crowd"),
+        (lambda d: d["annotations"][0].update(bbox=[90, 0, 5, 5]), "box 90,0,95,5 of 0.jpg"),
+        (lambda d: d.pop("images"), "no COCO ground truth"),
+    ],
+)
+def test_broken_coco_truth_is_named(tmp_path, change, message):
+    dataset = coco_truth(birds([(2, 2, 10, 12)] * 3))
+    change(dataset)
+    (tmp_path / "truth.json").write_text(json.dumps(dataset))
+    with pytest.raises(ValueError, match=message):
+        read_truth(tmp_path / "truth.json", "test")

@@ -1,0 +1,237 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from wsol.boxes.component_tree import boxes_by_cut, largest_by_cut
+from wsol.boxes.heatmap_boxes import (
+    all_boxes,
+    best_of_all_boxes,
+    cuts,
+    iou,
+    largest_boxes,
+    largest_contours,
+    published_boxes,
+    published_truth,
+    rescale,
+    to_bytes,
+)
+
+
+def literal(heatmap, threshold):
+    """The published protocol (wsolevaluation), step by step, half-open."""
+    pixels = (heatmap * 255).astype(np.uint8)
+    cut = int(threshold * pixels.max())
+    _, binary = cv2.threshold(pixels, cut, 255, cv2.THRESH_BINARY)
+    contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return [0, 0, 0, 0], [[0, 0, 0, 0]]
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, contours)]
+    areas = [cv2.contourArea(contour) for contour in contours]
+    return boxes[areas.index(max(areas))], boxes
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    heatmap=hnp.arrays(
+        np.float64,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
+        elements=st.sampled_from([0, 0.2, 0.5, 0.7, 1.0]) | st.floats(0, 1, allow_subnormal=False),
+    ),
+    thresholds=st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=5),
+)
+def test_boxes_equal_a_literal_reading_of_the_protocol(heatmap, thresholds):
+    expected = [literal(heatmap, t) for t in thresholds]
+    assert largest_boxes(heatmap, thresholds).tolist() == [largest for largest, _ in expected]
+    assert all_boxes(heatmap, thresholds[0]).tolist() == expected[0][1]
+
+
+def assert_as_opencv(pixels):
+    largest, (boxes, spans) = largest_by_cut(pixels), boxes_by_cut(pixels)
+    for cut in sorted({0, 254, *np.unique(pixels).tolist(), *(np.unique(pixels) - 1).clip(0)}):
+        binary = (pixels > cut).astype(np.uint8)
+        contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        expected = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, contours)]
+        there = (spans[:, 0] <= cut) & (cut <= spans[:, 1])
+        assert sorted(boxes[there].tolist()) == sorted(expected)
+        areas = [cv2.contourArea(contour) for contour in contours]
+        first = expected[areas.index(max(areas))] if expected else [0, 0, 0, 0]
+        assert largest[cut].tolist() == first
+
+
+def test_boxes_of_all_cuts_equal_opencvs_on_many_kinds_of_map():
+    """Shapes from one pixel up; plateaus, dust, holes in holes, smooth hills, one-pixel lines."""
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        shape = tuple(rng.integers(1, 24, 2))
+        values = rng.choice([2, 3, 6, 20, 256])
+        noise = rng.integers(0, values, shape) * (255 // (values - 1))
+        assert_as_opencv(noise.astype(np.uint8))
+        assert_as_opencv((noise * (rng.random(shape) < 0.2)).astype(np.uint8))
+        assert_as_opencv(np.where(rng.random(shape) < 0.7, noise.max(), noise).astype(np.uint8))
+        assert_as_opencv(cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 1).astype(np.uint8))
+        lines = np.zeros(shape, np.uint8)
+        for _ in range(rng.integers(1, 6)):
+            ends = [tuple(map(int, rng.integers(0, shape[::-1]))) for _ in range(2)]
+            cv2.line(lines, *ends, int(rng.integers(1, 256)))
+            cv2.rectangle(lines, *ends, int(rng.integers(1, 256)))
+        assert_as_opencv(lines)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+        elements=st.sampled_from([0, 1, 100, 254, 255]) | st.integers(0, 255),
+    )
+)
+def test_boxes_of_all_cuts_equal_opencvs(pixels):
+    assert_as_opencv(pixels)
+
+
+def test_a_constant_map_and_a_large_one():
+    for value in (0, 1, 255):
+        assert_as_opencv(np.full((5, 300), value, np.uint8))
+    hill = np.hypot(*np.mgrid[-1:1:700j, -1:1:900j])
+    pixels = ((1 - hill / hill.max()) * 255).astype(np.uint8)
+    assert largest_by_cut(pixels)[0].tolist() == literal(pixels / 255.0, 0)[0]
+
+
+def test_of_equal_areas_the_one_that_starts_last_wins_even_after_it_has_grown():
+    """A tie whose winner changes while no area does: dots that grow whiskers upwards."""
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        pixels = np.zeros((12, 12), np.uint8)
+        for x in range(0, 12, 2):
+            y = rng.integers(2, 12)
+            pixels[y, x] = rng.integers(100, 104)
+            pixels[y - rng.integers(0, 3) : y, x] = rng.integers(90, 100)
+        assert_as_opencv(pixels)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pixels=hnp.arrays(np.uint8, (6, 8), elements=st.sampled_from([0, 60, 120, 255])),
+    truth=st.tuples(*[st.integers(0, 5)] * 4),
+)
+def test_the_best_of_all_boxes_is_the_best_of_each_cuts_boxes(pixels, truth):
+    x0, y0, width, height = truth
+    truths = np.array([[x0, y0, x0 + width + 1, y0 + height + 1], [1, 1, 4, 3]])
+    best = best_of_all_boxes(pixels, truths)
+    for cut in (0, 59, 60, 130, 254):
+        boxes = [literal_boxes(pixels, cut)]
+        expected = iou(published_boxes(np.array(boxes[0]), (8, 6))[:, None], truths).max()
+        assert best[cut] == expected
+
+
+def literal_boxes(pixels, cut):
+    binary = (pixels > cut).astype(np.uint8)
+    contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, contours)]
+    return boxes or [[0, 0, 0, 0]]
+
+
+def test_iou_by_hand():
+    assert iou([0, 0, 2, 2], [1, 1, 3, 3]) == pytest.approx(1 / 7)
+    assert iou([[0, 0, 2, 2]] * 2, [[5, 5, 6, 6], [0, 0, 2, 1]]).tolist() == [0, 0.5]
+    assert iou([0, 0, 0, 0], [[0, 0, 2, 2], [0, 0, 0, 0]]).tolist() == [0, 0]
+    # disjoint on both axes: the published ART code calls this 0.23
+    assert iou([0, 0, 101, 101], [150, 150, 201, 201]) == 0
+
+
+def test_bytes_and_cuts_are_truncated():
+    assert to_bytes(np.array([[0.5, 0.999, 1.0]])).tolist() == [[127, 254, 255]]
+    assert cuts([0, 0.5, 0.999, 1], 255).tolist() == [0, 127, 254, 255]
+    assert cuts([0.5, 1], [10, 0]).tolist() == [[5, 10], [0, 0]]
+
+
+def test_the_largest_area_wins_not_the_most_pixels():
+    """A one-pixel-wide line has contour area 0, however long."""
+    heatmap = np.zeros((20, 20))
+    heatmap[0, :] = 1
+    heatmap[10:13, 5:8] = 1
+    assert largest_boxes(heatmap, [0.5]).tolist() == [[5, 10, 8, 13]]
+
+
+def test_nothing_above_the_threshold_gives_zeros():
+    assert largest_boxes(np.zeros((5, 7)), [0.0, 0.9]).tolist() == [[0] * 4, [0] * 4]
+    assert all_boxes(np.ones((5, 7)), 1.0).tolist() == [[0] * 4]
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "thresholds", "message"),
+    [
+        (np.zeros((2, 2, 2)), [0.5], "shape"),
+        (np.zeros((0, 2)), [0.5], "shape"),
+        (np.zeros((1, 40000)), [0.5], "sides"),
+        (np.full((2, 2), np.nan), [0.5], "NaN"),
+        (np.full((2, 2), 1.5), [0.5], r"\[0,1\]"),
+        (np.zeros((2, 2)), [1.5], "thresholds"),
+        (np.zeros((2, 2)), 0.5, "thresholds"),
+    ],
+)
+def test_bad_maps_and_thresholds_are_refused(heatmap, thresholds, message):
+    with pytest.raises(ValueError, match=message):
+        largest_boxes(heatmap, thresholds)
+
+
+def test_conversions_by_hand():
+    assert rescale([[1, 2, 3, 4]], (10, 20), (20, 10)).tolist() == [[2, 1, 6, 2]]
+    boxes = np.array([[1, 2, 5, 6], [0, 0, 10, 8], [0, 0, 0, 0]])
+    assert published_boxes(boxes, (10, 8)).tolist() == [[1, 2, 6, 7], [0, 0, 10, 8], [0, 0, 1, 1]]
+    assert published_truth([60, 27, 385, 331], (500, 335), (224, 224)).tolist() == [
+        26,
+        18,
+        173,
+        222,
+    ]
+
+
+def test_boxes_equal_the_reference_evaluator(shared):
+    archive = np.load(shared / "fixtures" / "boxes" / "boxes.npz")
+    names = sorted(name.removesuffix("_map") for name in archive if name.endswith("_map"))
+    assert len(names) > 20
+    for name in names:
+        heatmap = archive[f"{name}_map"] / 255.0
+        height, width = heatmap.shape
+        last = (width, height, width - 1, height - 1)
+
+        def reference(boxes, last=last):
+            return np.where(boxes.any(axis=1, keepdims=True), np.minimum(boxes, last), boxes)
+
+        largest = largest_boxes(heatmap, np.arange(0, 1, 0.01))
+        np.testing.assert_array_equal(reference(largest), archive[f"{name}_largest"], name)
+        for threshold, key in ((0.2, "_all_at_020"), (0.5, "_all_at_050")):
+            boxes = sorted(reference(all_boxes(heatmap, threshold)).tolist())
+            assert boxes == archive[name + key].tolist(), (name, threshold)
+        _, spans = boxes_by_cut(to_bytes(heatmap))
+        at = cuts(np.arange(0, 1, 0.01), to_bytes(heatmap).max())[:, None]
+        counts = ((spans[:, 0] <= at) & (at <= spans[:, 1])).sum(axis=1).clip(min=1)
+        np.testing.assert_array_equal(counts, archive[f"{name}_count"], name)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.5, 0.8]), st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_several_boxes_are_the_largest_components_and_begin_with_the_largest(seed, threshold, k):
+    rng = np.random.default_rng(seed)
+    heatmap = cv2.GaussianBlur(rng.random((24, 31)), (0, 0), 1.5)
+    heatmap = (heatmap - heatmap.min()) / np.ptp(heatmap)
+    found = largest_contours(heatmap, threshold, k)
+    np.testing.assert_array_equal(found[0], largest_boxes(heatmap, [threshold])[0])
+    everything = {tuple(box) for box in all_boxes(heatmap, threshold).tolist()}
+    assert {tuple(box) for box in found.tolist()} <= everything
+    outer = len(largest_contours(heatmap, threshold, 10_000))
+    assert len(found) == min(k, outer)
+
+
+def test_several_boxes_by_hand():
+    heatmap = np.zeros((20, 30))
+    heatmap[1:4, 1:4] = heatmap[8:18, 10:28] = heatmap[1:6, 20:26] = 1
+    heatmap[10:14, 14:20] = 0  # a hole is no object
+    found = largest_contours(heatmap, 0.5, 9)
+    assert found.tolist() == [[10, 8, 28, 18], [20, 1, 26, 6], [1, 1, 4, 4]]
+    assert largest_contours(heatmap, 0.5, 2).tolist() == found[:2].tolist()
+    assert largest_contours(np.zeros((5, 5)), 0.5, 3).tolist() == [[0, 0, 0, 0]]

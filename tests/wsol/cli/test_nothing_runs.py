@@ -1,0 +1,246 @@
+"""Files that try to run code, to be read or written outside their folder, or to be more than
+text."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.weights import load_weights
+from robust_training.training.checkpoint import LAST, load_checkpoint
+from tests.helpers.birds import birds, write_published
+from tests.helpers.commands import ROOT, tool
+from wsol.annotations.metadata import published_metadata, with_masks
+from wsol.benchmarks.synthetic_maps import write_made_up_maps
+from wsol.cli.parser import Parser
+from wsol.data.cub import CUB200
+from wsol.data.loaders import read_data_config
+from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, read_scoremap
+from wsol.report.comparison import Trained, scatter
+from wsol.report.score_tables import _FORMULA, image_table, markdown
+from wsol.robustness.roar import write_replaced
+
+
+class Payload:
+    """What pickle runs while it reads the file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """A file that is there if something ran."""
+    mark = tmp_path / "it-ran"
+    pickle.loads(pickle.dumps(Payload(mark)))
+    assert mark.exists(), "the payload works"
+    mark.unlink()
+    yield mark
+    assert not mark.exists()
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = create_model("test_resnet", 3, image_size=32).eval()
+    model.class_names = ["a", "b", "c"]
+    return model
+
+
+def _pickle(thing, file):
+    file.write_bytes(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "safetensors"])
+@pytest.mark.parametrize("write", [torch.save, _pickle])
+def test_weights_run_nothing(model, tmp_path, mark, suffix, write):
+    file = tmp_path / f"weights.{suffix}"
+    write({"conv1.weight": Payload(mark)}, file)
+    with pytest.raises(ValueError, match=rf"cannot read weights from .*weights.{suffix}"):
+        load_weights(model.backbone, file)
+
+
+def test_a_model_folder_runs_nothing(model, tmp_path, mark):
+    save_model(model, tmp_path / "model")
+    torch.save(Payload(mark), tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"cannot read weights"):
+        load_model(tmp_path / "model")
+
+
+def test_a_checkpoint_runs_nothing(tmp_path, mark):
+    torch.save({"model": Payload(mark), "epoch": 3}, tmp_path / LAST)
+    state = {"model": nn.Linear(1, 1), "epoch": 0}
+    with pytest.raises(ValueError, match=r"last.ckpt"):
+        load_checkpoint(Fabric(accelerator="cpu", devices=1), tmp_path, state)
+
+
+def test_a_map_runs_nothing(tmp_path, mark):
+    np.save(tmp_path / "a.npy", np.array([Payload(mark)], dtype=object))
+    np.savez(tmp_path / "b.npy.npz", np.array([Payload(mark)], dtype=object))
+    (tmp_path / "b.npy.npz").rename(tmp_path / "b.npy")
+    (tmp_path / "c.npy").write_bytes(pickle.dumps(Payload(mark)))
+    for name in "abc":
+        with pytest.raises(ValueError, match=rf"map .*{name}.npy"):
+            read_scoremap(tmp_path / f"{name}.npy")
+
+
+def _commands(mark):
+    command = f"touch {mark}"
+    run = f"{{class_path: subprocess.Popen, init_args: {{args: [touch, {mark}]}}}}"
+    call = f"{{class_path: os.system, init_args: {{command: {command}}}}}"
+    policy = f"{{auto_wrap_policy: {call}}}"
+    fsdp = "{class_path: lightning_fabric.strategies.FSDPStrategy, init_args: " + policy + "}"
+    return {
+        "optimizer called": f"optimizer: {call}",
+        "optimizer run": f"optimizer: {run}",
+        "optimizer named": "optimizer: os.system",
+        "objective called": f"objective: {call}",
+        "objective run": f"objective: {run}",
+        "schedule": f"schedule: {run}",
+        "attack": f"objective: {{class_path: ART, init_args: {{attack: {run}}}}}",
+        "front": f"model: {{front: {run}}}",
+        "weights": f"model: {{weights: {call}}}",
+        "root": f"data: {{root: {run}}}",
+        "multipliers": f"lr_multipliers: {{a: {run}}}",
+        "callbacks": f"fabric: {{callbacks: [{run}, {call}]}}",
+        "callback": f"fabric: {{callbacks: {call}}}",
+        "strategy": f"fabric: {{strategy: {fsdp}}}",
+        "loggers": f"fabric: {{loggers: [{run}]}}",
+        "plugins": f"fabric: {{plugins: [{run}]}}",
+        "tag": f"epochs: !!python/object/apply:os.system ['{command}']",
+        "new": f"seed: !!python/object/new:subprocess.Popen [[touch, '{mark}']]",
+        "name": "objective: !!python/name:os.system",
+    }
+
+
+@pytest.mark.parametrize("name", _commands(Path("x")))
+def test_settings_run_nothing(tmp_path, mark, name):
+    """One line and status 2; the data set is not there, so no training could begin either."""
+    config = tmp_path / "config.yaml"
+    config.write_text(_commands(mark)[name])
+    base = ROOT / "configs" / "toy_art.yaml"
+    options = ("--data.root", tmp_path / "nowhere", "--output", tmp_path / "run")
+    status, _, error = tool("train.py", "--config", base, "--config", config, *options)
+    assert (status, error[:7]) == (2, "error: ")
+    assert "config.yaml" in error or "class_path" in error or "nowhere" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_run_run_nothing(tmp_path, mark):
+    for text in _commands(mark).values():
+        (tmp_path / "config.yaml").write_text(text.replace("data: {root", "data: {cache"))
+        with pytest.raises(ValueError, match=r"config.yaml"):
+            read_data_config(tmp_path)
+
+
+def test_aliases_that_stand_for_billions_are_refused(tmp_path):
+    lines = ["data: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"k{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    bomb, loop = tmp_path / "bomb.yaml", tmp_path / "loop.yaml"
+    bomb.write_text("\n".join(lines))
+    loop.write_text("data: &a {root: *a, cache: [*a, *a]}")
+    parser = Parser()
+    parser.add_argument("--config", action="config")
+    for file in (bomb, loop):
+        with pytest.raises(ValueError, match=rf"{file.name}: its aliases"):
+            parser.parse_args(["--config", str(file)])
+        shutil.copy(file, tmp_path / "config.yaml")
+        with pytest.raises(ValueError, match=r"config.yaml .*aliases"):
+            read_data_config(tmp_path)
+
+
+OUTSIDE = ["../../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:\\secret", "a\0b", "."]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_images_of_a_data_set_lie_in_it(toy, tmp_path, name):
+    folder = shutil.copytree(toy, tmp_path / "CUB_200_2011")
+    lines = (folder / "images.txt").read_text().splitlines()
+    lines[1] = f"2 {name}"
+    (folder / "images.txt").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"images.txt, line 2: "):
+        CUB200(folder, "train")
+
+
+@pytest.mark.parametrize("name", OUTSIDE[:5])
+def test_masks_and_maps_lie_in_their_folders(tmp_path, name):
+    truth = birds([(2, 2, 10, 12)])
+    folder = write_published(tmp_path / "a" / "b" / "meta", truth)
+    for line in (f"0.jpg,{name},", f"0.jpg,m.png,{name}"):
+        (folder / "localization.txt").write_text(line)
+        with pytest.raises(ValueError, match=r"localization.txt, line 1: .* is no path below"):
+            published_metadata(folder)
+    named = SimpleNamespace(names=(name,), boxes=truth.boxes, sizes=truth.sizes)
+    (tmp_path / "secret.npy").write_bytes(b"")
+    for use in (with_masks, lambda truth, f: any_scoremap(f, truth), write_made_up_maps_to):
+        with pytest.raises(ValueError, match="is no path below"):
+            use(named, folder)
+    with pytest.raises(ValueError, match="is no path below"):
+        find_scoremaps(folder, named)
+
+
+def write_made_up_maps_to(truth, folder):
+    write_made_up_maps(folder, truth, 8)
+
+
+@pytest.mark.parametrize("name", OUTSIDE[:4])
+def test_a_data_set_is_written_in_its_folder(toy, model, tmp_path, name):
+    """The names of a data set that some other program made in memory."""
+    data = CUB200(toy, "test")
+    object.__setattr__(data.examples[0], "name", name)
+    with pytest.raises(ValueError, match="is no path below"):
+        write_replaced(
+            tmp_path / "a" / "b" / "out",
+            model,
+            [data],
+            importance=lambda model, image: image[:, 0],
+            fraction=0.5,
+            mode="roar",
+        )
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert all(file.is_relative_to(tmp_path / "a" / "b") for file in files)
+
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;${images}|$x^{$"
+
+
+def test_a_name_is_no_formula_for_matplotlib():
+    runs = [Trained(EVIL, 0, Path("x"), {"a": 0.5, "b": 0.25}, [1.0])]
+    assert scatter(runs, "a", "b").startswith(b"\x89PNG")
+
+
+def test_a_name_is_no_formula_for_a_spreadsheet():
+    names = [f"{first}cmd|' /C calc'!A0.jpg" for first in "=+-@"] + ["plain.jpg", "a=b.jpg"]
+    truth = birds([(2, 2, 10, 12)] * 6)
+    measured = SimpleNamespace(
+        truth=SimpleNamespace(names=names, labels=truth.labels), predictions=None
+    )
+    row = SimpleNamespace(threshold=None, heatmap="maps", policy="given")
+    chosen = SimpleNamespace(row=row, boxes=truth.boxes[:, 0], iou=np.ones(6), kinds=["right"] * 6)
+    first = [line.split(",")[0] for line in image_table(measured, [chosen]).splitlines()[1:]]
+    assert not any(cell.startswith(_FORMULA) for cell in first)
+    assert [os.path.normpath(cell) for cell in first] == names
+
+
+def test_a_name_does_not_steer_the_terminal(tmp_path):
+    name = "a\x1b]0;title\x07\x1b[2J\u202e.jpg"
+    status, _, error = tool("localize.py", tmp_path, tmp_path / name, "--output", tmp_path / "out")
+    assert (status, error[:7]) == (2, "error: ")
+    assert error.isprintable()
+    assert "a\\x1b]0;title\\x07\\x1b[2J\\u202e.jpg" in error
+
+
+def test_a_name_ends_no_cell_of_a_table():
+    text = markdown(("model", "score"), [["a|b\n# c", "1"]], 1)
+    assert text.splitlines()[2] == "| a\\|b # c | 1 |"
+    assert len(text.splitlines()) == 3

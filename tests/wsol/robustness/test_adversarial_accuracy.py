@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from robust_training.attacks.pgd import PGD
+from robust_training.attribution.gradients import cross_entropy_score, input_gradient, margin_score
+from robust_training.models.classifier import Classifier, create_model
+from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_linear_classifier_falls_at_its_distance_from_the_border(norm):
+    """Two classes: |margin| over the dual norm of the weights' difference is the exact radius."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
+    net.num_classes = 2
+    model = Classifier(net)
+    image = 0.3 + 0.4 * torch.rand(12, 3, 3, 3)
+    with torch.no_grad():
+        logits = model(image)
+    label = logits.argmax(dim=1)
+    difference = net[1].weight[0] - net[1].weight[1]
+    dual = difference.abs().sum() if norm == "linf" else difference.norm()
+    distance = ((logits[:, 0] - logits[:, 1]).abs() / dual).detach().numpy()
+    radii = [0.0, *np.quantile(distance, [0.3, 0.6]).tolist()]
+    items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
+    attack = PGD(eps=0.1, step_size=0.1, steps=5, random_start=False, norm=norm)
+    found = accuracy_curve(model, DataLoader(items, 5), AccuracyCurve(radii, attack))
+    assert found["accuracy"] == pytest.approx([(distance > radius).mean() for radius in radii])
+    assert found["eps"] == radii
+    for accuracy, (low, high) in zip(found["accuracy"], found["intervals"], strict=True):
+        assert low <= accuracy <= high
+
+
+def test_more_restarts_and_larger_radii_leave_no_more(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 3, image_size=32).eval()
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    image = torch.rand(8, 3, 32, 32)
+    with torch.no_grad():
+        model.backbone.fc.bias -= model(image).mean(dim=0)  # every class is near
+    label = model(image).argmax(dim=1)
+    items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
+    attack = PGD(eps=2 / 255, step_size=1 / 255, steps=3)
+    one, three = (
+        accuracy_curve(
+            model, DataLoader(items, 8), AccuracyCurve([0, 0.002, 0.004, 0.05], attack, r)
+        )
+        for r in (1, 3)
+    )
+    assert one["accuracy"][0] == 1
+    assert one["accuracy"] == sorted(one["accuracy"], reverse=True)
+    assert one["accuracy"][-1] < 0.5
+    assert all(a >= b for a, b in zip(one["accuracy"], three["accuracy"], strict=True))
+
+
+def test_a_network_that_is_sure_falls_too():
+    """Its cross-entropy is zero to float32, and so is that one's gradient; its margin is not."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
+    net.num_classes = 2
+    net[1].weight.data *= 1e4
+    image = 0.3 + 0.4 * torch.rand(12, 3, 3, 3)
+    label = net(image).argmax(dim=1)
+    assert (cross_entropy_score(net, label)(image) == 0).all()
+    items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
+    attack = PGD(eps=0.3, step_size=0.1, steps=10, random_start=False)
+    curve = AccuracyCurve([0, 0.3], attack)
+    assert accuracy_curve(Classifier(net), DataLoader(items, 5), curve)["accuracy"] == [1, 0]
+
+
+def test_the_margin_is_the_gap_between_logits(tiny, batch):
+    image, label = batch
+    tiny.eval()
+    logits = tiny(image)
+    margin = margin_score(tiny, label)(image)
+    assert ((margin > 0) == (logits.argmax(dim=1) != label)).all()
+    sure = Classifier(tiny.backbone, (0.5,) * 3, (0.3,) * 3).double().eval()
+    assert input_gradient(margin_score(sure, label), image).abs().max() > 0
+
+
+@pytest.mark.parametrize("radii", [[], [0.2, 0.1], [-0.1, 0.1]])
+def test_radii_out_of_order_are_refused(radii):
+    with pytest.raises(ValueError, match="rising order"):
+        AccuracyCurve(radii, PGD())
+
+
+@pytest.mark.parametrize(
+    ("attack", "restarts"),
+    [(PGD(eps=0.0), 1), (PGD(steps=0), 1), (PGD(), 0), (PGD(random_start=False), 2)],
+)
+def test_curves_without_an_attack_are_refused(attack, restarts):
+    with pytest.raises(ValueError, match="AccuracyCurve"):
+        AccuracyCurve([0, 0.1], attack, restarts)

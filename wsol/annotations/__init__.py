@@ -1,0 +1,1 @@
+"""Ground truth, predictions and boxes, read from files and written to them."""

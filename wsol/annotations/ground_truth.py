@@ -1,0 +1,192 @@
+"""What is true of a split's images: labels, boxes and masks, without the images themselves."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wsol.boxes.heatmap_boxes import NO_BOX
+from wsol.data.dataset import DataSet
+
+MOST_CLASSES = 1_000_000
+_LONGEST = 1_000_000  # side of an image
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Segmentation of one image: pixels of any of `objects`, not counting those of `ignore`.
+
+    Attributes:
+        cut: A file's mask is its pixels above this, 0 to 254. CUB's have soft edges, of which 127
+            takes half; the published evaluator's cut is 0, DA-WSOL's for CUB too.
+    """
+
+    objects: tuple[Path, ...]
+    ignore: Path | None = None
+    cut: int = 127
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Rows are images, in the split's order.
+
+    Attributes:
+        names: The data set's word for each image; unique.
+        labels: int64 (N,), from 0.
+        sizes: int64 (N,2), width and height of the image files.
+        boxes: float64 (N,G,4) half-open xyxy in the files' pixels; rows beyond `counts` repeat the
+            first box, or are zeros where an image has none. G is 0 where no image has one.
+        counts: int64 (N,), true boxes of each image.
+        classes: Their names, in order of labels.
+        masks: One for each image, or none.
+        identities: int64 (N,), and category_ids, int64 (classes,): the numbers that COCO files use.
+        open_classes: There may be more classes, whose names and number nobody said.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+    counts: np.ndarray
+    classes: tuple[str, ...]
+    masks: tuple[MaskFiles, ...]
+    identities: np.ndarray
+    category_ids: np.ndarray
+    open_classes: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def boxed(self) -> np.ndarray:
+        """bool (N,): which images have a box."""
+        return self.counts > 0
+
+
+def make_truth(
+    where: str | Path,
+    names: Sequence[str],
+    labels: Sequence[int],
+    sizes: Sequence[Sequence[int]],
+    boxes: Sequence[Sequence[Sequence[float]]],
+    classes: Sequence[str],
+    *,
+    masks: Sequence[MaskFiles] = (),
+    identities: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
+    open_classes: bool = False,
+    some_boxed: bool = False,
+) -> Truth:
+    """A checked `Truth`; `where` stands in messages.
+
+    A box that ends outside of its image is cut at the image's edge, as the published evaluator's
+    metadata has it (30 of CUB-200-2011's boxes do); a warning says how many. A box that an image
+    has twice counts once. One without area is kept: the published evaluator counts it as a pixel,
+    half-open IoU as nothing.
+
+    Args:
+        some_boxed: Images may have no box though others have.
+
+    Raises:
+        ValueError: no images, a name that stands there twice, a size or label out of range, a box
+            upside down or wholly outside of its image, boxes or masks for some images alone;
+            names the image.
+    """
+    if not names:
+        raise ValueError(f"{where}: the split is empty")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise ValueError(f"{where}: image {twice} stands there twice")
+    most = max(map(len, boxes))
+    for name, mask in zip(names, masks, strict=bool(masks)):
+        if not mask.objects:
+            raise ValueError(f"{where}: image {name} has no mask, others have")
+    for name, label in zip(names, labels, strict=True):
+        if not 0 <= label < MOST_CLASSES:
+            raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
+    for name, (width, height), found in zip(names, sizes, boxes, strict=True):
+        if not (1 <= width <= _LONGEST and 1 <= height <= _LONGEST):
+            raise ValueError(f"{where}: image {name} has {width:g} x {height:g} pixels")
+        if most and not (len(found) or some_boxed):
+            raise ValueError(f"{where}: image {name} has no box")
+    boxes = _cut_at_edges(where, names, sizes, boxes)
+    most = max(map(len, boxes))
+    padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in boxes]
+    return Truth(
+        tuple(names),
+        np.array(labels, np.int64),
+        np.array(sizes, np.int64).reshape(-1, 2),
+        np.array(padded, np.float64).reshape(len(names), most, 4),
+        np.array([len(found) for found in boxes], np.int64),
+        tuple(classes),
+        tuple(masks),
+        np.array(range(1, len(names) + 1) if identities is None else identities, np.int64),
+        np.array(range(1, len(classes) + 1) if category_ids is None else category_ids, np.int64),
+        open_classes,
+    )
+
+
+def _cut_at_edges(
+    where: str | Path,
+    names: Sequence[str],
+    sizes: Sequence[Sequence[int]],
+    boxes: Sequence[Sequence[Sequence[float]]],
+) -> list[list[tuple[float, ...]]]:
+    """Each image's boxes without the parts that lie outside of it, each box once.
+
+    Raises:
+        ValueError: a box is upside down or has no part in its image; names the image.
+    """
+    kept: list[list[tuple[float, ...]]] = []
+    cut: list[str] = []
+    for name, (width, height), found in zip(names, sizes, boxes, strict=True):
+        kept.append([])
+        for x0, y0, x1, y1 in found:
+            upright = x0 <= x1 and y0 <= y1  # false for NaN too
+            if not (upright and x0 < width and y0 < height and x1 >= 0 and y1 >= 0):
+                raise ValueError(
+                    f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
+                    f"of {width} x {height} pixels"
+                )
+            box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+            if box != (x0, y0, x1, y1):
+                cut.append(name)
+            if box not in kept[-1]:
+                kept[-1].append(box)
+    if cut:
+        warnings.warn(
+            f"{where}: {len(cut)} box(es) end outside of their image and are cut at its edge, such "
+            f"as that of {cut[0]}",
+            stacklevel=3,
+        )
+    return kept
+
+
+def data_truth(dataset: DataSet, sizes: Sequence[Sequence[int]]) -> Truth:
+    """Of a split whose images have `sizes` (N,2: width, height); any of them may have no box."""
+    examples = dataset.examples
+    masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
+    return make_truth(
+        dataset.root,
+        [example.name for example in examples],
+        [example.label for example in examples],
+        sizes,
+        [example.boxes for example in examples],
+        dataset.classes,
+        masks=masks if len(masks) == len(examples) else (),
+        identities=[example.identity for example in examples],
+        some_boxed=True,
+    )
+
+
+def with_classes(truth: Truth, classes: int) -> Truth:
+    """The same with at least so many classes, later ones called by their numbers."""
+    extra = range(len(truth.classes), classes)
+    first = int(truth.category_ids.max(initial=0)) + 1
+    return replace(
+        truth,
+        classes=(*truth.classes, *map(str, extra)),
+        category_ids=np.append(truth.category_ids, np.arange(first, first + len(extra))),
+    )

@@ -1,0 +1,140 @@
+"""Ground truth from files: the published evaluator's text files, a data set, or COCO's JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wsol.annotations.coco_reading import read_coco_truth
+from wsol.annotations.ground_truth import MOST_CLASSES, MaskFiles, Truth, data_truth, make_truth
+from wsol.data.dataset import Split
+from wsol.data.image_files import image_size
+from wsol.data.layouts import find_layout
+from wsol.data.text_files import inside, number, read_lines
+
+
+def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Truth:
+    """Of `split` at `place`: a COCO file (whatever the split), a folder of the published
+    evaluator's files or of one such folder for each split, or a data set in a layout that
+    `find_layout` knows. Of the latter's images those with a box, unless none has.
+
+    Args:
+        val_share: Of CUB200 and ImageFolder.
+
+    Raises:
+        ValueError: there is no such thing; says what was looked for.
+    """
+    place = Path(place)
+    if place.is_file():
+        return read_coco_truth(place)
+    for folder in (place / split, place):
+        if (folder / "image_ids.txt").is_file():
+            return published_metadata(folder)
+    if not place.is_dir():
+        raise ValueError(f"there is no file or folder {place}")
+    try:
+        dataset = find_layout(place)(place, split, val_share=val_share)
+    except ValueError as error:
+        raise ValueError(
+            f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set ({error})"
+        ) from error
+    dataset = dataset.boxed() or dataset
+    files = (example.path for example in dataset.examples)
+    return data_truth(dataset, [image_size(file, upright=dataset.upright) for file in files])
+
+
+def with_masks(truth: Truth, folder: str | Path) -> Truth:
+    """The same with masks <folder>/<image>.png, as CUB's segmentations are.
+
+    Raises:
+        ValueError: an image has no mask there, or its name leads out of the folder; names it.
+    """
+    files = [inside(folder, name).with_suffix(".png") for name in truth.names]
+    for name, file in zip(truth.names, files, strict=True):
+        if not file.is_file():
+            raise ValueError(f"there is no mask {file} for image {name}")
+    return replace(truth, masks=tuple(MaskFiles((file,)) for file in files))
+
+
+def with_mask_cut(truth: Truth, cut: int) -> Truth:
+    """The same with masks of the pixels above `cut`."""
+    return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
+
+
+def published_metadata(folder: str | Path) -> Truth:
+    """Of the published evaluator's text files (clovaai/wsolevaluation).
+
+    image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt; the last holds boxes
+    (`<id>,x0,y0,x1,y1`, several lines for several boxes) or mask files (`<id>,<mask>,<ignore>`,
+    below `folder`). Boxes are read as half-open, which CUB's are.
+
+    Raises:
+        ValueError: a file is missing or malformed (file and line), or has no line for an image.
+    """
+    folder = Path(folder)
+    names = [fields[0] for _, fields in _lines(folder / "image_ids.txt", {1})]
+    labels = _table(folder / "class_labels.txt", 1, names)
+    sizes = _table(folder / "image_sizes.txt", 2, names)
+    file = folder / "localization.txt"
+    boxes: dict[str, list[list[float]]] = {name: [] for name in names}
+    objects: dict[str, list[Path]] = {name: [] for name in names}
+    ignore: dict[str, Path] = {}
+    for row, (name, *fields) in _lines(file, {3, 5}):
+        if name not in boxes:
+            continue  # a file of more splits than this one
+        if len(fields) == 4:
+            boxes[name].append(_numbers(file, row, fields))
+            continue
+        try:
+            objects[name].append(inside(folder, fields[0]))
+            if fields[1]:
+                ignore[name] = inside(folder, fields[1])
+        except ValueError as error:
+            raise ValueError(f"{file}, line {row}: {error}") from error
+    for name in names:
+        if not (boxes[name] or objects[name]):
+            raise ValueError(f"{file}: no line for image {name}")
+    has_masks = any(objects.values())
+    masks = [MaskFiles(tuple(objects[name]), ignore.get(name), cut=0) for name in names]
+    label_column = [int(labels[name][0]) for name in names]
+    highest = max(label_column, default=0)
+    classes = [str(label) for label in range(min(highest, MOST_CLASSES) + 1)]
+    return make_truth(
+        folder,
+        names,
+        label_column,
+        [[int(side) for side in sizes[name]] for name in names],
+        [boxes[name] for name in names],
+        classes,
+        masks=masks if has_masks else (),
+        open_classes=True,
+    )
+
+
+def _lines(file: Path, columns: set[int]) -> list[tuple[int, list[str]]]:
+    rows = [(row, [field.strip() for field in line.split(",")]) for row, line in read_lines(file)]
+    for row, fields in rows:
+        if len(fields) not in columns or not fields[0]:
+            expected = " or ".join(map(str, sorted(columns)))
+            raise ValueError(f"{file}, line {row}: expected {expected} comma-separated values")
+    return rows
+
+
+def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[float]]:
+    table: dict[str, list[float]] = {}
+    for row, (name, *fields) in _lines(file, {columns + 1}):
+        if name in table:
+            raise ValueError(f"{file}, line {row}: image {name} stands there twice")
+        table[name] = _numbers(file, row, fields)
+        if any(value % 1 for value in table[name]):
+            raise ValueError(f"{file}, line {row}: expected whole numbers")
+    for name in names:
+        if name not in table:
+            raise ValueError(f"{file}: no line for image {name}")
+    return table
+
+
+def _numbers(file: Path, row: int, fields: Sequence[str]) -> list[float]:
+    try:
+        return [number(field) for field in fields]
+    except ValueError as error:
+        raise ValueError(f"{file}, line {row}: {error}") from error

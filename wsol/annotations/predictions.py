@@ -1,0 +1,84 @@
+"""What a classifier says of a split's images."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsol.annotations.ground_truth import MOST_CLASSES, Truth
+from wsol.data.text_files import number, read_lines, whole
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Rows are images.
+
+    Attributes:
+        order: int64 (N,K), the K likeliest classes, likeliest first; -1 where there are fewer.
+        confidence: float64 (N,), probability of the first; None where it is not known.
+        classes: How many there are to choose from.
+    """
+
+    order: np.ndarray
+    confidence: np.ndarray | None
+    classes: int
+
+    def correct(self, labels: np.ndarray, k: int) -> np.ndarray | None:
+        """(N,): whether the true class is among the first k; None where fewer are known."""
+        if self.order.shape[1] < min(k, self.classes):
+            return None
+        return (self.order[:, :k] == np.asarray(labels)[:, None]).any(axis=1)
+
+
+def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()) -> Predictions:
+    """Lines `<image>,<class>,<class>,...`, likeliest first, classes counted from 0.
+
+    A class may carry its probability: `<image>,17:0.82,3:0.1`.
+
+    Args:
+        known: Images that may be named though they are not in `truth`.
+
+    Raises:
+        ValueError: an image is missing, unknown or twice there, a class is no number or twice in
+            its line; names file and line.
+    """
+    file = Path(file)
+    table: dict[str, tuple[list[int], float | None]] = {}
+    wanted = set(truth.names)
+    most = MOST_CLASSES if truth.open_classes else len(truth.classes)
+    for row, line in read_lines(file):
+        name, *fields = (field.strip() for field in line.split(","))
+        try:
+            if name in table:
+                raise ValueError("this image stands there twice")
+            if name not in wanted and name not in known:
+                raise ValueError("this image is not in the metadata")
+            table[name] = _ranking(fields, most)
+        except ValueError as error:
+            raise ValueError(f"{file}, line {row}: {error}: {line[:80]!r}") from error
+    for name in truth.names:
+        if name not in table:
+            raise ValueError(f"{file}: no line for image {name}")
+    rows = [table[name] for name in truth.names]
+    shortest = min(len(order) for order, _ in rows)
+    confidence = [probability for _, probability in rows]
+    order = np.array([order[:shortest] for order, _ in rows], np.int64)
+    return Predictions(
+        order,
+        None if None in confidence else np.array(confidence, np.float64),
+        max(len(truth.classes), int(order.max()) + 1),
+    )
+
+
+def _ranking(fields: list[str], most: int) -> tuple[list[int], float | None]:
+    pairs = [field.partition(":") for field in fields]
+    classes = [whole(label) for label, _, _ in pairs]
+    if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
+        raise ValueError("expected an image and different classes, counted from 0")
+    if max(classes) >= most:
+        raise ValueError(f"class {max(classes)} is not in 0 to {most - 1}")
+    probability = number(pairs[0][2]) if pairs[0][1] else None
+    if probability is not None and not 0 <= probability <= 1:
+        raise ValueError("a probability lies in [0,1]")
+    return classes, probability

@@ -1,0 +1,1 @@
+"""What tools/benchmark.py and the tests measure with."""

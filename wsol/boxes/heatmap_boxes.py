@@ -1,0 +1,176 @@
+"""Heatmap x threshold -> boxes, by the published contour protocol (clovaai/wsolevaluation).
+
+A heatmap in [0,1] becomes bytes by truncation; a threshold t keeps the bytes above the cut
+int(t * largest byte); boxes are bounding rectangles of OpenCV's contours. Boxes are half-open xyxy
+in the heatmap's pixels.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from wsol.boxes.component_tree import boxes_by_cut, highest_by_cut, largest_by_cut
+
+NO_BOX = (0, 0, 0, 0)
+LARGEST_SIDE = 32767  # boxes are int16 inside
+
+
+def largest_boxes(heatmap: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
+    """The box of the contour with the largest area, for each threshold.
+
+    Args:
+        heatmap: (H,W) in [0,1].
+        thresholds: (T,) in [0,1], shares of the heatmap's maximum.
+
+    Returns:
+        int64 (T,4) half-open xyxy; zeros where nothing is above the threshold.
+    """
+    pixels = to_bytes(heatmap)
+    return largest_by_cut(pixels)[cuts(thresholds, pixels.max())].astype(np.int64)
+
+
+def all_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
+    """The boxes of all contours, holes among them as MaxBoxAccV2 has it, in OpenCV's order.
+
+    Returns:
+        int64 (K,4) half-open xyxy; one box of zeros where nothing is above the threshold.
+    """
+    return _rectangles(_contours(heatmap, threshold, cv2.RETR_TREE))
+
+
+def largest_contours(heatmap: np.ndarray, threshold: float, count: int) -> np.ndarray:
+    """The boxes of the outer contours with the largest areas, the largest first.
+
+    Returns:
+        int64 (K,4) half-open xyxy, K at most `count`; one box of zeros where nothing is above the
+        threshold. The first is `largest_boxes`'.
+    """
+    contours = _contours(heatmap, threshold, cv2.RETR_EXTERNAL)
+    return _rectangles(sorted(contours, key=cv2.contourArea, reverse=True)[:count])
+
+
+def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
+    """What MaxBoxAccV2 counts: at every cut, the best published IoU of any contour's box.
+
+    Args:
+        pixels: uint8 (H,W), `to_bytes` of a heatmap.
+        truths: (G,4), `published_truth` in the heatmap's frame.
+
+    Returns:
+        float64 (256,), the best over all boxes and truths.
+    """
+    frame = pixels.shape[::-1]
+    boxes, spans = boxes_by_cut(pixels)
+    published = published_boxes(np.concatenate([[NO_BOX], boxes]), frame)
+    overlap = iou(published[:, None], np.asarray(truths)[None]).max(axis=1, initial=0)
+    best = highest_by_cut(overlap[1:], spans)
+    best[pixels.max() :] = overlap[0]  # where there is no contour, the published code has a box
+    return best
+
+
+def to_bytes(heatmap: np.ndarray) -> np.ndarray:
+    """uint8 (H,W) by truncation, as the published evaluator has it, of a heatmap in [0,1].
+
+    Raises:
+        ValueError: the shape, a NaN, a value outside [0,1], or a side too large.
+    """
+    heatmap = np.asarray(heatmap)
+    if heatmap.dtype.kind not in "fiub":
+        raise ValueError(f"a heatmap holds real numbers, not {heatmap.dtype}")
+    if heatmap.ndim != 2 or heatmap.size == 0:
+        raise ValueError(f"a heatmap has shape (H,W), not {heatmap.shape}")
+    if max(heatmap.shape) > LARGEST_SIDE:
+        raise ValueError(f"a heatmap's sides are at most {LARGEST_SIDE}, not {heatmap.shape}")
+    if not (heatmap.min() >= 0 and heatmap.max() <= 1):  # false for NaN too
+        raise ValueError("a heatmap must lie in [0,1] and hold no NaN")
+    return (heatmap.astype(np.float64) * 255).astype(np.uint8)
+
+
+def cuts(thresholds: ArrayLike, peak: ArrayLike) -> np.ndarray:
+    """The byte that foreground exceeds, int64 (...,T), for thresholds (T,) and largest byte (...).
+
+    At most 255 differ. A threshold of 1 gives the peak itself, which nothing exceeds.
+    """
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    if thresholds.ndim != 1 or not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError("thresholds must be a list of numbers in [0,1]")
+    return (thresholds * np.asarray(peak, dtype=np.int64)[..., None]).astype(np.int64)
+
+
+def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
+    """Intersection over union of half-open boxes (...,4), broadcast; 0 where there is no area."""
+    return share(intersection(boxes, truths), _union(boxes, truths))
+
+
+def intersection(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
+    """Area that half-open boxes (...,4) share with `truths` (...,4), broadcast."""
+    boxes, truths = np.asarray(boxes, np.float64), np.asarray(truths, np.float64)
+    low = np.maximum(boxes[..., :2], truths[..., :2])
+    high = np.minimum(boxes[..., 2:], truths[..., 2:])
+    return (high - low).clip(min=0).prod(axis=-1)
+
+
+def area(boxes: ArrayLike) -> np.ndarray:
+    """Of half-open boxes (...,4)."""
+    boxes = np.asarray(boxes, np.float64)
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+
+
+def rescale(boxes: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
+    """float64 (...,4) boxes of images of `size` (...,2: width, height), in images of size `to`."""
+    factors = np.asarray(to, dtype=np.float64) / np.asarray(size)
+    return np.asarray(boxes, dtype=np.float64) * np.concatenate([factors, factors], axis=-1)
+
+
+def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
+    """Half-open boxes as the published evaluator scores them, in an image of `size` (w, h).
+
+    It clips right and bottom ends to the last pixel and then counts both ends as inside, so a box
+    is one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
+    """
+    size = np.asarray(size)
+    return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.concatenate([size, size], axis=-1))
+
+
+def inclusive(box: ArrayLike, size: ArrayLike) -> np.ndarray:
+    """Half-open boxes as the published metadata has CUB's: ends clipped to the last pixel."""
+    size = np.asarray(size)
+    return np.minimum(np.asarray(box), np.concatenate([size, size - 1], axis=-1))
+
+
+def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
+    """True boxes as the published evaluator scores them: inclusive corners, floored to size `to`.
+
+    Args:
+        box: (...,4) inclusive xyxy in images of `size` (...,2: width, height), as its metadata has
+            them.
+
+    Returns:
+        int64 (...,4) half-open in images of size `to`.
+    """
+    size, to = np.asarray(size), np.asarray(to)
+    factors = [np.concatenate([pair, pair], axis=-1) for pair in (to, size)]
+    scaled = np.asarray(box, dtype=np.float64) * factors[0] / factors[1]
+    return np.floor(scaled).astype(np.int64) + (0, 0, 1, 1)
+
+
+def _contours(heatmap: np.ndarray, threshold: float, mode: int) -> Sequence[np.ndarray]:
+    pixels = to_bytes(heatmap)
+    binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
+    return cv2.findContours(binary, mode, cv2.CHAIN_APPROX_SIMPLE)[0]
+
+
+def _rectangles(contours: Sequence[np.ndarray]) -> np.ndarray:
+    rectangles = [cv2.boundingRect(contour) for contour in contours]
+    return np.array([(x, y, x + w, y + h) for x, y, w, h in rectangles] or [NO_BOX], np.int64)
+
+
+def _union(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
+    return area(boxes) + area(truths) - intersection(boxes, truths)
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Of areas of one shape; 0 where there is no area."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -1,0 +1,185 @@
+"""One's own images: a plain folder of classes, with boxes for some images if there are any."""
+
+import csv
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import albumentations as A
+
+from wsol.data.dataset import Box, DataSet, Example, Split, select
+from wsol.data.image_files import image_size
+from wsol.data.inputs import find_images, is_image
+from wsol.data.text_files import known_end, number, read_lines
+
+BOXES = "boxes.csv"
+HEADER = "image,x0,y0,x1,y1"
+_SPLITS = ("train", "val", "test")
+_OVERHANG = 1  # pixels by which rounding may carry a box out of its image
+_Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line, box
+
+
+class ImageFolder(DataSet):
+    """Images in `root`/train/<class>/ and `root`/test/<class>/, in any folders below these.
+
+    Classes are the folders of train in sorted order. Images are what `wsol.data.inputs.find_images`
+    finds, turned as viewers show them. `root`/boxes.csv, if it is there, has a header with the
+    columns image,x0,y0,x1,y1 (others are ignored) and a line for each box: the image's path below
+    `root`, with any folders before it, and half-open pixels of the image as viewers show it. Boxes
+    are for evaluation; any image may have none, or several. A line without numbers says nothing.
+
+    Args:
+        root: The folder.
+        split: "train", "test", or "val": the images of `root`/val where there are any, else
+            those held out of the training split by `val_share`.
+        transform, cache, cache_size: As for `Images`.
+        val_share: Share of each class's training images that "val" takes away from "train".
+
+    Raises:
+        ValueError: a class has no training images, an image lies in no class, a line of boxes.csv
+            is malformed, names an unknown image or a box outside it, or the split is empty.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        split: Split,
+        *,
+        transform: A.Compose | None = None,
+        val_share: float = 0.0,
+        cache: str | os.PathLike | None = None,
+        cache_size: int | None = None,
+    ) -> None:
+        root = Path(root)
+        classes, names = _read_layout(root)
+        known = [name for found in names.values() for name, _ in found]
+        identities = {name: number for number, name in enumerate(known, start=1)}
+        boxes = _read_boxes(root / BOXES, identities) if (root / BOXES).exists() else {}
+        every = {
+            part: [
+                Example(
+                    identity=identities[name],
+                    name=name,
+                    path=root / name,
+                    label=label,
+                    boxes=tuple(dict.fromkeys(box for _, box in boxes.get(name, ()))),
+                    mask=None,
+                )
+                for name, label in found
+            ]
+            for part, found in names.items()
+        }
+        examples = select(root, split, val_share, **every)
+        _check_boxes(root / BOXES, examples, boxes)
+        super().__init__(
+            root,
+            root,
+            split,
+            classes,
+            examples,
+            upright=True,
+            transform=transform,
+            cache=cache,
+            cache_size=cache_size,
+        )
+
+
+def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
+    """Class names; of each split the images' names and labels."""
+    classes = [folder.name for folder in _classes(root / "train")]
+    if len(classes) < 2:
+        raise ValueError(
+            f"{root / 'train'} holds {len(classes)} folder(s) of images; a classifier needs at "
+            "least two classes, a folder for each"
+        )
+    found: dict[str, list[tuple[str, int]]] = {split: [] for split in _SPLITS}
+    for split in _SPLITS:
+        for folder in _classes(root / split):
+            if folder.name not in classes:
+                raise ValueError(f"{folder} is a class without images in {root / 'train'}")
+            try:
+                files = find_images(folder)
+            except ValueError:
+                if split == "train":
+                    raise ValueError(
+                        f"there are no images in {folder}; every class needs some for training"
+                    ) from None
+                files = []
+            label = classes.index(folder.name)
+            found[split] += [(_name(file, root), label) for file in files]
+    return classes, found
+
+
+def _classes(folder: Path) -> list[Path]:
+    """The folders in a split's, sorted; none where it is not there."""
+    if not folder.is_dir():
+        return []
+    loose = [each for each in folder.iterdir() if is_image(each, folder)]
+    if loose:
+        raise ValueError(f"{min(loose)} lies in no class; every image belongs in a class's folder")
+    return sorted(each for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
+
+
+def _name(file: Path, root: Path) -> str:
+    name = file.relative_to(root).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name of {file} is no Unicode text; rename it") from error
+    return name
+
+
+def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
+    """Boxes of the images that are `known`."""
+    lines = read_lines(file)
+    _, head = next(lines, (1, ""))
+    columns = _cells(head)
+    wanted = HEADER.split(",")
+    if [columns.count(name) for name in wanted] != [1] * len(wanted):
+        raise ValueError(f"{file}, line 1: expected a header {HEADER}, not {head[:80]!r}")
+    places = [columns.index(name) for name in wanted]
+    boxes: dict[str, list[tuple[int, Box]]] = {}
+    for row, line in lines:
+        try:
+            cells = _cells(line)
+            if len(cells) != len(columns):
+                raise ValueError(f"expected {len(columns)} values, as in the header")
+            image, *corners = (cells[place] for place in places)
+            if any(corners):
+                boxes.setdefault(_find(image, known), []).append((row, _box(corners)))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{file}, line {row}: {error}: {line[:80]!r}") from error
+    return boxes
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line]), [])]
+
+
+def _find(image: str, known: Collection[str]) -> str:
+    """The data set's name of an image, which may have folders before it, as localize.py writes."""
+    name = known_end(image, known)
+    if name is None:
+        raise ValueError("there is no such image below train/, val/ or test/")
+    return name
+
+
+def _box(corners: Sequence[str]) -> Box:
+    x0, y0, x1, y1 = map(number, corners)
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise ValueError("expected 0 <= x0 < x1 and 0 <= y0 < y1")
+    return x0, y0, x1, y1
+
+
+def _check_boxes(file: Path, examples: Sequence[Example], boxes: _Boxes) -> None:
+    """ValueError where a box leaves its image."""
+    for example in examples:
+        if example.name not in boxes:
+            continue
+        width, height = image_size(example.path, upright=True)
+        for row, (_, _, x1, y1) in boxes[example.name]:
+            if x1 > width + _OVERHANG or y1 > height + _OVERHANG:
+                raise ValueError(
+                    f"{file}, line {row}: the box ends at {x1:g}, {y1:g}, outside {example.name}, "
+                    f"which has {width} x {height} pixels as viewers show it"
+                )

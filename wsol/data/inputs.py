@@ -1,0 +1,96 @@
+"""Images as people have them: files, folders, PIL images, arrays, tensors."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wsol.data.image_files import read_image
+
+ImageLike = str | os.PathLike | Image.Image | np.ndarray | Tensor
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
+    """One image or many, one by one; in place of a folder, the images in it.
+
+    Raises:
+        ValueError: a folder without images.
+    """
+    for image in [images] if _is_one(images) else images:
+        if isinstance(image, str | os.PathLike) and os.path.isdir(image):
+            yield from find_images(image)
+        else:
+            yield image
+
+
+def find_images(folder: str | os.PathLike) -> list[Path]:
+    """All image files in a folder and the folders in it, sorted. Hidden ones (`.name`), and what
+    lies in hidden folders, are left out.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = sorted(file for file in Path(folder).rglob("*") if is_image(file, Path(folder)))
+    if not found:
+        raise ValueError(f"there are no images in {folder}")
+    return found
+
+
+def is_image(file: Path, folder: Path) -> bool:
+    """Whether a path in a folder is named as a visible image file is; macOS leaves hidden ones,
+    `._photo.jpg`, which are none, beside photo.jpg."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in _SUFFIXES and not hidden and not file.is_dir()
+
+
+def read_pixels(image: ImageLike) -> np.ndarray:
+    """(H,W,3) RGB: uint8, or float32 in [0,1] of a tensor. Files are turned as viewers show them.
+
+    Raises:
+        ValueError: it is no image, or has no pixels.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, upright=True)
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    if isinstance(image, Image.Image):
+        try:
+            image = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:  # it was opened, but not yet read
+            raise ValueError(f"cannot read image {getattr(image, 'filename', '')}: {error}") from (
+                error
+            )
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            "an image is a path, a PIL image, a uint8 array (H,W,3) or a float tensor (3,H,W), "
+            f"not {type(image).__name__}"
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"an image array is uint8 (H,W,3) RGB, not {image.dtype} {image.shape}")
+    return image
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """Images (N,3,H,W) in [0,1] -> uint8 (N,H,W,3)."""
+    return (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+
+
+def _of_tensor(image: Tensor) -> np.ndarray:
+    shape = tuple(image.shape)
+    if len(shape) != 3 or shape[0] != 3 or not image.is_floating_point() or not image.numel():
+        raise ValueError(f"an image tensor is float (3,H,W) RGB, not {image.dtype} {shape}")
+    pixels = image.detach().to("cpu", torch.float32).permute(1, 2, 0).contiguous().numpy()
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN too
+        raise ValueError("an image tensor must lie in [0,1] and hold no NaN")
+    return pixels
+
+
+def _is_one(images: ImageLike | Iterable[ImageLike]) -> bool:
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim <= 3
+    return isinstance(images, str | bytes | os.PathLike | Image.Image | None | int | float)

@@ -1,0 +1,281 @@
+"""Toy birds: a localization data set drawn by a program, in CUB-200-2011's own layout.
+
+Ten species differ in shape, colour and pattern (some pairs in one of these alone). Pose, size and
+place vary, backgrounds are textured, and leaves, stones, berries and twigs in the birds' colours
+distract. Masks and boxes come out exact.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from wsol.data.toy_birds.null_patch import add_null_patch
+from wsol.data.toy_birds.scenery import BACKGROUNDS, Array, Colour, add_distractor, noise, pixel
+
+_SUPERSAMPLING = 3
+
+
+@dataclass(frozen=True)
+class Species:
+    """Lengths are shares of the body's length; colours are RGB."""
+
+    name: str
+    body: Colour
+    wing: Colour
+    head: Colour
+    beak: float
+    tail: float
+    neck: float
+    height: float
+    pattern: str
+
+
+_RED, _BLUE, _YELLOW = (200, 40, 40), (50, 80, 190), (225, 190, 50)
+_BROWN, _WHITE, _BLACK = (130, 90, 55), (235, 235, 230), (35, 35, 40)
+_GREEN, _ORANGE, _GREY = (60, 140, 70), (230, 120, 40), (140, 145, 155)
+
+SPECIES = (
+    Species("Red_Finch", _RED, (150, 30, 35), _RED, 0.14, 0.35, 0.0, 0.55, "plain"),
+    Species("Red_Longtail", _RED, (150, 30, 35), _RED, 0.14, 0.95, 0.0, 0.42, "plain"),
+    Species("Blue_Jay", _BLUE, (40, 60, 140), _BLUE, 0.18, 0.55, 0.0, 0.48, "bars"),
+    Species("Blue_Dot", _BLUE, (40, 60, 140), _BLUE, 0.18, 0.55, 0.0, 0.48, "spots"),
+    Species("Gold_Warbler", _YELLOW, (190, 150, 40), _YELLOW, 0.12, 0.35, 0.0, 0.52, "plain"),
+    Species("Gold_Blackcap", _YELLOW, (190, 150, 40), _BLACK, 0.12, 0.35, 0.0, 0.52, "plain"),
+    Species("Brown_Heron", _BROWN, (100, 70, 45), _BROWN, 0.45, 0.30, 0.55, 0.40, "plain"),
+    Species("White_Tern", _WHITE, _GREY, _BLACK, 0.22, 0.70, 0.0, 0.38, "plain"),
+    Species("Green_Parrot", _GREEN, (45, 105, 55), _ORANGE, 0.10, 0.60, 0.0, 0.60, "patch"),
+    Species("Black_Magpie", _BLACK, _GREY, _BLACK, 0.16, 0.80, 0.0, 0.45, "bars"),
+)
+
+
+def write_toy(
+    root: str | os.PathLike,
+    *,
+    images: int = 600,
+    size: int = 96,
+    species: int = len(SPECIES),
+    background_tie: float = 0.0,
+    test_share: float = 1 / 3,
+    null_patch: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Draw the toy birds into `root`/CUB_200_2011 and return that folder.
+
+    The same arguments write the same bytes. Besides CUB's files there are `segmentations/` (masks,
+    0 or 255), `backgrounds.txt` (image id, kind of background) and, with null patches,
+    `null_patches.txt` (image id, x, y, width, height in pixels).
+
+    Args:
+        images: How many in all, spread evenly over the species.
+        size: Side of the square images in pixels.
+        species: How many of the species to draw, at least 2.
+        background_tie: Probability that a species stands before the one kind of background assigned
+            to it (two species share each of the five kinds), from 0 (independent) to 1 (always), in
+            training images. Test images stand before any kind with equal probability, which shows
+            who leaned on the tie (as Waterbirds' balanced test does: Sagawa et al., ICLR 2020).
+        test_share: Share of each species that goes to the test split.
+        null_patch: Whether a striking patch, the same in all images and at a place drawn for each,
+            is behind the bird. It says nothing of the species (`wsol.data.toy_birds.null_patch`).
+
+    Raises:
+        ValueError: an argument is out of range, or the folder already exists.
+    """
+    _check(images, size, species, background_tie, test_share)
+    folder = Path(root) / "CUB_200_2011"
+    if folder.exists():
+        raise ValueError(f"{folder} already exists; remove it or choose another folder")
+    Path(root).mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(".CUB_200_2011.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _write(partial, images, size, species, background_tie, test_share, null_patch, seed)
+    partial.rename(folder)
+    return folder
+
+
+def _check(images: int, size: int, species: int, background_tie: float, test_share: float) -> None:
+    if not 2 <= species <= len(SPECIES):
+        raise ValueError(f"species must be 2 to {len(SPECIES)}, not {species}")
+    if images < 3 * species:
+        raise ValueError(f"images must be at least 3 per species, {3 * species}, not {images}")
+    if not 32 <= size <= 1024:
+        raise ValueError(f"size must be 32 to 1024 pixels, not {size}")
+    if not 0 <= background_tie <= 1:
+        raise ValueError(f"background_tie must be 0 to 1, not {background_tie}")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must lie between 0 and 1, not {test_share}")
+
+
+def _write(
+    folder: Path,
+    images: int,
+    size: int,
+    species: int,
+    background_tie: float,
+    test_share: float,
+    null_patch: bool,
+    seed: int,
+) -> None:
+    lines: dict[str, list[str]] = {
+        name: []
+        for name in (
+            "images",
+            "image_class_labels",
+            "train_test_split",
+            "bounding_boxes",
+            "backgrounds",
+            *(("null_patches",) if null_patch else ()),
+        )
+    }
+    kinds = list(BACKGROUNDS)
+    for index in tqdm(range(images), desc="drawing", unit="image", leave=False):
+        kind_of_bird, number = index % species, index // species
+        bird = SPECIES[kind_of_bird]
+        per_species = len(range(kind_of_bird, images, species))
+        is_train = number >= round(test_share * per_species)
+        identity = index + 1
+        rng = np.random.default_rng([seed, index])
+        tied = rng.random() < background_tie and is_train
+        kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
+        image, mask = draw(bird, kind, size, rng)
+        if null_patch:  # drawn last, so that all else is as without it
+            x, y, width, height = add_null_patch(image, mask, rng)
+            lines["null_patches"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
+        name = f"{kind_of_bird + 1:03d}.{bird.name}/{bird.name}_{number + 1:04d}"
+        for part, suffix, pixels in (
+            ("images", ".jpg", image[..., ::-1]),
+            ("segmentations", ".png", mask),
+        ):
+            file = folder / part / (name + suffix)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+        x, y, width, height = cv2.boundingRect(mask)
+        lines["images"].append(f"{identity} {name}.jpg")
+        lines["image_class_labels"].append(f"{identity} {kind_of_bird + 1}")
+        lines["train_test_split"].append(f"{identity} {int(is_train)}")
+        lines["bounding_boxes"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
+        lines["backgrounds"].append(f"{identity} {kind}")
+    lines["classes"] = [f"{i + 1} {i + 1:03d}.{SPECIES[i].name}" for i in range(species)]
+    for name, rows in lines.items():
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+
+
+def draw(
+    bird: Species, background: str, size: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """One image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
+    big = size * _SUPERSAMPLING
+    canvas = BACKGROUNDS[background](big, rng)
+    for _ in range(rng.integers(4, 9)):
+        add_distractor(canvas, [species.body for species in SPECIES], rng)
+    layer, mask = _bird(bird, big, rng)
+    shade = 1 + 0.25 * noise(big, 6, rng)[..., None]
+    painted = np.where(mask[..., None] > 0, layer * shade, canvas)
+    image = cv2.resize(painted.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    image += rng.normal(0, 5, image.shape)
+    cover = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
+    light = rng.uniform(0.75, 1.15)
+    return (image * light).clip(0, 255).astype(np.uint8), np.where(cover > 127, 255, 0).astype(
+        np.uint8
+    )
+
+
+def _bird(bird: Species, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The bird on an empty layer, float (size,size,3), and its mask, uint8."""
+    layer = np.zeros((size, size, 3), np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    length = size * rng.uniform(0.22, 0.42)
+    place = _Pose(
+        centre=rng.uniform(0.28, 0.72, 2) * size,
+        length=length,
+        angle=rng.uniform(-0.45, 0.45),
+        mirrored=rng.random() < 0.5,
+    )
+    fill = _Fill(layer, mask, place)
+    body = np.asarray(bird.body) * rng.uniform(0.88, 1.12, 3)
+    wing = np.asarray(bird.wing) * rng.uniform(0.88, 1.12, 3)
+    high = bird.height
+    neck = np.array([0.42 + 0.35 * bird.neck, -0.35 * high - bird.neck])
+    droop = rng.uniform(-0.1, 0.2)
+    tail = [(-0.35, -0.12 * high), (-0.45 - bird.tail, droop), (-0.42 - bird.tail, droop + 0.14)]
+    fill.polygon([*tail, (-0.35, 0.25 * high)], wing)
+    for leg in (-0.05, 0.1):
+        fill.polygon(
+            [(leg, 0.2), (leg + 0.04, 0.2), (leg + 0.08, 0.62), (leg + 0.04, 0.62)], _BROWN
+        )
+    if bird.neck:
+        fill.polygon([(0.25, 0), (0.42, 0.08), neck + (0.1, 0.05), neck - (0.08, 0.05)], body)
+    fill.ellipse((0, 0), (0.5, high / 2), 0.12, body)
+    fill.ellipse(neck, (0.19, 0.18), 0, np.asarray(bird.head) * rng.uniform(0.9, 1.1))
+    beak = [neck + (0.14, -0.06), neck + (0.17 + bird.beak, 0.03), neck + (0.14, 0.08)]
+    fill.polygon(beak, _ORANGE if bird.body != _ORANGE else _BLACK)
+    lift = rng.uniform(-0.6, 0.3)
+    fill.ellipse((-0.1, -0.02), (0.34, 0.4 * high), lift * 0.5, wing)
+    _PATTERNS[bird.pattern](fill, high)
+    fill.ellipse(neck + (0.06, -0.04), (0.035, 0.035), 0, _WHITE)
+    fill.ellipse(neck + (0.065, -0.04), (0.022, 0.022), 0, _BLACK)
+    return layer.astype(np.float32), mask
+
+
+@dataclass(frozen=True)
+class _Pose:
+    centre: Array
+    length: float
+    angle: float
+    mirrored: bool
+
+    def pixels(self, points: Array) -> Array:
+        """Bird coordinates (K,2), in body lengths, head towards +x -> pixels (K,2)."""
+        cosine, sine = np.cos(self.angle), np.sin(self.angle)
+        turned = points @ np.array([[cosine, sine], [-sine, cosine]])
+        if self.mirrored:
+            turned = turned * (-1, 1)
+        return self.centre + self.length * turned
+
+
+@dataclass(frozen=True)
+class _Fill:
+    layer: Array
+    mask: Array
+    pose: _Pose
+
+    def polygon(self, points, colour) -> None:
+        corners = self.pose.pixels(np.asarray(points, float)).round().astype(np.int32)
+        cv2.fillPoly(self.layer, [corners], pixel(colour))
+        cv2.fillPoly(self.mask, [corners], 255)
+
+    def ellipse(self, centre, axes, tilt: float, colour) -> None:
+        turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+        points = np.stack([axes[0] * np.cos(turn), axes[1] * np.sin(turn)], axis=1)
+        cosine, sine = np.cos(tilt), np.sin(tilt)
+        turned = points @ np.array([[cosine, sine], [-sine, cosine]])
+        self.polygon(np.asarray(centre) + turned, colour)
+
+
+def _bars(fill: _Fill, high: float) -> None:
+    top, bottom = -0.22 * high, 0.25 * high
+    for x in (-0.28, -0.12, 0.04):
+        bar = [(x, top), (x + 0.06, top), (x + 0.02, bottom), (x - 0.04, bottom)]
+        fill.polygon(bar, _WHITE)
+
+
+def _spots(fill: _Fill, high: float) -> None:
+    for x, y in ((-0.28, 0), (-0.12, -0.15), (-0.12, 0.15), (0.05, 0), (0.2, -0.12), (0.2, 0.15)):
+        fill.ellipse((x, y * 2 * high), (0.055, 0.055), 0, _WHITE)
+
+
+def _patch(fill: _Fill, high: float) -> None:
+    fill.ellipse((-0.15, 0.05), (0.16, 0.2 * high), 0.2, _YELLOW)
+
+
+_PATTERNS: dict[str, Callable[[_Fill, float], None]] = {
+    "plain": lambda fill, high: None,
+    "bars": _bars,
+    "spots": _spots,
+    "patch": _patch,
+}

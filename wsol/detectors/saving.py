@@ -1,0 +1,133 @@
+"""A detector's folder: a timm model folder with the head and its settings beside."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from robust_training.atomic_io import replace_folder
+from robust_training.models.classifier import load_model, save_model
+from wsol.data.text_files import read_json
+from wsol.detectors.base import Detector, Network
+
+_SETTINGS, _HEAD = "detector.json", "head.safetensors"
+
+
+def save_detector(
+    network: Network, folder: str | os.PathLike, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write the backbone as `save_model` does, head.safetensors and detector.json.
+
+    The folder appears whole or not at all; the backbone loses its classifier head.
+
+    Args:
+        texts: Further files of the folder: name -> content.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder} exists already; name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    network.backbone.backbone.reset_classifier(0)
+    network.backbone.class_names = None
+    kind = type(network.settings).__name__
+    about = {
+        "kind": kind,
+        "settings": dataclasses.asdict(network.settings),
+        "class_names": network.class_names,
+    }
+    new = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    try:
+        save_model(network.backbone, new)
+        safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
+        own = {_SETTINGS: json.dumps(about, indent=2), "README.md": _card(kind, network)}
+        for name, text in {**(texts or {}), **own}.items():
+            (new / name).write_text(text, encoding="utf-8")
+        replace_folder(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def is_detector(folder: str | os.PathLike) -> bool:
+    return (Path(folder) / _SETTINGS).is_file()
+
+
+def load_detector(folder: str | os.PathLike) -> Network:
+    """What `save_detector` wrote, in evaluation mode.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of another kind of detector; names it.
+    """
+    folder = Path(folder)
+    file, weights = folder / _SETTINGS, folder / _HEAD
+    for needed in (file, weights):
+        if not needed.is_file():
+            raise ValueError(f"{folder} is not a detector's folder: no {needed.name} in it")
+    backbone = load_model(folder)
+    try:
+        about = read_json(file)
+        settings = _kind(about["kind"])(**about["settings"])
+        network = settings.build(backbone, _names(about["class_names"]))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"no {error} in it" if isinstance(error, KeyError) else error
+        raise ValueError(f"cannot build the detector that {file} describes: {reason}") from error
+    try:
+        head = safetensors.torch.load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"cannot read weights from {weights}: {error}") from error
+    own = _head(network)
+    wrong = sorted(
+        name
+        for name in own.keys() | head.keys()
+        if name not in own or name not in head or own[name].shape != head[name].shape
+    )
+    if wrong:
+        raise ValueError(f"{weights} does not fit {file}: {', '.join(wrong[:5])}")
+    broken = sorted(name for name in head if not head[name].isfinite().all())
+    if broken:
+        raise ValueError(f"{weights} has numbers that are not finite: {', '.join(broken[:5])}")
+    network.load_state_dict(head, strict=False)
+    return network.eval()
+
+
+def _kind(name: str) -> type[Detector]:
+    kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
+    if name not in kinds:
+        raise ValueError(
+            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import another one's module)"
+        )
+    return kinds[name]
+
+
+def _names(names: object) -> list[str]:
+    if not (isinstance(names, list) and {*map(type, names)} == {str}):
+        raise ValueError("class_names is no list of texts")
+    if len(set(names)) < len(names):
+        raise ValueError("class_names has a name twice")
+    return names
+
+
+def _head(network: Network) -> dict[str, Tensor]:
+    """All that is not the backbone's; parts of the network may hold that too."""
+    shared = {id(each) for each in network.backbone.state_dict(keep_vars=True).values()}
+    state = network.state_dict(keep_vars=True)
+    return {name: each.detach() for name, each in state.items() if id(each) not in shared}
+
+
+def _card(kind: str, network: Network) -> str:
+    architecture = network.backbone.backbone.pretrained_cfg["architecture"]
+    return (
+        "---\nlibrary_name: timm\ntags: [object-detection, timm]\n---\n"
+        f"# {kind} on {architecture}\n\n"
+        "    wsol.Localizer.load(<this folder>).predict(<images>)  # boxes\n"
+        '    timm.create_model("local-dir:<this folder>", pretrained=True)  # its backbone\n'
+    )

@@ -1,0 +1,1 @@
+"""Localization scores, threshold policies and baselines."""

@@ -1,0 +1,132 @@
+"""What is kept of a split's heatmaps: a few KB an image, from which every score follows."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from wsol.annotations.ground_truth import Truth
+from wsol.boxes.component_tree import largest_by_cut
+from wsol.boxes.heatmap_boxes import (
+    best_of_all_boxes,
+    cuts,
+    inclusive,
+    iou,
+    published_boxes,
+    published_truth,
+    rescale,
+    to_bytes,
+)
+from wsol.evaluation.pixel_metrics import pixel_counts
+
+
+@dataclass(frozen=True)
+class MapBoxes:
+    """Rows are images, or one image without the leading axis, as `read_off` makes them.
+
+    Attributes:
+        frame: int64 (N,2), width and height of the heatmap.
+        peak: int64 (N,), its largest byte.
+        largest: int16 (N,256,4), the box of the largest contour at every cut.
+        any_iou: float64 (N,256), `boxes.best_of_all_boxes`; None where not asked for.
+        pixels: int32 (N,2,B), `pixels.pixel_counts`; None without masks.
+    """
+
+    frame: np.ndarray
+    peak: np.ndarray
+    largest: np.ndarray
+    any_iou: np.ndarray | None
+    pixels: np.ndarray | None
+
+    def boxes(self, thresholds: ArrayLike) -> np.ndarray:
+        """int16 (N,T,4) half-open xyxy in the heatmaps' frames."""
+        return self._boxes(thresholds, slice(None))
+
+    def ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
+        """(N,T): IoU of half-open boxes in the image files' pixels."""
+        return self._ious(
+            thresholds,
+            lambda boxes, rows: rescale(boxes, self.frame[rows, None], truth.sizes[rows, None]),
+            truth.boxes,
+        )
+
+    def published_ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
+        """(N,T): IoU of the same boxes in the published evaluator's pixel conventions."""
+        truths = _published(truth.boxes, truth.sizes[:, None], self.frame[:, None])
+        return self._ious(
+            thresholds,
+            lambda boxes, rows: published_boxes(boxes, self.frame[rows, None, :]),
+            truths,
+        )
+
+    def any_published_ious(self, thresholds: ArrayLike) -> np.ndarray:
+        """(N,T): the best published IoU of all contours' boxes."""
+        return np.take_along_axis(self.any_iou, cuts(thresholds, self.peak), axis=1)
+
+    def distinct(self, thresholds: ArrayLike) -> np.ndarray:
+        """Those of the thresholds that cut some map elsewhere than the one before: 255 at most
+        where all maps reach 1."""
+        table = cuts(thresholds, np.unique(self.peak))
+        return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
+
+    def _boxes(self, thresholds: ArrayLike, rows: slice) -> np.ndarray:
+        cut = cuts(thresholds, self.peak[rows])
+        return self.largest[rows][np.arange(len(cut))[:, None], cut]
+
+    def _ious(
+        self,
+        thresholds: ArrayLike,
+        convert: Callable[[np.ndarray, slice], np.ndarray],
+        truths: np.ndarray,
+        *,
+        chunk: int = 256,
+    ) -> np.ndarray:
+        # in pieces: a split's boxes at all thresholds are large in float64
+        pieces = []
+        for start in range(0, len(self.peak), chunk):
+            rows = slice(start, start + chunk)
+            overlap = iou(
+                convert(self._boxes(thresholds, rows), rows)[:, :, None], truths[rows, None]
+            )
+            pieces.append(overlap.max(axis=2, initial=0))
+        return np.concatenate(pieces)
+
+
+def read_off(
+    heatmap: np.ndarray,
+    *,
+    truths: np.ndarray | None = None,
+    size: ArrayLike | None = None,
+    mask: np.ndarray | None = None,
+    edges: np.ndarray | None = None,
+) -> MapBoxes:
+    """What is kept of one heatmap (H,W) in [0,1].
+
+    Args:
+        truths: (G,4), the image's true boxes, half-open, and its `size` (width, height), for
+            `any_iou`.
+        mask: `pixels.read_mask`'s, and `edges` of the bins, for `pixels`.
+    """
+    pixels = to_bytes(heatmap)
+    frame = np.array(heatmap.shape[::-1])
+    any_iou = None
+    if truths is not None:
+        any_iou = best_of_all_boxes(pixels, _published(truths, size, frame))
+    counts = None if mask is None else pixel_counts(heatmap, mask, edges)
+    return MapBoxes(frame, np.int64(pixels.max()), largest_by_cut(pixels), any_iou, counts)
+
+
+def stack(rows: Iterable[MapBoxes]) -> MapBoxes:
+    """One `MapBoxes` of many images."""
+    rows = list(rows)
+
+    def column(name: str) -> np.ndarray | None:
+        values = [getattr(row, name) for row in rows]
+        return None if values[0] is None else np.stack(values)
+
+    return MapBoxes(*map(column, ("frame", "peak", "largest", "any_iou", "pixels")))
+
+
+def _published(boxes: np.ndarray, size: ArrayLike, frame: ArrayLike) -> np.ndarray:
+    return published_truth(inclusive(boxes, size), size, frame)

@@ -1,0 +1,92 @@
+"""One pass of a model over a split: what it predicts, and where its heatmaps put the box."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from robust_training.models.classifier import Classifier
+from wsol.annotations.ground_truth import MaskFiles, Truth, data_truth
+from wsol.annotations.predictions import Predictions
+from wsol.data.image_files import image_size
+from wsol.evaluation.box_table import MapBoxes, read_off, stack
+from wsol.evaluation.pixel_metrics import bin_edges, read_mask
+from wsol.heatmaps.heatmap import HeatmapMethod
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A split, what was predicted for its images, and the boxes of each kind of heatmap."""
+
+    truth: Truth
+    predictions: Predictions | None
+    maps: Mapping[str, MapBoxes]
+
+    def correct(self, k: int) -> np.ndarray | None:
+        """(N,): whether the true class is among the first k predicted; None where not known."""
+        return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
+
+    def boxes_alone(self) -> "Measured":
+        """The same without what MaxBoxAccV2 and pixel scores need, which is most of the memory."""
+        maps = {name: replace(m, any_iou=None, pixels=None) for name, m in self.maps.items()}
+        return replace(self, maps=maps)
+
+
+def measure(
+    model: Classifier,
+    loader: DataLoader,
+    methods: Mapping[str, HeatmapMethod],
+    *,
+    thresholds: np.ndarray | None = None,
+    every_box: bool = True,
+    description: str = "measuring",
+) -> Measured:
+    """Predict and localize every image of `loader`, whose data set is a `DataSet`.
+
+    Args:
+        thresholds: Bins of the pixel scores, for a split whose images all have a mask; None leaves
+            these scores out.
+        every_box: Also what MaxBoxAccV2 needs, of images that all have a box.
+
+    Raises:
+        ValueError: a heatmap is not one; names the image.
+    """
+    dataset = loader.dataset
+    # first of all, so that what is wrong with the data is said before hours of work
+    sizes = [image_size(each.path, upright=dataset.upright) for each in dataset.examples]
+    truth = data_truth(dataset, sizes)
+    device = next(model.parameters()).device
+    masks = [example.mask for example in dataset.examples]
+    edges = None if thresholds is None or None in masks else bin_edges(thresholds)
+    order: list[torch.Tensor] = []
+    confidence: list[torch.Tensor] = []
+    rows: dict[str, list[MapBoxes]] = {name: [] for name in methods}
+    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
+        image, label = batch["image"].to(device), batch["label"].to(device)
+        with torch.no_grad():
+            probability = model(image).softmax(dim=1)
+        order.append(probability.argsort(dim=1, descending=True, stable=True)[:, :5].cpu())
+        confidence.append(probability.amax(dim=1).cpu())
+        for name, method in methods.items():
+            heatmaps = method(model, image, label)
+            for heatmap, index in zip(heatmaps, batch["index"].tolist(), strict=True):
+                size = sizes[index]
+                mask = None
+                if edges is not None:
+                    mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, size)
+                example = dataset.examples[index]
+                truths = truth.boxes[index, : truth.counts[index]] if every_box else None
+                try:
+                    rows[name].append(
+                        read_off(heatmap, truths=truths, size=size, mask=mask, edges=edges)
+                    )
+                except ValueError as error:
+                    raise ValueError(f"{name} of {example.name}: {error}") from error
+    predictions = Predictions(
+        torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
+    )
+    maps = {name: stack(found) for name, found in rows.items()}
+    return Measured(truth, predictions, maps)

@@ -1,0 +1,77 @@
+"""Heatmaps put together: averaged over sizes and mirror images, or multiplied."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+import cv2
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from robust_training.models.classifier import Classifier
+from wsol.heatmaps.heatmap import HeatmapMethod, min_max
+
+
+@dataclass(frozen=True)
+class Averaged(HeatmapMethod):
+    """The mean of a method's heatmaps of the image in several sizes, and of its mirror images.
+
+    Attributes:
+        method: Any; one map of it for each size, two with `flip`.
+        scales: Sizes, in the image's own. Networks built for one size take 1 alone.
+        flip: Mirror images too, their maps mirrored back.
+    """
+
+    method: HeatmapMethod
+    scales: tuple[float, ...] = (1.0, 1.25)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(isfinite(scale) and scale > 0 for scale in self.scales):
+            raise ValueError(f"scales of Averaged must be numbers above 0, not {self.scales}")
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
+        if not self._takes_sizes(model):
+            raise ValueError(
+                f"{model.backbone.pretrained_cfg['architecture']} takes images of one size: "
+                "average over mirror images alone (scales=(1,))"
+            )
+        maps = [self._at(model, image, label, scale) for scale in self.scales]
+        return np.stack([min_max(each) for each in np.mean(maps, axis=0)])
+
+    def fits(self, model: Classifier) -> bool:
+        return self._takes_sizes(model) and self.method.fits(model)
+
+    def _takes_sizes(self, model: Classifier) -> bool:
+        fixed = model.backbone.pretrained_cfg.get("fixed_input_size", False)
+        return not fixed or all(scale == 1 for scale in self.scales)
+
+    def _at(self, model: Classifier, image: Tensor, label: Tensor, scale: float) -> np.ndarray:
+        size = tuple(image.shape[2:])
+        if scale != 1:
+            other = [max(1, round(scale * side)) for side in size]
+            image = interpolate(image, other, mode="bilinear", antialias=True)
+        maps = self.method(model, image, label)
+        if self.flip:
+            maps = (maps + self.method(model, image.flip(3), label)[:, :, ::-1]) / 2
+        if maps.shape[1:] != size:
+            maps = np.stack([cv2.resize(each, size[::-1]) for each in maps])
+        return maps
+
+
+@dataclass(frozen=True)
+class Product(HeatmapMethod):
+    """Pixel by pixel, two methods' heatmaps multiplied, such as gradient and class activation.
+
+    A rough map says where, a fine one what (Guided Grad-CAM; Selvaraju et al., ICCV 2017).
+    """
+
+    first: HeatmapMethod
+    second: HeatmapMethod
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
+        product = self.first(model, image, label) * self.second(model, image, label)
+        return np.stack([min_max(each) for each in product])
+
+    def fits(self, model: Classifier) -> bool:
+        return self.first.fits(model) and self.second.fits(model)

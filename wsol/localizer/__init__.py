@@ -1,0 +1,1 @@
+"""Localizer: images in, boxes out; exported programs, hub, overlays."""

@@ -1,0 +1,191 @@
+"""A localizer as a program of its own: images in, logits and heatmaps out (docs/export.md)."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from robust_training.attribution.export_graph import TracedGradient
+from robust_training.models.classifier import Classifier
+from wsol.heatmaps.heatmap import Gradient
+from wsol.localizer.exported_heatmap import ExportedHeatmap
+from wsol.localizer.exported_program import METADATA, load_program
+from wsol.localizer.localizer import Localizer
+
+# Between a program and the localizer it was made from. Rounding moves a heatmap by 1e-6, but where
+# an activation lies on the kink of a ReLU it also decides between two slopes, in any program.
+LOGITS_TOLERANCE = 1e-3  # largest difference, as a share of the largest logit
+HEATMAP_TOLERANCE = 1e-3  # mean difference of heatmaps in [0,1]
+BATCHES = (1, 3)
+
+
+class _Both(nn.Module):
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.gradient = TracedGradient(model)
+        self.heatmap = ExportedHeatmap(model.image_size)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, gradient = self.gradient(images)
+        return logits, self.heatmap(gradient)
+
+
+def export_program(model: Classifier) -> ExportedProgram:
+    """Images (N,3,S,S) in [0,1], any N -> logits (N,C), heatmaps of the predicted classes (N,S,S).
+
+    Args:
+        model: In evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: the architecture cannot be traced; names it and the reason.
+    """
+    side = model.image_size
+    batch = {"images": {0: torch.export.Dim("batch")}}
+    try:
+        with _quiet(), torch.no_grad():
+            example = (torch.zeros(2, 3, side, side),)
+            return torch.export.export(_Both(model), example, dynamic_shapes=batch)
+    except Exception as error:  # whatever PyTorch's tracers raise
+        architecture = model.backbone.pretrained_cfg["architecture"]
+        raise ValueError(f"{architecture} cannot be exported: {_reason(error)}") from error
+
+
+def write_program(program: ExportedProgram, localizer: Localizer, file: str | os.PathLike) -> float:
+    """Write `export_program(localizer.model)`, and compare it with the localizer before it appears.
+
+    Args:
+        localizer: With `Gradient()` heatmaps, on the CPU.
+        file: Ends in .onnx or .pt2.
+
+    Returns:
+        The largest difference of its heatmaps (in [0,1]) from the localizer's on a few images.
+
+    Raises:
+        ValueError: the architecture cannot be written so (names the operator), or what was written
+            computes something else; then no file is left.
+    """
+    if localizer.method != Gradient():
+        raise ValueError(f"only maps of {Gradient()} can be exported, not of {localizer.method}")
+    file = Path(file)
+    if file.suffix not in _WRITERS:
+        raise ValueError(f"a program's file ends in {' or '.join(_WRITERS)}, not as {file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".partial-{file.name}")
+    try:
+        _WRITERS[file.suffix](program, describe(localizer), partial)
+        difference = largest_difference(localizer, partial)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
+
+
+def describe(localizer: Localizer) -> dict[str, str]:
+    """What a program's file says about itself."""
+    model = localizer.model
+    return {
+        "class_names": json.dumps(
+            [*(model.class_names or map(str, range(model.backbone.num_classes)))]
+        ),
+        "image_size": str(model.image_size),
+        "threshold": str(localizer.threshold),
+        "architecture": model.backbone.pretrained_cfg["architecture"],
+        "wsol": version("wsol"),
+    }
+
+
+def largest_difference(localizer: Localizer, file: Path) -> float:
+    """Of the heatmaps of a few images, in batches of several sizes, from the localizer's.
+
+    Raises:
+        ValueError: the program computes something else.
+    """
+    program, model = load_program(file), localizer.model
+    largest = 0.0
+    for count in BATCHES:
+        images = smooth_images(count, model.image_size)
+        with torch.no_grad():
+            logits = model(images)
+        ours = localizer.method(model, images, logits.argmax(dim=1))
+        its_logits, its_heatmaps = program.both(images)
+        off = np.abs(its_heatmaps.double().numpy() - ours)
+        logits_off = (its_logits - logits).abs().max() / logits.abs().max().clamp(min=1e-6)
+        if not (logits_off <= LOGITS_TOLERANCE and off.mean() <= HEATMAP_TOLERANCE):
+            raise ValueError(
+                f"the {file.suffix} of {model.backbone.pretrained_cfg['architecture']} was wrong "
+                f"and is not kept: on {count} image(s) its logits differ by {logits_off:.1e} of "
+                f"the largest, its heatmaps by {off.mean():.1e} on average"
+            )
+        largest = max(largest, off.max().item())
+    return largest
+
+
+def smooth_images(count: int, side: int) -> Tensor:
+    """Random images (N,3,S,S) in [0,1] without high frequencies, always the same."""
+    generator = torch.Generator().manual_seed(count)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    return F.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+
+
+def _write_pt2(program: ExportedProgram, metadata: Mapping[str, str], file: Path) -> None:
+    torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
+
+
+def _write_onnx(program: ExportedProgram, metadata: Mapping[str, str], file: Path) -> None:
+    try:
+        with _quiet():  # unoptimized: onnxruntime does that better, and in no time, as it loads
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                input_names=["images"],
+                output_names=["logits", "heatmap"],
+            )
+    except ImportError as error:
+        raise ValueError("writing .onnx needs packages: pip install 'wsol[export]'") from error
+    except Exception as error:  # whatever PyTorch's converter raises
+        name = metadata["architecture"]
+        raise ValueError(f"{name} cannot be written as ONNX: {_reason(error)}") from error
+    written.model.metadata_props.update(metadata)
+    written.save(file, external_data=False)
+
+
+_WRITERS = {".pt2": _write_pt2, ".onnx": _write_onnx}
+
+
+def _reason(error: BaseException) -> str:
+    """The operator at fault where the first cause names one, else that cause's first line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip() or type(error).__name__
+    operator = re.search(r"op='([\w.]+)'", text)
+    return f"there is no operator for {operator[1]}" if operator else text.splitlines()[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' reports of their own progress and future."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

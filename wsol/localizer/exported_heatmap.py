@@ -1,0 +1,59 @@
+"""`attribution_heatmap` in operators that torch.export and ONNX have."""
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsol.heatmaps.heatmap import Gradient
+
+
+class ExportedHeatmap(nn.Module):
+    """Attribution (N,3,S,S) -> heatmap, float32 (N,S,S) in [0,1], as `attribution_heatmap`.
+
+    Both filters are linear and separable, borders included, so one matrix holds a pass of both over
+    the rows or columns.
+
+    Args:
+        side: S, at least 2.
+        clip: Percentiles, the first below 50, the second above.
+        sigma: Of the Gaussian filter, in pixels.
+    """
+
+    def __init__(
+        self, side: int, *, clip: tuple[float, float] = (2, 98), sigma: float = Gradient().sigma
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        width = 2 * int(4 * sigma + 0.5) + 1
+        smooth = cv2.blur(np.eye(side), (1, 3), borderType=cv2.BORDER_CONSTANT)
+        smooth = cv2.GaussianBlur(
+            smooth, (1, width), sigmaX=sigma, sigmaY=sigma, borderType=cv2.BORDER_REFLECT
+        )
+        self.register_buffer("smooth", torch.from_numpy(smooth).float())
+
+    def forward(self, attribution: Tensor) -> Tensor:
+        maps = attribution.abs().mean(dim=1)
+        low, high = (_percentile(maps.flatten(1), percent) for percent in self.clip)
+        maps = _stretched(torch.minimum(torch.maximum(maps, low), high))
+        return _stretched(self.smooth @ maps @ self.smooth.T)
+
+
+def _percentile(values: Tensor, percent: float) -> Tensor:
+    """(N,M) -> (N,1,1), between the neighbours in rank; only the tail is sorted."""
+    place = percent / 100 * (values.shape[1] - 1)
+    rank = int(place)
+    if percent < 50:
+        tail = values.topk(rank + 2, dim=1, largest=False).values
+        low, high = tail[:, -2], tail[:, -1]
+    else:
+        tail = values.topk(values.shape[1] - rank, dim=1).values
+        low, high = tail[:, -1], tail[:, -2]
+    return (low + (place - rank) * (high - low))[:, None, None]
+
+
+def _stretched(maps: Tensor) -> Tensor:
+    """`min_max` of each map."""
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)

@@ -1,0 +1,88 @@
+"""The model card of a run: what `save_model` knows, and what training and evaluation found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from robust_training.atomic_io import write_text
+from wsol.data.text_files import read_json, read_yaml
+from wsol.localizer.localizer import model_folder
+from wsol.report.number_format import markdown, percent
+from wsol.report.score_tables import score_cells
+
+_OURS = "\n## Training\n"
+_HEADS = ("heatmap", "threshold policy", "GT-known", "Top-1 Loc", "Top-5 Loc", "accuracy")
+
+
+def complete_card(run: Path, *, licence: str | None = None) -> None:
+    """Add data, method, scores and licence to the README.md in a run's model folder.
+
+    Args:
+        run: With config.yaml, and metrics.json where it was evaluated.
+        licence: Of the weights, as an SPDX identifier, where it is known.
+
+    Raises:
+        ValueError: config.yaml or metrics.json is not a run's.
+    """
+    file = model_folder(run) / "README.md"
+    card = file.read_text(encoding="utf-8").partition(_OURS)[0]
+    lines = [line for line in card.splitlines() if not line.startswith("license:")]
+    if licence:
+        lines.insert(1, f"license: {licence}")
+    terms = licence or "not stated; data and pretrained weights have licences of their own"
+    added = [_OURS, *_training(run), "\n## Scores\n", *_scores(run), f"\n## Licence\n\n{terms}\n"]
+    write_text(file, "\n".join([*lines, *added]))
+
+
+def _training(run: Path) -> list[str]:
+    file = run / "config.yaml"
+    try:
+        config: dict[str, Any] = read_yaml(file)
+        data, model, objective = (config[key] for key in ("data", "model", "objective"))
+        start = "timm's pretrained weights" if model["pretrained"] else "random weights"
+        start = f"weights from {Path(model['weights']).name}" if model["weights"] else start
+        method = objective["class_path"].rpartition(".")[2]
+        return [
+            f"* Data: {Path(data['root']).name}, image labels alone, at {data['image_size']} px.",
+            f"* Method: {method}, from {start}, {config['epochs']} epochs, seed {config['seed']}.",
+            f"* Its settings: `{json.dumps(objective.get('init_args', {}))}`.",
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the config of a run: {error}") from error
+
+
+def _scores(run: Path) -> list[str]:
+    file = run / "metrics.json"
+    if not file.is_file():
+        return ["Not evaluated."]
+    try:
+        result = read_json(file)
+        cells = [
+            [row["heatmap"], *score_cells(row, result["top1_accuracy"])]
+            for row in result["localization"]
+        ]
+        count, accuracy = result["images"], percent(result["top1_accuracy"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the metrics file of a run: {error}") from error
+    if not cells:
+        return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
+    return [
+        f"{count} test images, percent with 95 % intervals; policy *oracle* saw them, *val* did "
+        "not.\n",
+        markdown(_HEADS, cells, 2),
+    ]
+
+
+def shared_files(run: Path, programs: Path) -> dict[str, Path | str]:
+    """What of a run goes to others: model, card, programs, and scores without this machine's paths.
+
+    Returns:
+        Name -> file, or text.
+    """
+    files: dict[str, Path | str] = {file.name: file for file in model_folder(run).iterdir()}
+    files |= {file.name: file for file in programs.glob("localizer.*")}
+    metrics = run / "metrics.json"
+    if metrics.is_file():
+        rows = read_json(metrics)["localization"]
+        files["metrics.json"] = json.dumps({"localization": rows}, indent=2)
+    return files

@@ -1,0 +1,122 @@
+"""Scores under attack as people read them: tables with the protocol in every row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wsol.report.number_format import percent
+
+Results = Mapping[str, Mapping[str, Any]]  # run name -> a result, with "robustness" or without
+Table = tuple[Sequence[str], list[list[str]], int]  # heads, rows, how many first columns are text
+
+_MAP_HEADS = (
+    "model",
+    "attack on maps",
+    "top-k intersection",
+    "flips as 100",
+    "under noise",
+    "local top-k",
+    "Kendall's tau",
+    "Spearman",
+    "cosine",
+    "SSIM",
+    "centre shift, pixels",
+)
+_BOX_HEADS = (
+    "model",
+    "attack on maps",
+    "GT-known",
+    "attacked",
+    "change",
+    "Top-1 Loc",
+    "attacked",
+    "change",
+)
+_ACCURACY_HEADS = ("model", "attack on predictions", "accuracy at each radius")
+
+
+def robustness_tables(results: Results) -> list[Table]:
+    """Maps, boxes and predictions under attack: a row for each run and attack."""
+    found = [(run, each["robustness"]) for run, each in results.items() if "robustness" in each]
+    return [
+        (
+            _MAP_HEADS,
+            [[run, *_map_cells(one, each)] for run, each in found for one in each["maps"]],
+            2,
+        ),
+        (
+            _BOX_HEADS,
+            [
+                [run, *_box_cells(one, each)]
+                for run, each in found
+                for one in each["maps"]
+                if "boxes" in one
+            ],
+            2,
+        ),
+        (
+            _ACCURACY_HEADS,
+            [[run, *_curve_cells(one, each)] for run, each in found for one in each["accuracy"]],
+            3,
+        ),
+    ]
+
+
+def _map_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    measures = one["measures"]
+    top, shift = measures["top_k_intersection"], measures["centre_shift"]
+    others = ("local_top_k_intersection", "kendall", "spearman", "cosine", "ssim")
+    left_out = f", {one['without_map']} without a map" if one["without_map"] else ""
+    images = f"{one['correct']} right of {found['images']} images{left_out}"
+    pixels = "-"
+    if shift["mean"] is not None:
+        low, high = shift["interval"]
+        pixels = f"{shift['mean']:.1f} [{low:.1f}, {high:.1f}]"
+    return [
+        f"{_attack(one['attack'])}; {images}, {one['flipped']} flipped",
+        percent(top["mean"], top["interval"]),
+        percent(top["flipped_as_same"]),
+        percent(top["under_noise"]),
+        *(percent(measures[name]["mean"], measures[name]["interval"]) for name in others),
+        pixels,
+    ]
+
+
+def _box_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    boxes = one["boxes"]
+    each = (boxes[score][key] for score in ("gt_known_loc", "top1_loc") for key in _DROP)
+    return [
+        f"{_attack(one['attack'])}; {found['images']} images, boxes of gradient maps at "
+        f"{boxes['threshold']:.3g}",
+        *(percent(value["mean"], value["interval"]) for value in each),
+    ]
+
+
+_DROP = ("clean", "attacked", "change")
+
+
+def _curve_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    settings, norm = one["curve"], one["curve"]["attack"]["norm"]
+    points = zip(one["eps"], one["accuracy"], one["intervals"], strict=True)
+    return [
+        f"PGD {norm}, {settings['attack']['steps']} steps, cross-entropy and margin, "
+        f"{settings['restarts']} restart(s) each; {found['images']} images",
+        ", ".join(f"{radius(eps, norm)}: {percent(*point)}" for eps, *point in points),
+    ]
+
+
+def _attack(settings: Mapping[str, Any]) -> str:
+    steps, kind = settings["attack"], settings["attribution"]
+    name, norm = kind["class"], steps["norm"]
+    inside = ", ".join(f"{key} {value:g}" for key, value in kind.items() if key != "class")
+    k = settings["top_k"]
+    return (
+        f"{settings['goal']['class']} on {name}{f' ({inside})' if inside else ''}, {norm} "
+        f"{radius(steps['eps'], norm)}, {steps['steps']} steps of "
+        f"{radius(steps['step_size'], norm)}, {settings['restarts']} restart(s), "
+        f"k {f'{100 * k:g} %' if isinstance(k, float) else k}"
+    )
+
+
+def radius(eps: float, norm: str) -> str:
+    """In pixel units: 255ths for linf, as the field writes them."""
+    return f"{255 * eps:.3g}/255" if norm == "linf" else f"{eps:.3g}"

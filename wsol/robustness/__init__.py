@@ -1,0 +1,1 @@
+"""Maps, boxes and predictions under attack; ROAR and KAR; spurious correlations."""

@@ -1,0 +1,187 @@
+"""ROAR and KAR: does a network trained anew miss the pixels that an attribution calls important?
+
+Remove And Retrain (Hooker et al., NeurIPS 2019) and Keep And Retrain, as in Kim, Seo and Jeon
+(2019, arXiv 1903.11626; notebooks 3.4 and 3.5): the most important pixels of every image are
+replaced by the channel means of the training images, or all others are; a network is trained from
+scratch on what is left, and its accuracy compared with that after random pixels.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from robust_training.attribution.gradients import (
+    cross_entropy_score,
+    input_gradient,
+    integrated_gradients,
+)
+from robust_training.models.classifier import Classifier
+from wsol.data.dataset import DataSet
+from wsol.data.inputs import to_pixels
+from wsol.data.text_files import inside
+from wsol.robustness.adversarial_accuracy import is_right
+
+Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
+Mode = Literal["roar", "kar"]
+FRACTIONS = (0.1, 0.5, 0.9)  # few, for a CPU; the source also has .3 and .7
+
+
+def gradient(model: Classifier, image: Tensor) -> Tensor:
+    """G: of the cross-entropy of the predicted class, summed over channels."""
+    return _sum(input_gradient(_loss(model, image), image))
+
+
+def gradient_x_input(model: Classifier, image: Tensor) -> Tensor:
+    """GX: the same times the pixel, from mid-grey, the zero of the source's pixels in [-1,1]."""
+    return _sum((image - 0.5) * input_gradient(_loss(model, image), image))
+
+
+def integrated(model: Classifier, image: Tensor) -> Tensor:
+    """Integrated gradients of the same loss from mid-grey in 20 steps."""
+    grey = torch.full_like(image, 0.5)
+    return _sum(integrated_gradients(_loss(model, image), image, grey, steps=20))
+
+
+def random(model: Classifier, image: Tensor) -> Tensor:
+    """The floor: every pixel as likely as any other."""
+    return torch.rand_like(image[:, 0])
+
+
+IMPORTANCES: Mapping[str, Importance] = {
+    "gradient": gradient,
+    "gradient_x_input": gradient_x_input,
+    "integrated_gradients": integrated,
+    "random": random,
+}
+
+
+def _loss(model: Classifier, image: Tensor) -> Callable[[Tensor], Tensor]:
+    with torch.no_grad():
+        return cross_entropy_score(model, model(image).argmax(dim=1))
+
+
+def _sum(attribution: Tensor) -> Tensor:
+    return attribution.abs().sum(dim=1)
+
+
+def replace_pixels(
+    image: Tensor, importance: Tensor, fraction: float, mode: Mode, filler: Tensor
+) -> Tensor:
+    """Images (N,3,H,W) with pixels replaced by `filler` (3,): "roar" the `fraction` most important
+    ones, "kar" all but these. Ties are broken at random, from PyTorch's global generator."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"a fraction of pixels must lie between 0 and 1, not {fraction}")
+    rows = importance.flatten(1)
+    order = torch.rand_like(rows).argsort(dim=1)
+    ranked = order.gather(1, rows.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    count = round(fraction * rows.shape[1])
+    important = torch.zeros_like(rows, dtype=torch.bool).scatter(1, ranked[:, :count], True)
+    replaced = important if mode == "roar" else ~important
+    mask = replaced.view_as(importance)[:, None]
+    return torch.where(mask, filler[:, None, None], image)
+
+
+def channel_means(dataset: DataSet) -> Tensor:
+    """(3,) over all pixels of a split."""
+    total = torch.stack([dataset[index]["image"].mean(dim=(1, 2)) for index in range(len(dataset))])
+    return total.mean(dim=0)
+
+
+def write_replaced(
+    folder: str | os.PathLike,
+    model: Classifier,
+    splits: Sequence[DataSet],
+    *,
+    importance: Importance,
+    fraction: float,
+    mode: Mode,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> None:
+    """A data set in CUB's layout whose images, at the size that the model sees, have lost pixels.
+
+    The folder appears whole or not at all.
+
+    Args:
+        splits: "train" without held-out images, then "test", of equal square size.
+        seed: Of the random importance and of ties.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    torch.manual_seed(seed)
+    filler = channel_means(splits[0])
+    lines: dict[str, list[str]] = {name: [] for name in _TABLES}
+    for dataset in splits:
+        for batch in tqdm(DataLoader(dataset, batch_size), desc="replacing pixels", leave=False):
+            image = batch["image"].to(model.device)
+            found = importance(model, image)
+            changed = replace_pixels(image, found, fraction, mode, filler.to(model.device)).cpu()
+            for pixels, index, box in zip(
+                changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
+            ):
+                if not any(box):  # the layout asks for one, accuracy for none
+                    box = (0, 0, *pixels.shape[:0:-1])
+                example = dataset.examples[index]
+                name = f"{example.name}.png"  # a.jpg and a.png stay apart
+                _write_image(inside(partial / "images", name), pixels)
+                x0, y0, x1, y1 = box
+                identity = example.identity
+                lines["images"].append(f"{identity} {name}")
+                lines["image_class_labels"].append(f"{identity} {example.label + 1}")
+                lines["train_test_split"].append(f"{identity} {int(dataset.split == 'train')}")
+                lines["bounding_boxes"].append(
+                    f"{identity} {x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}"
+                )
+    lines["classes"] = [f"{i + 1} {name}" for i, name in enumerate(splits[0].classes)]
+    for name, rows in lines.items():
+        (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+_TABLES = ("images", "image_class_labels", "train_test_split", "bounding_boxes")
+
+
+def _write_image(file: Path, pixels: Tensor) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (values,) = to_pixels(pixels[None])
+    file.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
+
+
+def accuracy(model: Classifier, loader: DataLoader) -> float:
+    """Share of a split whose class is predicted."""
+    model.eval()
+    hits = [
+        is_right(model, batch["image"].to(model.device), batch["label"].to(model.device))
+        for batch in loader
+    ]
+    return torch.cat(hits).double().mean().item()
+
+
+def area(
+    fractions: Sequence[float], accuracy: Sequence[float], random: Sequence[float], mode: Mode
+) -> float:
+    """Area between both curves of accuracy over the fraction of pixels that were replaced.
+
+    ROAR counts what an attribution costs beyond random pixels, KAR what keeping its pixels is worth
+    beyond random ones: larger is better for both. The ends, nothing and everything replaced, are
+    equal for both curves.
+    """
+    if not len(fractions) == len(accuracy) == len(random) == len(set(fractions)):
+        raise ValueError("an area needs one accuracy for each of different fractions")
+    gain = np.subtract(random, accuracy) if mode == "roar" else np.subtract(accuracy, random)
+    replaced = np.array(fractions) if mode == "roar" else 1 - np.array(fractions)
+    order = np.argsort(replaced)
+    x = np.concatenate([[0.0], replaced[order], [1.0]])
+    y = np.concatenate([[0.0], gain[order], [0.0]])
+    return float(np.trapezoid(y, x))
