@@ -227,14 +227,6 @@ def test_every_tool_has_help(name):
     assert name in text
 
 
-def test_knowledge_flows_one_way():
-    for file in (ROOT / "robust_training").rglob("*.py"):
-        assert "import wsol" not in (text := file.read_text()), file
-        assert "from wsol" not in text, file
-    for file in (ROOT / "wsol").rglob("*.py"):
-        assert "from tools" not in file.read_text()
-
-
 def test_benchmark_compares_training_steps(tmp_path):
     small = ("--model", "resnet10t", "--size", "32", "--batch", "2", "--repeats", "1")
     table = tmp_path / "steps.json"

@@ -4,11 +4,9 @@ from wsol.detectors.base import Detector, Found, Network
 from wsol.detectors.faster_rcnn import FasterRCNN
 from wsol.detectors.regressor import Regressor
 from wsol.detectors.saving import load_detector, save_detector
-from wsol.localizer.detector_localizer import DetectorLocalizer
 
 __all__ = [
     "Detector",
-    "DetectorLocalizer",
     "FasterRCNN",
     "Found",
     "Network",

@@ -11,7 +11,6 @@ from wsol.boxes.heatmap_boxes import largest_boxes, rescale
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.detectors import (
-    DetectorLocalizer,
     FasterRCNN,
     Found,
     Network,
@@ -22,6 +21,7 @@ from wsol.detectors.training import detect
 from wsol.evaluation.run_model import measure
 from wsol.evaluation.scores import score
 from wsol.heatmaps.heatmap import CentredBox, Gradient, HeatmapMethod
+from wsol.localizer.detector_localizer import DetectorLocalizer
 from wsol.localizer.localizer import Localizer
 from wsol.localizer.overlay import overlay
 from wsol.localizer.prediction import Localization
