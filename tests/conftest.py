@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_training.models.classifier import Classifier, create_model
 from tests.helpers.commands import train
-from wsol.data.toy_birds.birds import write_toy
+from wsol.data.toy_birds.writing import write_toy_birds
 
 torch.set_flush_denormal(True)
 
@@ -25,7 +25,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Path:
     """60 toy birds of 48 px: 4 species, 15 images each, 5 of them for test."""
-    return write_toy(tmp_path_factory.mktemp("toy"), images=60, size=48, species=4)
+    return write_toy_birds(tmp_path_factory.mktemp("toy"), images=60, size=48, species=4)
 
 
 @pytest.fixture(scope="session")

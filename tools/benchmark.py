@@ -27,8 +27,8 @@ from robust_training.models.classifier import create_model
 from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
 from robust_training.training.compiled import compile_backbone
 from robust_training.training.step import Step
-from wsol.annotations.ground_truth import Truth
-from wsol.annotations.metadata import read_truth
+from wsol.annotations.ground_truth import GroundTruth
+from wsol.annotations.metadata import read_ground_truth
 from wsol.benchmarks.opencv_reference import literal_best, literal_largest
 from wsol.benchmarks.step_cost import peak_bytes, step_seconds
 from wsol.benchmarks.synthetic_maps import made_up_maps, write_made_up_maps
@@ -86,7 +86,7 @@ def scoremaps(arguments: list[str]) -> None:
     parser.add_argument("--folder", type=str | None, default=None, help="for the maps, kept")
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
-    truth = read_truth(settings.metadata, "test")
+    truth = read_ground_truth(settings.metadata, "test")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(settings.folder or scratch)
         write_made_up_maps(folder, truth, settings.size)
@@ -234,7 +234,7 @@ def attack(arguments: list[str]) -> None:
     report(rows, settings.output)
 
 
-def _time_split(folder: Path, truth: Truth, every_box: bool, workers: int) -> dict[str, Any]:
+def _time_split(folder: Path, truth: GroundTruth, every_box: bool, workers: int) -> dict[str, Any]:
     start, edges = time.perf_counter(), bin_edges(THRESHOLDS)
     files = find_scoremaps(folder, truth)
     maps = measure_scoremaps(files, truth, edges=edges, every_box=every_box, workers=workers)

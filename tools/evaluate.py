@@ -23,8 +23,8 @@ from jsonargparse.typing import (
 )
 
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.ground_truth import Truth, with_classes
-from wsol.annotations.metadata import read_truth, with_mask_cut, with_masks
+from wsol.annotations.ground_truth import GroundTruth, with_classes
+from wsol.annotations.metadata import read_ground_truth, with_mask_cut, with_masks
 from wsol.annotations.predictions import read_predictions
 from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.data.loaders import scoring_data
@@ -156,7 +156,7 @@ def score_scoremaps(arguments: list[str]) -> None:
     )
     settings = parser.parse_args(arguments)
     output_folder(settings.output or "")
-    test = read_truth(settings.metadata, "test")
+    test = read_ground_truth(settings.metadata, "test")
     if settings.masks:
         test = with_masks(test, settings.masks)
     if settings.mask_cut is not None:
@@ -203,7 +203,7 @@ def score_boxes(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
     settings = parser.parse_args(arguments)
     output_folder(settings.output or "")
-    truth = read_truth(settings.metadata, "test")
+    truth = read_ground_truth(settings.metadata, "test")
     given = read_coco_results(settings.results, truth)
     if given.left_out:
         print(f"{given.left_out} images without a true box there are left out", file=sys.stderr)
@@ -258,16 +258,16 @@ def _score(
     )
 
 
-def _validation(settings: Namespace) -> Truth | None:
+def _validation(settings: Namespace) -> GroundTruth | None:
     """Images whose maps choose a threshold: those that are named, or --metadata's if mapped."""
     if settings.val_metadata:
-        return read_truth(settings.val_metadata, "val")
+        return read_ground_truth(settings.val_metadata, "val")
     folder = Path(settings.metadata)
     published = (folder / "image_ids.txt", folder / "test" / "image_ids.txt")
     one_split = any(map(Path.is_file, published)) and not (folder / "val").is_dir()
     if folder.is_file() or one_split:
         return None
-    truth = read_truth(settings.metadata, "val")
+    truth = read_ground_truth(settings.metadata, "val")
     return truth if any_scoremap(settings.scoremaps, truth) else None
 
 

@@ -30,8 +30,7 @@ from robust_training.models.classifier import load_model
 from robust_training.training.checkpoint import LAST
 from wsol.cli.parser import Parser, find_device, run, split_options
 from wsol.cli.subprocesses import fingerprint, remember, run_all, run_script, threads_each
-from wsol.data.layouts import find_layout
-from wsol.data.loaders import read_data_config
+from wsol.data.loaders import find_layout, read_data_config
 from wsol.data.text_files import read_json, read_yaml
 from wsol.data.transforms import eval_transform
 from wsol.localizer.overlay import png

@@ -22,7 +22,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from robust_training.atomic_io import write_texts
-from wsol.annotations.coco import coco_dataset
+from wsol.annotations.coco_writing import coco_dataset
 from wsol.cli.parser import Parser, find_device, output_folder, printable, run
 from wsol.data.inputs import find_images, read_pixels
 from wsol.heatmaps.methods import NAMES

@@ -7,7 +7,7 @@ local archives.
 
 from wsol.cli.parser import Parser, run
 from wsol.data.download import CUB_IMAGES, CUB_MASKS, prepare_cub
-from wsol.data.toy_birds.birds import write_toy
+from wsol.data.toy_birds.writing import write_toy_birds
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     commands = parser.add_subcommands(dest="data")
     toy = Parser(description="Draw the toy birds.")
     toy.add_argument("root", help="a folder CUB_200_2011 is made in it")
-    toy.add_function_arguments(write_toy, skip={"root"})
+    toy.add_function_arguments(write_toy_birds, skip={"root"})
     commands.add_subcommand("toy", toy)
     cub = Parser(description="Download and unpack CUB-200-2011.")
     cub.add_argument("root", help="a folder CUB_200_2011 is made in it")
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _toy(settings) -> None:
-    folder = write_toy(**settings.as_dict())
+    folder = write_toy_birds(**settings.as_dict())
     print(f"toy birds are in {folder}")
 
 

@@ -29,7 +29,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from robust_training.atomic_io import write_texts
-from wsol.annotations.coco import coco_results
+from wsol.annotations.coco_writing import coco_results
 from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.cli.run_folder import alone_in
 from wsol.cli.subprocesses import fingerprint

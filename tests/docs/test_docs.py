@@ -12,14 +12,14 @@ from tests.helpers.commands import ROOT, tool
 from tests.helpers.documents import DOCUMENTS, PYTHON, SHELL, anchors, blocks, links, prose, words
 from tests.helpers.stage import NOT_TOOLS, importing_from, of_train, parse, rule, set_stage
 from wsol.cli.parser import Parser
-from wsol.data.toy_birds.birds import write_toy
+from wsol.data.toy_birds.writing import write_toy_birds
 
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    data = write_toy(tmp_path_factory.mktemp("data"), images=24, size=32, species=2).parent
+    data = write_toy_birds(tmp_path_factory.mktemp("data"), images=24, size=32, species=2).parent
     return set_stage(tmp_path_factory.mktemp("stage"), data)
 
 

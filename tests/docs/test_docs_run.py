@@ -23,7 +23,7 @@ from tests.helpers.stage import (
     set_stage,
     small,
 )
-from wsol.data.toy_birds.birds import write_toy
+from wsol.data.toy_birds.writing import write_toy_birds
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ WEIGHTS = [f"mobilenetv2_100.{known}.safetensors" for known in ("imagenet", "ina
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_toy(tmp_path_factory.mktemp("data"), images=24, size=40, species=2).parent
+    return write_toy_birds(tmp_path_factory.mktemp("data"), images=24, size=40, species=2).parent
 
 
 def train(data, output, *options):

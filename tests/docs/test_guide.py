@@ -32,7 +32,7 @@ def image(name):
 
 
 def read(split):
-    return lambda: list(ImageFolder("my_data", split, val_share=0.1 if split == "val" else 0))
+    return lambda: list(ImageFolder("my_data", split, val_fraction=0.1 if split == "val" else 0))
 
 
 def config(root="my_data", batch_size=20):

@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from wsol.annotations.ground_truth import make_truth
+from wsol.annotations.ground_truth import make_ground_truth
 
 THRESHOLDS = np.arange(0, 1, 0.01)
 
 
 def birds(boxes, labels=None, size=(20, 16), classes=3):
-    """Truth of images of one size, with one box each."""
+    """Ground truth of images of one size, with one box each."""
     names = [f"{index}.jpg" for index in range(len(boxes))]
     labels = [index % classes for index in range(len(boxes))] if labels is None else labels
     sizes = [size] * len(boxes)
-    return make_truth(
+    return make_ground_truth(
         "here", names, labels, sizes, [[b] for b in boxes], list("abcdefgh")[:classes]
     )
 

@@ -82,7 +82,7 @@ def _write_own_images(folder: Path, data: Path) -> None:
     """The same images as a plain folder of classes, with true boxes in a table."""
     lines = ["image,x0,y0,x1,y1"]
     for split in ("train", "val", "test"):
-        dataset = CUB200(data, split, val_share=0.1)
+        dataset = CUB200(data, split, val_fraction=0.1)
         for example, item in zip(dataset.examples, dataset, strict=True):
             place = folder / split / example.path.parent.name / example.path.name
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ from torch.utils.data import _utils
 
 from robust_training.models.classifier import create_model, load_model, save_model
 from tests.helpers.commands import tool
-from wsol.annotations.coco import coco_truth
-from wsol.annotations.ground_truth import data_truth
+from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.ground_truth import dataset_ground_truth
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.heatmaps.heatmap import Gradient
@@ -104,8 +104,8 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
 def test_maps_of_one_split_alone_have_no_validation_threshold(toy, tmp_path):
     """Nor may the test images choose it under another name."""
     data = CUB200(toy, "test")
-    truth = data_truth(data, [(48, 48)] * len(data))
-    (tmp_path / "truth.json").write_text(json.dumps(coco_truth(truth)))
+    truth = dataset_ground_truth(data, [(48, 48)] * len(data))
+    (tmp_path / "truth.json").write_text(json.dumps(coco_ground_truth(truth)))
     for name in truth.names:
         file = tmp_path / "maps" / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def test_a_folder_of_coco_boxes_teaches_faster_rcnn(small, taught, tmp_path):
 
 def test_given_boxes_are_of_images_to_learn_from(small, toy, taught, tmp_path):
     """No test image teaches, and boxes count the pixels of the file."""
-    tested = CUB200(toy, "test", val_share=0.1).examples[0].name
+    tested = CUB200(toy, "test", val_fraction=0.1).examples[0].name
     lesson = json.loads((taught[0] / "gradient" / "train.json").read_text())
     shutil.copytree(taught[0] / "gradient", tmp_path / "given")
     for change, message in (

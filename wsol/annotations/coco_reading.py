@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from wsol.annotations.coco import coco_result
-from wsol.annotations.ground_truth import MOST_CLASSES, Truth, make_truth
+from wsol.annotations.coco_writing import coco_result
+from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.data.text_files import known_end, read_json
 from wsol.localizer.prediction import OBJECT
 
 
-def read_coco_truth(file: str | Path) -> Truth:
+def read_coco_ground_truth(file: str | Path) -> GroundTruth:
     """Ground truth from a COCO data set whose images show one category each.
 
     Raises:
@@ -53,7 +53,7 @@ def read_coco_truth(file: str | Path) -> Truth:
         raise ValueError(f"{file} is no COCO ground truth: no {error}") from error
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is no COCO ground truth: {error}") from error
-    return make_truth(
+    return make_ground_truth(
         file,
         names,
         [labels[identity] for identity in images],
@@ -88,7 +88,7 @@ class GivenBoxes:
     left_out: int = 0
 
 
-def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
+def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
     """From a COCO results list, or a data set whose annotations carry scores, as localize.py's.
 
     A list's image ids are `truth.identities` or `truth.names`. A data set has numbers of its own:
@@ -148,7 +148,7 @@ def read_coco_results(file: str | Path, truth: Truth) -> GivenBoxes:
 
 
 def _by_the_truths_numbers(
-    file: str | Path, content: Mapping[str, Any], truth: Truth
+    file: str | Path, content: Mapping[str, Any], truth: GroundTruth
 ) -> tuple[list[Mapping[str, Any]], int, bool]:
     """The annotations of a data set, with names of `truth` for its images, ids for its classes; how
     many images are left out; whether all boxes are of `OBJECT`, and have their image's class."""

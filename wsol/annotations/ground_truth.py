@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wsol.boxes.heatmap_boxes import NO_BOX
-from wsol.data.dataset import DataSet
+from wsol.data.dataset import ImageDataset
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # side of an image
@@ -29,7 +29,7 @@ class MaskFiles:
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """Rows are images, in the split's order.
 
     Attributes:
@@ -65,7 +65,7 @@ class Truth:
         return self.counts > 0
 
 
-def make_truth(
+def make_ground_truth(
     where: str | Path,
     names: Sequence[str],
     labels: Sequence[int],
@@ -78,8 +78,8 @@ def make_truth(
     category_ids: Sequence[int] | None = None,
     open_classes: bool = False,
     some_boxed: bool = False,
-) -> Truth:
-    """A checked `Truth`; `where` stands in messages.
+) -> GroundTruth:
+    """A checked `GroundTruth`; `where` stands in messages.
 
     A box that ends outside of its image is cut at the image's edge, as the published evaluator's
     metadata has it (30 of CUB-200-2011's boxes do); a warning says how many. A box that an image
@@ -114,7 +114,7 @@ def make_truth(
     boxes = _cut_at_edges(where, names, sizes, boxes)
     most = max(map(len, boxes))
     padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in boxes]
-    return Truth(
+    return GroundTruth(
         tuple(names),
         np.array(labels, np.int64),
         np.array(sizes, np.int64).reshape(-1, 2),
@@ -164,11 +164,11 @@ def _cut_at_edges(
     return kept
 
 
-def data_truth(dataset: DataSet, sizes: Sequence[Sequence[int]]) -> Truth:
+def dataset_ground_truth(dataset: ImageDataset, sizes: Sequence[Sequence[int]]) -> GroundTruth:
     """Of a split whose images have `sizes` (N,2: width, height); any of them may have no box."""
     examples = dataset.examples
     masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
-    return make_truth(
+    return make_ground_truth(
         dataset.root,
         [example.name for example in examples],
         [example.label for example in examples],
@@ -181,7 +181,7 @@ def data_truth(dataset: DataSet, sizes: Sequence[Sequence[int]]) -> Truth:
     )
 
 
-def with_classes(truth: Truth, classes: int) -> Truth:
+def with_classes(truth: GroundTruth, classes: int) -> GroundTruth:
     """The same with at least so many classes, later ones called by their numbers."""
     extra = range(len(truth.classes), classes)
     first = int(truth.category_ids.max(initial=0)) + 1

@@ -4,45 +4,53 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wsol.annotations.coco_reading import read_coco_truth
-from wsol.annotations.ground_truth import MOST_CLASSES, MaskFiles, Truth, data_truth, make_truth
+from wsol.annotations.coco_reading import read_coco_ground_truth
+from wsol.annotations.ground_truth import (
+    MOST_CLASSES,
+    GroundTruth,
+    MaskFiles,
+    dataset_ground_truth,
+    make_ground_truth,
+)
 from wsol.data.dataset import Split
 from wsol.data.image_files import image_size
-from wsol.data.layouts import find_layout
+from wsol.data.loaders import find_layout
 from wsol.data.text_files import inside, number, read_lines
 
 
-def read_truth(place: str | Path, split: Split, *, val_share: float = 0.1) -> Truth:
+def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 0.1) -> GroundTruth:
     """Of `split` at `place`: a COCO file (whatever the split), a folder of the published
     evaluator's files or of one such folder for each split, or a data set in a layout that
     `find_layout` knows. Of the latter's images those with a box, unless none has.
 
     Args:
-        val_share: Of CUB200 and ImageFolder.
+        val_fraction: Of CUB200 and ImageFolder.
 
     Raises:
         ValueError: there is no such thing; says what was looked for.
     """
     place = Path(place)
     if place.is_file():
-        return read_coco_truth(place)
+        return read_coco_ground_truth(place)
     for folder in (place / split, place):
         if (folder / "image_ids.txt").is_file():
             return published_metadata(folder)
     if not place.is_dir():
         raise ValueError(f"there is no file or folder {place}")
     try:
-        dataset = find_layout(place)(place, split, val_share=val_share)
+        dataset = find_layout(place)(place, split, val_fraction=val_fraction)
     except ValueError as error:
         raise ValueError(
             f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set ({error})"
         ) from error
     dataset = dataset.boxed() or dataset
     files = (example.path for example in dataset.examples)
-    return data_truth(dataset, [image_size(file, upright=dataset.upright) for file in files])
+    return dataset_ground_truth(
+        dataset, [image_size(file, upright=dataset.upright) for file in files]
+    )
 
 
-def with_masks(truth: Truth, folder: str | Path) -> Truth:
+def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
     """The same with masks <folder>/<image>.png, as CUB's segmentations are.
 
     Raises:
@@ -55,12 +63,12 @@ def with_masks(truth: Truth, folder: str | Path) -> Truth:
     return replace(truth, masks=tuple(MaskFiles((file,)) for file in files))
 
 
-def with_mask_cut(truth: Truth, cut: int) -> Truth:
+def with_mask_cut(truth: GroundTruth, cut: int) -> GroundTruth:
     """The same with masks of the pixels above `cut`."""
     return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
 
 
-def published_metadata(folder: str | Path) -> Truth:
+def published_metadata(folder: str | Path) -> GroundTruth:
     """Of the published evaluator's text files (clovaai/wsolevaluation).
 
     image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt; the last holds boxes
@@ -98,7 +106,7 @@ def published_metadata(folder: str | Path) -> Truth:
     label_column = [int(labels[name][0]) for name in names]
     highest = max(label_column, default=0)
     classes = [str(label) for label in range(min(highest, MOST_CLASSES) + 1)]
-    return make_truth(
+    return make_ground_truth(
         folder,
         names,
         label_column,

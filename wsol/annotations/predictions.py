@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol.annotations.ground_truth import MOST_CLASSES, Truth
+from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth
 from wsol.data.text_files import number, read_lines, whole
 
 
@@ -31,7 +31,9 @@ class Predictions:
         return (self.order[:, :k] == np.asarray(labels)[:, None]).any(axis=1)
 
 
-def read_predictions(file: str | Path, truth: Truth, known: Collection[str] = ()) -> Predictions:
+def read_predictions(
+    file: str | Path, truth: GroundTruth, known: Collection[str] = ()
+) -> Predictions:
     """Lines `<image>,<class>,<class>,...`, likeliest first, classes counted from 0.
 
     A class may carry its probability: `<image>,17:0.82,3:0.1`.

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.text_files import inside
 
 
@@ -34,7 +34,7 @@ def made_up_maps(side: int) -> dict[str, np.ndarray]:
     return spans | {"zeros": np.zeros((side, side))}
 
 
-def write_made_up_maps(folder: Path, truth: Truth, side: int) -> None:
+def write_made_up_maps(folder: Path, truth: GroundTruth, side: int) -> None:
     """A noisy hill near the true box for every image, float64 as the published evaluator's."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side, :side] / side

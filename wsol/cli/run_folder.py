@@ -7,6 +7,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from wsol.data.loaders import current_settings
 from wsol.data.text_files import flat, read_yaml
 
 # A run may go on with other values of these, and of all below them. They say where and how long it
@@ -86,7 +87,7 @@ def changed_settings(
 
 def require_same_run(config: Path, now: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """ValueError where a run's config.yaml has other settings than `now`; names them."""
-    changed = changed_settings(read_yaml(config), now, defaults)
+    changed = changed_settings(current_settings(read_yaml(config)), now, defaults)
     if changed:
         raise ValueError(
             f"{config.parent} holds another run: {'; '.join(changed)} (--allow_changes goes on "

@@ -9,20 +9,20 @@ from typing import Any
 import albumentations as A
 import numpy as np
 
-from wsol.data.dataset import Box, DataSet, Example, Split, select
+from wsol.data.dataset import Box, Example, ImageDataset, Split, select
 from wsol.data.text_files import inside, number, read_lines, whole
 
 
-class CUB200(DataSet):
+class CUB200(ImageDataset):
     """Images, labels and boxes in CUB's official layout, at either nesting level.
 
     Any subset of the classes works; labels count the classes of classes.txt in order of their ids.
 
     Args:
         root: The folder that holds images.txt, or one above it.
-        split: "train", "test", or "val": images held out of the training split by `val_share`.
-        transform, cache, cache_size: As for `Images`.
-        val_share: Share of each class's training images that "val" takes away from "train".
+        split: "train", "test", or "val": images held out of the training split by `val_fraction`.
+        transform, cache, cache_size: As for `LabelledImages`.
+        val_fraction: Share of each class's training images that "val" takes away from "train".
 
     Raises:
         ValueError: a file is missing or malformed (file and line), or the split is empty.
@@ -34,13 +34,13 @@ class CUB200(DataSet):
         split: Split,
         *,
         transform: A.Compose | None = None,
-        val_share: float = 0.0,
+        val_fraction: float = 0.0,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,
     ) -> None:
         folder = find_root(Path(root))
         classes, train, test = _read_layout(folder)
-        examples = select(folder, split, val_share, train=train, test=test)
+        examples = select(folder, split, val_fraction, train=train, test=test)
         super().__init__(
             folder,
             folder / "images",

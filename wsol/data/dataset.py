@@ -28,7 +28,7 @@ class Example:
 
     Attributes:
         identity: The data set's own number of the image.
-        name: Its path below `DataSet.images`.
+        name: Its path below `ImageDataset.images`.
         boxes: True ones, half-open (x0, y0, x1, y1) in pixels of the file; none where nobody said.
         mask: Segmentation file, where there is one.
     """
@@ -45,7 +45,7 @@ class Example:
         return rescale(np.reshape(self.boxes, (-1, 4)), size, frame)
 
 
-class Images(Dataset):
+class LabelledImages(Dataset):
     """Images with labels and boxes.
 
     Items are dicts: `image` float32 (3,H,W) in [0,1], `label`, `box` float32 (4,), the first one,
@@ -115,7 +115,7 @@ class Images(Dataset):
         return self.examples[index].name
 
 
-class DataSet(Images):
+class ImageDataset(LabelledImages):
     """One split of a data set.
 
     Args:
@@ -123,7 +123,7 @@ class DataSet(Images):
         images: The folder in which examples have their names.
         classes: Names, in order of labels.
         examples: The split's; at least one.
-        upright, transform, cache, cache_size: As for `Images`.
+        upright, transform, cache, cache_size: As for `LabelledImages`.
     """
 
     def __init__(
@@ -153,12 +153,12 @@ class DataSet(Images):
             raise ValueError(f"{example.name} has no segmentation mask")
         return read_gray(example.mask) > 127
 
-    def boxed(self) -> "DataSet | None":
+    def boxed(self) -> "ImageDataset | None":
         """The same with the images that have a box alone; None where none has."""
         examples = [example for example in self.examples if example.boxes]
         if len(examples) in (0, len(self)):
             return self if examples else None
-        return DataSet(
+        return ImageDataset(
             self.root,
             self.images,
             self.split,
@@ -173,7 +173,7 @@ class DataSet(Images):
 def select(
     where: Path,
     split: Split,
-    val_share: float,
+    val_fraction: float,
     *,
     train: Sequence[Example],
     test: Sequence[Example],
@@ -182,7 +182,7 @@ def select(
     """The examples of a split of the data set at `where`.
 
     Args:
-        val_share: Share of each class's training images, rounded, that "val" takes away from
+        val_fraction: Share of each class's training images, rounded, that "val" takes away from
             "train": the same ones whatever the seed of a run. Not used where there are images for
             validation, `val`.
 
@@ -191,13 +191,13 @@ def select(
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f'split must be "train", "val" or "test", not {split!r}')
-    if not 0 <= val_share < 1:
-        raise ValueError(f"val_share must be at least 0 and below 1, not {val_share}")
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction must be at least 0 and below 1, not {val_fraction}")
     if not val:
-        train, val = _hold_out(train, val_share)
+        train, val = _hold_out(train, val_fraction)
     examples = {"train": train, "val": val, "test": test}[split]
     if not examples:
-        hint = f"; give a val_share above {val_share:g}" if split == "val" else ""
+        hint = f"; give a val_fraction above {val_fraction:g}" if split == "val" else ""
         raise ValueError(f"the {split} split of {where} is empty{hint}")
     return list(examples)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import albumentations as A
 
-from wsol.data.dataset import Box, DataSet, Example, Split, select
+from wsol.data.dataset import Box, Example, ImageDataset, Split, select
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_images, is_image
 from wsol.data.text_files import known_end, number, read_lines
@@ -19,7 +19,7 @@ _OVERHANG = 1  # pixels by which rounding may carry a box out of its image
 _Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line, box
 
 
-class ImageFolder(DataSet):
+class ImageFolder(ImageDataset):
     """Images in `root`/train/<class>/ and `root`/test/<class>/, in any folders below these.
 
     Classes are the folders of train in sorted order. Images are what `wsol.data.inputs.find_images`
@@ -31,9 +31,9 @@ class ImageFolder(DataSet):
     Args:
         root: The folder.
         split: "train", "test", or "val": the images of `root`/val where there are any, else
-            those held out of the training split by `val_share`.
-        transform, cache, cache_size: As for `Images`.
-        val_share: Share of each class's training images that "val" takes away from "train".
+            those held out of the training split by `val_fraction`.
+        transform, cache, cache_size: As for `LabelledImages`.
+        val_fraction: Share of each class's training images that "val" takes away from "train".
 
     Raises:
         ValueError: a class has no training images, an image lies in no class, a line of boxes.csv
@@ -46,7 +46,7 @@ class ImageFolder(DataSet):
         split: Split,
         *,
         transform: A.Compose | None = None,
-        val_share: float = 0.0,
+        val_fraction: float = 0.0,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class ImageFolder(DataSet):
             ]
             for part, found in names.items()
         }
-        examples = select(root, split, val_share, **every)
+        examples = select(root, split, val_fraction, **every)
         _check_boxes(root / BOXES, examples, boxes)
         super().__init__(
             root,

@@ -56,8 +56,8 @@ def fit_detector(
 
     That is the one with the highest mean IoU with the boxes of `validation`, which come from whom
     those of `training` do; the later one of equals. Batches are those of
-    `wsol.data.dataset.Images`. An image whose box a crop has lost takes no part. The same seed and
-    network give the same detector.
+    `wsol.data.dataset.LabelledImages`. An image whose box a crop has lost takes no part. The same
+    seed and network give the same detector.
 
     Returns:
         One row for each epoch: its number, mean terms of the loss, `val_iou`, `seconds`.

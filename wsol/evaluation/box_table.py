@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.component_tree import largest_by_cut
 from wsol.boxes.heatmap_boxes import (
     best_of_all_boxes,
@@ -43,7 +43,7 @@ class MapBoxes:
         """int16 (N,T,4) half-open xyxy in the heatmaps' frames."""
         return self._boxes(thresholds, slice(None))
 
-    def ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
+    def ious(self, truth: GroundTruth, thresholds: ArrayLike) -> np.ndarray:
         """(N,T): IoU of half-open boxes in the image files' pixels."""
         return self._ious(
             thresholds,
@@ -51,7 +51,7 @@ class MapBoxes:
             truth.boxes,
         )
 
-    def published_ious(self, truth: Truth, thresholds: ArrayLike) -> np.ndarray:
+    def published_ious(self, truth: GroundTruth, thresholds: ArrayLike) -> np.ndarray:
         """(N,T): IoU of the same boxes in the published evaluator's pixel conventions."""
         truths = _published(truth.boxes, truth.sizes[:, None], self.frame[:, None])
         return self._ious(

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robust_training.models.classifier import Classifier
-from wsol.annotations.ground_truth import MaskFiles, Truth, data_truth
+from wsol.annotations.ground_truth import GroundTruth, MaskFiles, dataset_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.data.image_files import image_size
 from wsol.evaluation.box_table import MapBoxes, read_off, stack
@@ -21,7 +21,7 @@ from wsol.heatmaps.heatmap import HeatmapMethod
 class Measured:
     """A split, what was predicted for its images, and the boxes of each kind of heatmap."""
 
-    truth: Truth
+    truth: GroundTruth
     predictions: Predictions | None
     maps: Mapping[str, MapBoxes]
 
@@ -44,7 +44,7 @@ def measure(
     every_box: bool = True,
     description: str = "measuring",
 ) -> Measured:
-    """Predict and localize every image of `loader`, whose data set is a `DataSet`.
+    """Predict and localize every image of `loader`, whose data set is a `ImageDataset`.
 
     Args:
         thresholds: Bins of the pixel scores, for a split whose images all have a mask; None leaves
@@ -57,7 +57,7 @@ def measure(
     dataset = loader.dataset
     # first of all, so that what is wrong with the data is said before hours of work
     sizes = [image_size(each.path, upright=dataset.upright) for each in dataset.examples]
-    truth = data_truth(dataset, sizes)
+    truth = dataset_ground_truth(dataset, sizes)
     device = next(model.parameters()).device
     masks = [example.mask for example in dataset.examples]
     edges = None if thresholds is None or None in masks else bin_edges(thresholds)

@@ -10,13 +10,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.text_files import inside
 from wsol.evaluation.box_table import MapBoxes, read_off, stack
 from wsol.evaluation.pixel_metrics import read_mask
 
 
-def find_scoremaps(folder: str | Path, truth: Truth, known: Collection[str] = ()) -> list[Path]:
+def find_scoremaps(
+    folder: str | Path, truth: GroundTruth, known: Collection[str] = ()
+) -> list[Path]:
     """The map of each image: <folder>/<image>.npy, the image's own suffix kept or not.
 
     Args:
@@ -51,7 +53,7 @@ def find_scoremaps(folder: str | Path, truth: Truth, known: Collection[str] = ()
     return [folder / file for file in found]
 
 
-def any_scoremap(folder: str | Path, truth: Truth) -> bool:
+def any_scoremap(folder: str | Path, truth: GroundTruth) -> bool:
     """Whether any image of the split has a map."""
     return any((Path(folder) / s).is_file() for name in truth.names for s in _spellings(name))
 
@@ -81,7 +83,7 @@ class _ScoreMaps(Dataset):
     """Items are what `read_off` keeps of each map."""
 
     def __init__(
-        self, files: list[Path], truth: Truth, edges: np.ndarray | None, every_box: bool
+        self, files: list[Path], truth: GroundTruth, edges: np.ndarray | None, every_box: bool
     ) -> None:
         self.files, self.truth = files, truth
         self.edges, self.every_box = edges, every_box
@@ -105,7 +107,7 @@ class _ScoreMaps(Dataset):
 
 def measure_scoremaps(
     files: list[Path],
-    truth: Truth,
+    truth: GroundTruth,
     *,
     edges: np.ndarray | None,
     every_box: bool = True,

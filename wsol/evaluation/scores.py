@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from wsol.annotations.coco import average_precision, coco_results
 from wsol.annotations.coco_reading import GivenBoxes
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.coco_writing import average_precision, coco_results
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.heatmap_boxes import iou, rescale
 from wsol.evaluation.box_table import MapBoxes
 from wsol.evaluation.error_types import KINDS, ErrorKinds
@@ -122,7 +122,9 @@ def score(
     return Scores(_result(test, rows, chosen, details, seed), tuple(chosen))
 
 
-def score_given(truth: Truth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0) -> Scores:
+def score_given(
+    truth: GroundTruth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0
+) -> Scores:
     """Scores of boxes that came without heatmaps.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from robust_training.models.classifier import Classifier
-from wsol.data.dataset import DataSet
+from wsol.data.dataset import ImageDataset
 from wsol.data.image_folder import BOXES, HEADER
 from wsol.data.loaders import DataConfig
 from wsol.localizer.localizer import ART_THRESHOLD
@@ -73,7 +73,7 @@ def find_scorable(data: DataConfig, threshold: float | None) -> Scorable:
     )
 
 
-def require_classes(folder: Path, model: Classifier, dataset: DataSet) -> None:
+def require_classes(folder: Path, model: Classifier, dataset: ImageDataset) -> None:
     """ValueError where the model in `folder` was trained on other classes than the data set's."""
     known = model.class_names
     if model.backbone.num_classes != len(dataset.classes) or (known and known != dataset.classes):

@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader
 
 from robust_training.atomic_io import write_texts
 from robust_training.models.classifier import Classifier
-from wsol.annotations.coco import coco_truth
-from wsol.annotations.coco_reading import read_coco_truth
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.coco_reading import read_coco_ground_truth
+from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.heatmap_boxes import area, rescale
-from wsol.data.dataset import DataSet, Example
+from wsol.data.dataset import Example, ImageDataset
 from wsol.data.image_files import image_size
 from wsol.evaluation.run_model import Measured, measure
 from wsol.evaluation.scores import validation_threshold
@@ -37,7 +37,7 @@ class Teacher:
 
     name: str
     policy: str
-    boxes: Mapping[str, Truth]
+    boxes: Mapping[str, GroundTruth]
     test_boxes: np.ndarray | None = None
 
 
@@ -97,12 +97,12 @@ def read_teacher(folder: Path) -> Teacher:
     Raises:
         ValueError: a file is missing or no COCO data set with one category an image; names it.
     """
-    truths = {split: read_coco_truth(folder / f"{split}.json") for split in ("train", "val")}
+    truths = {split: read_coco_ground_truth(folder / f"{split}.json") for split in ("train", "val")}
     boxes = {split: with_boxes(truth, truth.boxes[:, 0]) for split, truth in truths.items()}
     return Teacher(folder.resolve().name, "given", boxes)
 
 
-def require_lessons(teacher: Teacher, test: DataSet) -> None:
+def require_lessons(teacher: Teacher, test: ImageDataset) -> None:
     """ValueError where a teacher's boxes are of images of `test`, of other classes than its, or in
     pixels of another size than the image's; names the file."""
     tested = {example.path.resolve() for example in test.examples}
@@ -129,10 +129,10 @@ def write_teacher(teacher: Teacher, folder: Path) -> None:
 
 def coco_texts(teacher: Teacher) -> dict[str, str]:
     """Contents of train.json and val.json."""
-    return {f"{s}.json": json.dumps(coco_truth(truth)) for s, truth in teacher.boxes.items()}
+    return {f"{s}.json": json.dumps(coco_ground_truth(truth)) for s, truth in teacher.boxes.items()}
 
 
-def examples(boxes: Truth, images: Path) -> Sequence[Example]:
+def examples(boxes: GroundTruth, images: Path) -> Sequence[Example]:
     """The images of a teacher's boxes, which lie below the folder `images`."""
     rows = zip(boxes.identities, boxes.names, boxes.labels, boxes.boxes[:, 0], strict=True)
     return [
@@ -141,7 +141,7 @@ def examples(boxes: Truth, images: Path) -> Sequence[Example]:
     ]
 
 
-def with_boxes(truth: Truth, boxes: np.ndarray) -> Truth:
+def with_boxes(truth: GroundTruth, boxes: np.ndarray) -> GroundTruth:
     """The same images with `boxes` (N,4) in place of theirs, without those whose box is empty.
 
     Raises:

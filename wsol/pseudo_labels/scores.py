@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wsol.annotations.coco import coco_result, has_area
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.coco_writing import coco_result, has_area
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.heatmap_boxes import iou, rescale
 from wsol.detectors import Found
@@ -44,7 +44,7 @@ class Scored:
 
 
 def detections(
-    found: Sequence[Found], truth: Truth, predictions: Predictions
+    found: Sequence[Found], truth: GroundTruth, predictions: Predictions
 ) -> list[dict[str, Any]]:
     """COCO results of what a detector found in the images of `truth`.
 
@@ -65,7 +65,7 @@ def detections(
     return results
 
 
-def boxed_hits(found: Sequence[Found], truth: Truth) -> np.ndarray:
+def boxed_hits(found: Sequence[Found], truth: GroundTruth) -> np.ndarray:
     """bool (K,), of the images that have a true box: whether a detector's likeliest box of the true
     class is a hit."""
     best = [each.best(int(label)) for each, label in zip(found, truth.labels, strict=True)]
@@ -77,7 +77,7 @@ def score_results(
     name: str,
     policy: str,
     results: Sequence[Path],
-    truth: Truth,
+    truth: GroundTruth,
     *,
     training_gt_known: Sequence[float] = (),
     seconds: Sequence[float] = (),

@@ -15,7 +15,7 @@ from scipy import stats
 
 from robust_training.models.classifier import load_model
 from wsol.boxes.heatmap_boxes import largest_boxes
-from wsol.data.dataset import DataSet
+from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.text_files import flat, number, read_json, read_lines, read_yaml
 from wsol.heatmaps.heatmap import Gradient
@@ -218,7 +218,7 @@ def scatter(runs: Sequence[Trained], x: str, y: str) -> bytes | None:
     return png(figure)
 
 
-def sheet(runs: Sequence[Trained], dataset: DataSet, *, images: int = 8) -> bytes:
+def sheet(runs: Sequence[Trained], dataset: ImageDataset, *, images: int = 8) -> bytes:
     """PNG: the same images' gradient maps of the true class under every method's first seed, with
     the true boxes and the one at the threshold that validation images chose, or ART's."""
     firsts = {method: group[0] for method, group in _by_method(runs).items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_training.models.classifier import Classifier
-from wsol.data.dataset import DataSet
+from wsol.data.dataset import ImageDataset
 from wsol.evaluation.run_model import Measured
 from wsol.evaluation.scores import Chosen
 from wsol.heatmaps.heatmap import HeatmapMethod
@@ -27,7 +27,7 @@ class Entry:
     model: Classifier
     methods: Mapping[str, HeatmapMethod]
     result: Mapping[str, Any]
-    dataset: DataSet
+    dataset: ImageDataset
     measured: Measured
     chosen: Sequence[Chosen]
     folder: Path

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_training.atomic_io import write_texts
-from wsol.annotations.coco import coco_truth
+from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.evaluation.error_types import KINDS
 from wsol.evaluation.run_model import Measured
 from wsol.evaluation.scores import Chosen, Scores
@@ -176,7 +176,7 @@ def write_scores(
     result = scores.result | details
     texts = {"images.csv": image_table(test, scores.chosen)}
     if test.truth.boxes.size:
-        texts["coco/truth.json"] = json.dumps(coco_truth(test.truth))
+        texts["coco/truth.json"] = json.dumps(coco_ground_truth(test.truth))
     for each in scores.chosen:
         if each.results is not None:
             file = f"coco/{each.row.heatmap.replace(' ', '_')}.json"

@@ -25,7 +25,7 @@ from robust_training.attribution.gradients import (
     integrated_gradients,
 )
 from robust_training.models.classifier import Classifier
-from wsol.data.dataset import DataSet
+from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.text_files import inside
 from wsol.robustness.adversarial_accuracy import is_right
@@ -90,7 +90,7 @@ def replace_pixels(
     return torch.where(mask, filler[:, None, None], image)
 
 
-def channel_means(dataset: DataSet) -> Tensor:
+def channel_means(dataset: ImageDataset) -> Tensor:
     """(3,) over all pixels of a split."""
     total = torch.stack([dataset[index]["image"].mean(dim=(1, 2)) for index in range(len(dataset))])
     return total.mean(dim=0)
@@ -99,7 +99,7 @@ def channel_means(dataset: DataSet) -> Tensor:
 def write_replaced(
     folder: str | os.PathLike,
     model: Classifier,
-    splits: Sequence[DataSet],
+    splits: Sequence[ImageDataset],
     *,
     importance: Importance,
     fraction: float,

@@ -92,7 +92,7 @@ def robustness(
     images; numbers are None where there is no image.
 
     Args:
-        loader: Over a `DataSet`.
+        loader: Over a `ImageDataset`.
         threshold: Of the boxes; not chosen on this split.
         seed: Of the attacks' starts and the bootstrap.
 

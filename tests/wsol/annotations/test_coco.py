@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.birds import birds
-from wsol.annotations.coco import average_precision, coco_results, coco_truth
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.metadata import read_truth
+from wsol.annotations.coco_writing import average_precision, coco_ground_truth, coco_results
+from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.evaluation.run_model import Measured
 from wsol.evaluation.scores import score_given
@@ -26,7 +26,7 @@ def test_average_precision_equals_cocoevals_over_all_pairs():
     boxes = np.array([2, 2, 10, 12]) + rng.integers(-2, 3, (40, 4))
     results = coco_results(truth, Predictions(order, rng.random(40), 6), boxes)
     expected = COCO()
-    expected.dataset = coco_truth(truth)
+    expected.dataset = coco_ground_truth(truth)
     expected.createIndex()
     run = COCOeval(expected, expected.loadRes([dict(r) for r in results]), "bbox")
     run.evaluate()
@@ -169,8 +169,8 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
     ],
 )
 def test_broken_coco_truth_is_named(tmp_path, change, message):
-    dataset = coco_truth(birds([(2, 2, 10, 12)] * 3))
+    dataset = coco_ground_truth(birds([(2, 2, 10, 12)] * 3))
     change(dataset)
     (tmp_path / "truth.json").write_text(json.dumps(dataset))
     with pytest.raises(ValueError, match=message):
-        read_truth(tmp_path / "truth.json", "test")
+        read_ground_truth(tmp_path / "truth.json", "test")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.birds import THRESHOLDS, birds, write_published
-from wsol.annotations.coco import coco_truth
-from wsol.annotations.ground_truth import MaskFiles, make_truth
-from wsol.annotations.metadata import published_metadata, read_truth
+from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.ground_truth import MaskFiles, make_ground_truth
+from wsol.annotations.metadata import published_metadata, read_ground_truth
 from wsol.annotations.predictions import read_predictions
 from wsol.evaluation.box_table import read_off, stack
 from wsol.evaluation.error_types import ErrorKinds
@@ -21,11 +21,11 @@ from wsol.report.score_tables import table
 
 
 def test_metadata_in_three_formats_is_one_truth(toy, tmp_path):
-    from_layout = read_truth(toy, "test")
+    from_layout = read_ground_truth(toy, "test")
     folder = write_published(tmp_path / "meta" / "test", from_layout)
-    (tmp_path / "truth.json").write_text(json.dumps(coco_truth(from_layout)))
+    (tmp_path / "truth.json").write_text(json.dumps(coco_ground_truth(from_layout)))
     for place in (folder, folder.parent, tmp_path / "truth.json"):
-        truth = read_truth(place, "test")
+        truth = read_ground_truth(place, "test")
         assert truth.names == from_layout.names
         for column in ("labels", "sizes", "boxes", "counts"):
             np.testing.assert_array_equal(getattr(truth, column), getattr(from_layout, column))
@@ -62,14 +62,14 @@ def test_broken_metadata_is_named(tmp_path, file, change, message):
 
 def test_an_image_without_a_box_is_named():
     with pytest.raises(ValueError, match="here: image b has no box"):
-        make_truth("here", ["a", "b"], [0, 0], [(9, 9)] * 2, [[(1, 1, 2, 2)], []], ["x"])
+        make_ground_truth("here", ["a", "b"], [0, 0], [(9, 9)] * 2, [[(1, 1, 2, 2)], []], ["x"])
 
 
 def test_metadata_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="no file or folder"):
-        read_truth(tmp_path / "nowhere", "test")
+        read_ground_truth(tmp_path / "nowhere", "test")
     with pytest.raises(ValueError, match="no image_ids.txt"):
-        read_truth(tmp_path, "test")
+        read_ground_truth(tmp_path, "test")
 
 
 def test_openimages_metadata_has_masks(tmp_path):
@@ -126,7 +126,7 @@ def test_predictions_files(tmp_path):
 
 def test_a_box_that_is_listed_twice_is_one_object():
     box = [2, 2, 10, 12]
-    truth = make_truth("here", ["a"], [0], [(20, 16)], [[box, box]], ["x"])
+    truth = make_ground_truth("here", ["a"], [0], [(20, 16)], [[box, box]], ["x"])
     assert truth.boxes.shape == (1, 1, 4)
     kinds = ErrorKinds()(np.array([[0, 0, 20, 16]]), truth.boxes, truth.counts)
     assert kinds == ["box too large"]

@@ -24,9 +24,9 @@ from robust_training.training.checkpoint import LAST, load_checkpoint, save_chec
 from tests.helpers.birds import birds, write_published
 from tests.helpers.damage import damaged, harmless
 from tests.helpers.folders import write_small
-from wsol.annotations.coco import coco_truth
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.metadata import published_metadata, read_truth
+from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.metadata import published_metadata, read_ground_truth
 from wsol.annotations.predictions import read_predictions
 from wsol.data.cub import CUB200
 from wsol.data.image_folder import ImageFolder
@@ -90,7 +90,7 @@ def _truth(folder: Path) -> Any:
 
 
 def _coco(folder: Path) -> Any:
-    return read_truth(folder / "truth.json", "test").boxes.tolist()
+    return read_ground_truth(folder / "truth.json", "test").boxes.tolist()
 
 
 def _predictions(folder: Path) -> Any:
@@ -110,7 +110,7 @@ RESULTS = [
     {"image_id": name, "category_id": 1, "bbox": [2, 2, 8, 10], "score": 0.5}
     for name in ("0.jpg", "1.jpg")
 ]
-CONFIG = "seed: 0\ndata:\n  root: data/toy\n  image_size: 64\n  val_share: 0.1\n  cache: null\n"
+CONFIG = "seed: 0\ndata:\n  root: data/toy\n  image_size: 64\n  val_fraction: 0.1\n  cache: null\n"
 LOG = "epoch,loss,seconds\n1,0.5,2.5\n2,0.25,3.5\n"
 RUN = {"metrics.json": json.dumps(METRICS), "log.csv": LOG, "config.yaml": CONFIG}
 
@@ -122,7 +122,7 @@ TEXT_READERS = {
     },
     "boxes.csv": Reader("boxes.csv", _write_folder, _folder),
     "COCO truth": Reader(
-        "truth.json", _texts({"truth.json": json.dumps(coco_truth(TRUTH), indent=1)}), _coco
+        "truth.json", _texts({"truth.json": json.dumps(coco_ground_truth(TRUTH), indent=1)}), _coco
     ),
     "COCO results": Reader(
         "r.json",

@@ -10,7 +10,8 @@ from PIL import Image
 from wsol.data.cub import CUB200
 from wsol.data.image_files import read_image
 from wsol.data.loaders import DataConfig
-from wsol.data.toy_birds.birds import SPECIES, write_toy
+from wsol.data.toy_birds.birds import SPECIES
+from wsol.data.toy_birds.writing import write_toy_birds
 from wsol.data.transforms import eval_transform, train_transform
 
 
@@ -45,13 +46,13 @@ def test_every_nesting_level_opens(toy, tmp_path):
 
 
 def test_validation_is_held_out_of_training(toy):
-    sets = {split: CUB200(toy, split, val_share=0.2) for split in ("train", "val", "test")}
+    sets = {split: CUB200(toy, split, val_fraction=0.2) for split in ("train", "val", "test")}
     names = {split: {e.name for e in data.examples} for split, data in sets.items()}
     assert [len(n) for n in names.values()] == [32, 8, 20]
     assert not names["train"] & names["val"]
     assert names["train"] | names["val"] == {e.name for e in CUB200(toy, "train").examples}
     assert sorted(e.label for e in sets["val"].examples) == [0, 0, 1, 1, 2, 2, 3, 3]
-    with pytest.raises(ValueError, match="val split .* is empty; give a val_share"):
+    with pytest.raises(ValueError, match="val split .* is empty; give a val_fraction"):
         CUB200(toy, "val")
 
 
@@ -175,7 +176,9 @@ def digest(folder):
 
 def test_toy_birds_are_the_same_bytes_for_the_same_seed(tmp_path):
     sums = [
-        digest(write_toy(tmp_path / str(i), images=12, size=32, species=3, seed=seed)).hexdigest()
+        digest(
+            write_toy_birds(tmp_path / str(i), images=12, size=32, species=3, seed=seed)
+        ).hexdigest()
         for i, seed in enumerate((0, 0, 1))
     ]
     assert sums[0] == sums[1] != sums[2]
@@ -183,7 +186,9 @@ def test_toy_birds_are_the_same_bytes_for_the_same_seed(tmp_path):
 
 def test_a_tie_puts_each_species_before_its_own_background(tmp_path):
     for tie, kinds in ((1.0, 1), (0.0, 5)):
-        folder = write_toy(tmp_path / str(tie), images=60, size=32, species=2, background_tie=tie)
+        folder = write_toy_birds(
+            tmp_path / str(tie), images=60, size=32, species=2, background_tie=tie
+        )
         background = dict(line.split() for line in (folder / "backgrounds.txt").open())
         first = {
             background[str(e.identity)] for e in CUB200(folder, "train").examples if not e.label
@@ -205,18 +210,18 @@ def test_toy_places_and_sizes_vary(toy):
         ({"images": 3}, "images"),
         ({"size": 8}, "size"),
         ({"background_tie": 2.0}, "background_tie"),
-        ({"test_share": 0.0}, "test_share"),
+        ({"test_fraction": 0.0}, "test_fraction"),
     ],
 )
 def test_bad_toy_settings_are_named(tmp_path, arguments, word):
     with pytest.raises(ValueError, match=f"{word} must"):
-        write_toy(tmp_path, **arguments)
+        write_toy_birds(tmp_path, **arguments)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_data_set_is_not_overwritten(toy):
     with pytest.raises(ValueError, match="already exists"):
-        write_toy(toy.parent, images=60, size=48, species=4)
+        write_toy_birds(toy.parent, images=60, size=48, species=4)
 
 
 def test_real_birds(shared):

@@ -9,13 +9,12 @@ from PIL import Image
 
 from tests.helpers.folders import HEADER, write_boxes, write_image, write_plain, write_small
 from wsol import Localizer
-from wsol.annotations.metadata import read_truth
+from wsol.annotations.metadata import read_ground_truth
 from wsol.boxes.heatmap_boxes import rescale
 from wsol.data.cub import CUB200
 from wsol.data.image_files import image_size, read_image
 from wsol.data.image_folder import ImageFolder
-from wsol.data.layouts import find_layout
-from wsol.data.loaders import DataConfig
+from wsol.data.loaders import DataConfig, find_layout
 from wsol.data.transforms import eval_transform
 from wsol.evaluation.run_model import measure
 from wsol.heatmaps.heatmap import Gradient
@@ -39,7 +38,7 @@ def names(root, split="train", **options):
 def test_the_same_images_in_both_layouts_are_the_same_items(toy, plain, split):
     transform = eval_transform(32)
     cub, folder = (
-        kind(root, split, val_share=0.2, transform=transform)
+        kind(root, split, val_fraction=0.2, transform=transform)
         for kind, root in ((CUB200, toy), (ImageFolder, plain))
     )
     assert cub.classes == folder.classes
@@ -52,7 +51,7 @@ def test_the_same_images_in_both_layouts_are_the_same_items(toy, plain, split):
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in ("image", "box", "size"))
         assert first["label"] == second["label"]
-    truths = [read_truth(root, split, val_share=0.2) for root in (toy, plain)]
+    truths = [read_ground_truth(root, split, val_fraction=0.2) for root in (toy, plain)]
     for column in ("labels", "sizes", "boxes", "counts"):
         first, second = (getattr(truth, column) for truth in truths)
         np.testing.assert_array_equal(first[order], second)
@@ -75,9 +74,9 @@ def test_images_of_ones_own_for_validation(plain, tmp_path):
     moved.rename(root / "val" / "002.Red_Longtail" / "a.jpg")
     write_boxes(root, [("val/002.Red_Longtail/a.jpg", 1, 2, 3, 4)])
     for share in (0, 0.2):
-        (example,) = ImageFolder(root, "val", val_share=share).examples
+        (example,) = ImageFolder(root, "val", val_fraction=share).examples
         assert (example.label, example.boxes) == (1, ((1, 2, 3, 4),))
-        assert names(root, val_share=share) == kept
+        assert names(root, val_fraction=share) == kept
 
 
 def test_what_is_an_image_and_what_is_not(small):
@@ -132,13 +131,13 @@ def _no_test(root):
         (_loose_image, "test", "train/1.png lies in no class"),
         (_one_class, "train", "train holds 1 folder.s. of images; a classifier needs at least two"),
         (_no_test, "test", "the test split of .*my_data is empty"),
-        (lambda root: None, "val", "the val split .* is empty; give a val_share above 0.1"),
+        (lambda root: None, "val", "the val split .* is empty; give a val_fraction above 0.1"),
     ],
 )
 def test_what_a_folder_lacks_is_said(small, change, split, message):
     change(small)
     with pytest.raises(ValueError, match=message):
-        ImageFolder(small, split, val_share=0.1)
+        ImageFolder(small, split, val_fraction=0.1)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_boxes_are_in_the_image_as_viewers_show_it(small, tmp_path, network, cac
     np.testing.assert_array_equal(data.pixels(1), upright)
     loader = torch.utils.data.DataLoader(data, 2)
     measured = measure(network, loader, {"gradient": Gradient()})
-    assert read_truth(small, "test").sizes.tolist() == measured.truth.sizes.tolist()
+    assert read_ground_truth(small, "test").sizes.tolist() == measured.truth.sizes.tolist()
     maps = measured.maps["gradient"]
     scored = rescale(maps.boxes([0.3])[:, 0], maps.frame, measured.truth.sizes)
     files = [example.path for example in data.examples]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.birds import THRESHOLDS, birds, planted
-from wsol.annotations.ground_truth import make_truth
+from wsol.annotations.ground_truth import make_ground_truth
 from wsol.annotations.metadata import published_metadata
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.heatmap_boxes import iou, published_truth
@@ -27,7 +27,7 @@ def test_scores_equal_the_published_evaluators(shared):
     archive = np.load(folder / "cub_test_scores.npz")
     everything = published_metadata(shared / "data" / "cub_metadata" / "test")
     rows = [everything.names.index(name) for name in archive["image_ids"]]
-    truth = make_truth(
+    truth = make_ground_truth(
         "fixture",
         [everything.names[row] for row in rows],
         everything.labels[rows],

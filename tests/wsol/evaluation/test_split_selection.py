@@ -13,7 +13,7 @@ from robust_training.models.classifier import create_model, save_model
 from tests.helpers.birds import planted
 from tests.helpers.commands import ROOT, tool, train
 from tests.helpers.folders import HEADER, write_boxes, write_image, write_plain, write_small
-from wsol.annotations.ground_truth import data_truth, make_truth
+from wsol.annotations.ground_truth import dataset_ground_truth, make_ground_truth
 from wsol.data.cub import CUB200
 from wsol.data.image_files import image_size
 from wsol.data.image_folder import ImageFolder
@@ -40,12 +40,12 @@ def small(tmp_path):
 def test_an_image_may_have_several_boxes_or_none():
     """Any of them is right; without one an image neither chooses a threshold nor is scored."""
     boxes = [[(0, 0, 8, 8), (10, 4, 20, 12)], [(10, 4, 20, 12)], []]
-    truth = make_truth(
+    truth = make_ground_truth(
         "here", list("123"), [0, 1, 0], [(20, 16)] * 3, boxes, ["a", "b"], some_boxed=True
     )
     assert truth.boxed.tolist() == [True, True, False]
     with pytest.raises(ValueError, match="image 3 has no box"):
-        make_truth("here", list("123"), [0, 1, 0], [(20, 16)] * 3, boxes, ["a", "b"])
+        make_ground_truth("here", list("123"), [0, 1, 0], [(20, 16)] * 3, boxes, ["a", "b"])
     heatmap = 0.5 * planted((0, 0, 20, 16)) + 0.5 * planted((10, 4, 20, 12))
     maps = stack([read_off(heatmap), read_off(heatmap), read_off(planted((0, 0, 2, 2)))])
     measured = Measured(truth, None, {"map": maps})
@@ -61,7 +61,7 @@ def test_an_image_may_have_several_boxes_or_none():
 def test_boxes_that_end_outside_of_their_image_are_cut_at_its_edge():
     """As the published metadata of CUB-200-2011 has its 30 such boxes; nothing is refused."""
     with pytest.warns(UserWarning, match=r"here: 2 box\(es\) end outside .* such as that of 1"):
-        truth = make_truth(
+        truth = make_ground_truth(
             *("here", ["1", "2"], [0, 0], [(20, 16)] * 2),
             [[(-3, 2, 30, 14)], [(4, 5, 20, 48)]],
             ["a"],
@@ -72,7 +72,7 @@ def test_boxes_that_end_outside_of_their_image_are_cut_at_its_edge():
 @pytest.mark.parametrize("box", [(20, 0, 30, 5), (0, 16, 4, 20), (-9, 0, -1, 5), (8, 0, 4, 5)])
 def test_boxes_without_a_part_in_their_image_are_refused(box):
     with pytest.raises(ValueError, match="of 1 does not lie in its image of 20 x 16 pixels"):
-        make_truth("here", ["1"], [0], [(20, 16)], [[box]], ["a"])
+        make_ground_truth("here", ["1"], [0], [(20, 16)], [[box]], ["a"])
 
 
 def test_all_of_cubs_official_boxes_can_be_scored(shared):
@@ -85,7 +85,7 @@ def test_all_of_cubs_official_boxes_can_be_scored(shared):
         far = (stored[:, 2:] > sizes).any(axis=1)
         assert far.sum() == outside
         with pytest.warns(UserWarning, match="cut at its edge"):
-            boxes = data_truth(dataset, sizes).boxes[:, 0]
+            boxes = dataset_ground_truth(dataset, sizes).boxes[:, 0]
         assert (boxes == np.minimum(stored, np.concatenate([sizes, sizes], axis=1))).all()
 
 
@@ -96,7 +96,7 @@ def trained(plain, tmp_path_factory):
     root = place / "my_data"
     shutil.copytree(plain, root)
     (root / "boxes.csv").unlink()
-    options = ("--data.batch_size", 8, "--model.name", "test_resnet", "--data.val_share", 0.2)
+    options = ("--data.batch_size", 8, "--model.name", "test_resnet", "--data.val_fraction", 0.2)
     status, _, error = train("--data.root", root, "--output", place / "run", *options)
     assert status == 0, error
     return root, place / "run"
@@ -165,7 +165,7 @@ def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
     assert policies(metrics) == ["val", "oracle", "reference"]
     assert "all_test_images" not in metrics
     chosen = metrics["headline"]["gradient"]["threshold"]
-    held_out = {(e.name, *e.boxes[0]) for e in ImageFolder(root, "val", val_share=0.2).examples}
+    held_out = {(e.name, *e.boxes[0]) for e in ImageFolder(root, "val", val_fraction=0.2).examples}
     tested = {(e.name, *e.boxes[0]) for e in ImageFolder(root, "test").examples}
     write_boxes(root, sorted(held_out | tested))  # without those of images that are trained on
     again, _ = evaluate(run)
@@ -252,7 +252,7 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained):
 def test_detectors_remember_the_true_boxes_they_were_chosen_by(small):
     """Their folder is then refused to another set of boxes (`school.require_same_lessons`)."""
     remembered = runpy.run_path(str(ROOT / "tools" / "train_detector.py"))["_true_boxes"]
-    config = DataConfig(str(small), image_size=32, val_share=0.5, num_workers=0)
+    config = DataConfig(str(small), image_size=32, val_fraction=0.5, num_workers=0)
     seen = set()
     for rows in ([], [("test/a/1.png", 0, 0, 2, 2)], [("test/a/1.png", 0, 0, 2, 3)]):
         write_boxes(small, rows)

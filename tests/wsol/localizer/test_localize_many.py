@@ -12,7 +12,7 @@ from timm.models._hub import save_for_hf
 
 from robust_training.models.classifier import create_model, save_model, wrap_model
 from tests.wsol.localizer.test_localizer import Bright, white_square
-from wsol.annotations.coco import coco_dataset
+from wsol.annotations.coco_writing import coco_dataset
 from wsol.heatmaps.heatmap import CAM, Gradient
 from wsol.heatmaps.refined import Refined
 from wsol.localizer.localizer import Localizer

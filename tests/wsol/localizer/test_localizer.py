@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from robust_training.models.classifier import create_model, save_model
-from wsol.annotations.coco import coco_dataset
+from wsol.annotations.coco_writing import coco_dataset
 from wsol.boxes.heatmap_boxes import largest_boxes, rescale
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
@@ -279,7 +279,7 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
 
 
 def test_the_validation_policy_never_looks_at_the_test_images(model, toy):
-    config = DataConfig(str(toy), image_size=48, val_share=0.2, num_workers=0)
+    config = DataConfig(str(toy), image_size=48, val_fraction=0.2, num_workers=0)
     methods = {"gradient": Gradient()}
     thresholds = np.arange(0, 1, 0.01)
     validation, test = (

@@ -13,8 +13,9 @@ from robust_training.models.classifier import create_model, save_model
 from tests.helpers.commands import tool
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
-from wsol.data.toy_birds.birds import SPECIES, draw, write_toy
+from wsol.data.toy_birds.birds import SPECIES, draw
 from wsol.data.toy_birds.null_patch import add_null_patch, null_patch
+from wsol.data.toy_birds.writing import write_toy_birds
 from wsol.report.score_tables import LABORATORY_HEADS, laboratory_cells, table
 from wsol.robustness.spurious_correlation import (
     group_accuracy,
@@ -28,7 +29,7 @@ from wsol.robustness.spurious_correlation import (
 def patched(tmp_path_factory):
     """18 toy birds of 32 px with null patches: 3 species, 2 test images each."""
     root = tmp_path_factory.mktemp("patched")
-    return write_toy(root, images=18, size=32, species=3, null_patch=True)
+    return write_toy_birds(root, images=18, size=32, species=3, null_patch=True)
 
 
 @pytest.fixture
@@ -198,8 +199,8 @@ def test_the_species_has_no_say_in_the_patchs_place():
 
 def test_the_recorded_box_is_where_the_files_differ(tmp_path):
     settings = {"images": 6, "size": 64, "species": 2}
-    patched = write_toy(tmp_path / "patched", null_patch=True, **settings)
-    plain = write_toy(tmp_path / "plain", **settings)
+    patched = write_toy_birds(tmp_path / "patched", null_patch=True, **settings)
+    plain = write_toy_birds(tmp_path / "plain", **settings)
     texts = [*plain.rglob("*.txt"), *plain.rglob("*.png")]
     assert len(texts) == 6 + 6
     for file in texts:
@@ -220,9 +221,9 @@ def test_the_recorded_box_is_where_the_files_differ(tmp_path):
 
 
 def test_a_tie_leaves_the_test_images_alone(tmp_path):
-    settings = {"images": 60, "size": 32, "species": 2, "test_share": 0.5}
-    tied = write_toy(tmp_path / "tied", background_tie=1.0, **settings)
-    free = write_toy(tmp_path / "free", **settings)
+    settings = {"images": 60, "size": 32, "species": 2, "test_fraction": 0.5}
+    tied = write_toy_birds(tmp_path / "tied", background_tie=1.0, **settings)
+    free = write_toy_birds(tmp_path / "free", **settings)
     kinds = dict(line.split() for line in (tied / "backgrounds.txt").open())
     data = {split: CUB200(tied, split) for split in ("train", "test")}
     pairs = {
@@ -237,7 +238,7 @@ def test_a_tie_leaves_the_test_images_alone(tmp_path):
 
 
 def test_evaluate_shows_the_laboratory(tmp_path):
-    root = write_toy(tmp_path, images=48, size=32, species=4, null_patch=True)
+    root = write_toy_birds(tmp_path, images=48, size=32, species=4, null_patch=True)
     save_model(create_model("test_resnet", 4, image_size=32), tmp_path / "net")
     status, text, error = tool("evaluate.py", tmp_path / "net", "--root", root)
     assert status == 0, error

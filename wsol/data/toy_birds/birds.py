@@ -1,21 +1,16 @@
-"""Toy birds: a localization data set drawn by a program, in CUB-200-2011's own layout.
+"""Ten species of birds, drawn by a program with exact masks.
 
-Ten species differ in shape, colour and pattern (some pairs in one of these alone). Pose, size and
+The species differ in shape, colour and pattern (some pairs in one of these alone). Pose, size and
 place vary, backgrounds are textured, and leaves, stones, berries and twigs in the birds' colours
-distract. Masks and boxes come out exact.
+distract.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from wsol.data.toy_birds.null_patch import add_null_patch
 from wsol.data.toy_birds.scenery import BACKGROUNDS, Array, Colour, add_distractor, noise, pixel
 
 _SUPERSAMPLING = 3
@@ -52,117 +47,6 @@ SPECIES = (
     Species("Green_Parrot", _GREEN, (45, 105, 55), _ORANGE, 0.10, 0.60, 0.0, 0.60, "patch"),
     Species("Black_Magpie", _BLACK, _GREY, _BLACK, 0.16, 0.80, 0.0, 0.45, "bars"),
 )
-
-
-def write_toy(
-    root: str | os.PathLike,
-    *,
-    images: int = 600,
-    size: int = 96,
-    species: int = len(SPECIES),
-    background_tie: float = 0.0,
-    test_share: float = 1 / 3,
-    null_patch: bool = False,
-    seed: int = 0,
-) -> Path:
-    """Draw the toy birds into `root`/CUB_200_2011 and return that folder.
-
-    The same arguments write the same bytes. Besides CUB's files there are `segmentations/` (masks,
-    0 or 255), `backgrounds.txt` (image id, kind of background) and, with null patches,
-    `null_patches.txt` (image id, x, y, width, height in pixels).
-
-    Args:
-        images: How many in all, spread evenly over the species.
-        size: Side of the square images in pixels.
-        species: How many of the species to draw, at least 2.
-        background_tie: Probability that a species stands before the one kind of background assigned
-            to it (two species share each of the five kinds), from 0 (independent) to 1 (always), in
-            training images. Test images stand before any kind with equal probability, which shows
-            who leaned on the tie (as Waterbirds' balanced test does: Sagawa et al., ICLR 2020).
-        test_share: Share of each species that goes to the test split.
-        null_patch: Whether a striking patch, the same in all images and at a place drawn for each,
-            is behind the bird. It says nothing of the species (`wsol.data.toy_birds.null_patch`).
-
-    Raises:
-        ValueError: an argument is out of range, or the folder already exists.
-    """
-    _check(images, size, species, background_tie, test_share)
-    folder = Path(root) / "CUB_200_2011"
-    if folder.exists():
-        raise ValueError(f"{folder} already exists; remove it or choose another folder")
-    Path(root).mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(".CUB_200_2011.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _write(partial, images, size, species, background_tie, test_share, null_patch, seed)
-    partial.rename(folder)
-    return folder
-
-
-def _check(images: int, size: int, species: int, background_tie: float, test_share: float) -> None:
-    if not 2 <= species <= len(SPECIES):
-        raise ValueError(f"species must be 2 to {len(SPECIES)}, not {species}")
-    if images < 3 * species:
-        raise ValueError(f"images must be at least 3 per species, {3 * species}, not {images}")
-    if not 32 <= size <= 1024:
-        raise ValueError(f"size must be 32 to 1024 pixels, not {size}")
-    if not 0 <= background_tie <= 1:
-        raise ValueError(f"background_tie must be 0 to 1, not {background_tie}")
-    if not 0 < test_share < 1:
-        raise ValueError(f"test_share must lie between 0 and 1, not {test_share}")
-
-
-def _write(
-    folder: Path,
-    images: int,
-    size: int,
-    species: int,
-    background_tie: float,
-    test_share: float,
-    null_patch: bool,
-    seed: int,
-) -> None:
-    lines: dict[str, list[str]] = {
-        name: []
-        for name in (
-            "images",
-            "image_class_labels",
-            "train_test_split",
-            "bounding_boxes",
-            "backgrounds",
-            *(("null_patches",) if null_patch else ()),
-        )
-    }
-    kinds = list(BACKGROUNDS)
-    for index in tqdm(range(images), desc="drawing", unit="image", leave=False):
-        kind_of_bird, number = index % species, index // species
-        bird = SPECIES[kind_of_bird]
-        per_species = len(range(kind_of_bird, images, species))
-        is_train = number >= round(test_share * per_species)
-        identity = index + 1
-        rng = np.random.default_rng([seed, index])
-        tied = rng.random() < background_tie and is_train
-        kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
-        image, mask = draw(bird, kind, size, rng)
-        if null_patch:  # drawn last, so that all else is as without it
-            x, y, width, height = add_null_patch(image, mask, rng)
-            lines["null_patches"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
-        name = f"{kind_of_bird + 1:03d}.{bird.name}/{bird.name}_{number + 1:04d}"
-        for part, suffix, pixels in (
-            ("images", ".jpg", image[..., ::-1]),
-            ("segmentations", ".png", mask),
-        ):
-            file = folder / part / (name + suffix)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
-        x, y, width, height = cv2.boundingRect(mask)
-        lines["images"].append(f"{identity} {name}.jpg")
-        lines["image_class_labels"].append(f"{identity} {kind_of_bird + 1}")
-        lines["train_test_split"].append(f"{identity} {int(is_train)}")
-        lines["bounding_boxes"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
-        lines["backgrounds"].append(f"{identity} {kind}")
-    lines["classes"] = [f"{i + 1} {i + 1:03d}.{SPECIES[i].name}" for i in range(species)]
-    for name, rows in lines.items():
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
 
 
 def draw(

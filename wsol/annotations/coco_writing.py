@@ -9,7 +9,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from wsol.annotations.ground_truth import Truth
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.localizer.prediction import Localization
 
@@ -36,7 +36,7 @@ def coco_dataset(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_truth(truth: Truth) -> dict[str, Any]:
+def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
     """Ground truth as a COCO data set."""
     images, annotations = [], []
     for row, name in enumerate(truth.names):
@@ -53,8 +53,10 @@ def coco_truth(truth: Truth) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_results(truth: Truth, predictions: Predictions, boxes: np.ndarray) -> list[dict[str, Any]]:
-    """Results for `coco_truth`: each image's box with the predicted class and its probability.
+def coco_results(
+    truth: GroundTruth, predictions: Predictions, boxes: np.ndarray
+) -> list[dict[str, Any]]:
+    """Results for `coco_ground_truth`: a box for each image, with the predicted class's score.
 
     Args:
         boxes: (N,4) half-open in the files' pixels; an image whose box is empty has no result.
@@ -68,13 +70,13 @@ def coco_results(truth: Truth, predictions: Predictions, boxes: np.ndarray) -> l
     return results
 
 
-def average_precision(truth: Truth, results: Sequence[Mapping[str, Any]]) -> float:
+def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
     """COCO's AP at IoU .5, by pycocotools' COCOeval, of results such as `coco_results` gives."""
     if not results:
         return 0.0
     with contextlib.redirect_stdout(io.StringIO()):
         expected = COCO()
-        expected.dataset = coco_truth(truth)
+        expected.dataset = coco_ground_truth(truth)
         expected.createIndex()
         found = expected.loadRes([dict(result) for result in results])
         run = COCOeval(expected, found, "bbox")
