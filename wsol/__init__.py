@@ -17,7 +17,7 @@ __all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes"]
 
 def __getattr__(name: str) -> object:
     if name == "boxes":
-        return importlib.import_module("wsol.boxes.heatmap_boxes")
+        return importlib.import_module("wsol.boxes")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'wsol' has no attribute {name!r}")

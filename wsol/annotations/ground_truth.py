@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol.boxes.heatmap_boxes import NO_BOX
+from wsol.boxes.geometry import NO_BOX
 from wsol.data.dataset import ImageDataset
 
 MOST_CLASSES = 1_000_000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from wsol.boxes.heatmap_boxes import iou, published_boxes
+from wsol.boxes.geometry import iou, published_boxes
 
 
 def literal_largest(heatmap: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wsol.boxes.component_tree import boxes_by_cut, highest_by_cut, largest_by_cut
+from wsol.boxes.geometry import NO_BOX, iou, published_boxes
 
-NO_BOX = (0, 0, 0, 0)
 LARGEST_SIDE = 32767  # boxes are int16 inside
 
 
@@ -99,63 +99,6 @@ def cuts(thresholds: ArrayLike, peak: ArrayLike) -> np.ndarray:
     return (thresholds * np.asarray(peak, dtype=np.int64)[..., None]).astype(np.int64)
 
 
-def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """Intersection over union of half-open boxes (...,4), broadcast; 0 where there is no area."""
-    return share(intersection(boxes, truths), _union(boxes, truths))
-
-
-def intersection(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """Area that half-open boxes (...,4) share with `truths` (...,4), broadcast."""
-    boxes, truths = np.asarray(boxes, np.float64), np.asarray(truths, np.float64)
-    low = np.maximum(boxes[..., :2], truths[..., :2])
-    high = np.minimum(boxes[..., 2:], truths[..., 2:])
-    return (high - low).clip(min=0).prod(axis=-1)
-
-
-def area(boxes: ArrayLike) -> np.ndarray:
-    """Of half-open boxes (...,4)."""
-    boxes = np.asarray(boxes, np.float64)
-    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
-
-
-def rescale(boxes: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
-    """float64 (...,4) boxes of images of `size` (...,2: width, height), in images of size `to`."""
-    factors = np.asarray(to, dtype=np.float64) / np.asarray(size)
-    return np.asarray(boxes, dtype=np.float64) * np.concatenate([factors, factors], axis=-1)
-
-
-def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
-    """Half-open boxes as the published evaluator scores them, in an image of `size` (w, h).
-
-    It clips right and bottom ends to the last pixel and then counts both ends as inside, so a box
-    is one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
-    """
-    size = np.asarray(size)
-    return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.concatenate([size, size], axis=-1))
-
-
-def inclusive(box: ArrayLike, size: ArrayLike) -> np.ndarray:
-    """Half-open boxes as the published metadata has CUB's: ends clipped to the last pixel."""
-    size = np.asarray(size)
-    return np.minimum(np.asarray(box), np.concatenate([size, size - 1], axis=-1))
-
-
-def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
-    """True boxes as the published evaluator scores them: inclusive corners, floored to size `to`.
-
-    Args:
-        box: (...,4) inclusive xyxy in images of `size` (...,2: width, height), as its metadata has
-            them.
-
-    Returns:
-        int64 (...,4) half-open in images of size `to`.
-    """
-    size, to = np.asarray(size), np.asarray(to)
-    factors = [np.concatenate([pair, pair], axis=-1) for pair in (to, size)]
-    scaled = np.asarray(box, dtype=np.float64) * factors[0] / factors[1]
-    return np.floor(scaled).astype(np.int64) + (0, 0, 1, 1)
-
-
 def _contours(heatmap: np.ndarray, threshold: float, mode: int) -> Sequence[np.ndarray]:
     pixels = to_bytes(heatmap)
     binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
@@ -165,12 +108,3 @@ def _contours(heatmap: np.ndarray, threshold: float, mode: int) -> Sequence[np.n
 def _rectangles(contours: Sequence[np.ndarray]) -> np.ndarray:
     rectangles = [cv2.boundingRect(contour) for contour in contours]
     return np.array([(x, y, x + w, y + h) for x, y, w, h in rectangles] or [NO_BOX], np.int64)
-
-
-def _union(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    return area(boxes) + area(truths) - intersection(boxes, truths)
-
-
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Of areas of one shape; 0 where there is no area."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
-from wsol.boxes.heatmap_boxes import rescale
+from wsol.boxes.geometry import rescale
 from wsol.data.image_cache import cached_images, load_images
 from wsol.data.image_files import read_gray, read_image
 from wsol.data.transforms import eval_transform

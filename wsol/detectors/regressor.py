@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from robust_training.models.classifier import Classifier
-from wsol.boxes.heatmap_boxes import rescale
+from wsol.boxes.geometry import rescale
 from wsol.data.inputs import to_pixels
 from wsol.detectors.base import Detector, Found, Network, feature_maps, stages
 from wsol.heatmaps.refined import refine_box

@@ -8,16 +8,8 @@ from numpy.typing import ArrayLike
 
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.component_tree import largest_by_cut
-from wsol.boxes.heatmap_boxes import (
-    best_of_all_boxes,
-    cuts,
-    inclusive,
-    iou,
-    published_boxes,
-    published_truth,
-    rescale,
-    to_bytes,
-)
+from wsol.boxes.geometry import inclusive, iou, published_boxes, published_truth, rescale
+from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, to_bytes
 from wsol.evaluation.pixel_metrics import pixel_counts
 
 

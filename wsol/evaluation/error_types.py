@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsol.boxes.heatmap_boxes import area, intersection, iou, share
+from wsol.boxes.geometry import area, intersection, iou, ratio
 
 RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = KINDS = (
     "right",
@@ -54,8 +54,8 @@ class ErrorKinds:
         boxes = np.asarray(boxes)[:, None]
         real = np.arange(truths.shape[1]) < np.asarray(counts)[:, None]
         shared = intersection(boxes, truths)
-        of_truth = share(shared, area(truths))
-        of_box = share(shared, area(boxes))
+        of_truth = ratio(shared, area(truths))
+        of_box = ratio(shared, area(boxes))
         smaller = area(boxes) < area(truths)
         wrong = np.zeros(len(boxes), bool) if correct is None else ~np.asarray(correct)
         return np.select(

@@ -9,7 +9,7 @@ import numpy as np
 from wsol.annotations.coco_reading import GivenBoxes
 from wsol.annotations.coco_writing import average_precision, coco_results
 from wsol.annotations.ground_truth import GroundTruth
-from wsol.boxes.heatmap_boxes import iou, rescale
+from wsol.boxes.geometry import iou, rescale
 from wsol.evaluation.box_table import MapBoxes
 from wsol.evaluation.error_types import KINDS, ErrorKinds
 from wsol.evaluation.metrics import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wsol.boxes.heatmap_boxes import NO_BOX, rescale
+from wsol.boxes.geometry import NO_BOX, rescale
 from wsol.detectors.base import Network
 from wsol.detectors.saving import load_detector
 from wsol.localizer.prediction import OBJECT, Finder, Label, Localization, Ready

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from robust_training.models.classifier import Classifier, load_model
-from wsol.boxes.heatmap_boxes import largest_contours, rescale
+from wsol.boxes.geometry import rescale
+from wsol.boxes.heatmap_boxes import largest_contours
 from wsol.data.text_files import read_json
 from wsol.detectors.saving import is_detector
 from wsol.heatmaps.heatmap import Gradient, HeatmapMethod

@@ -13,7 +13,7 @@ from robust_training.models.classifier import Classifier
 from wsol.annotations.coco_reading import read_coco_ground_truth
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import GroundTruth
-from wsol.boxes.heatmap_boxes import area, rescale
+from wsol.boxes.geometry import area, rescale
 from wsol.data.dataset import Example, ImageDataset
 from wsol.data.image_files import image_size
 from wsol.evaluation.run_model import Measured, measure

@@ -11,7 +11,7 @@ from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.coco_writing import coco_result, has_area
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
-from wsol.boxes.heatmap_boxes import iou, rescale
+from wsol.boxes.geometry import iou, rescale
 from wsol.detectors import Found
 from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from wsol.boxes.heatmap_boxes import rescale
+from wsol.boxes.geometry import rescale
 from wsol.evaluation.box_table import MapBoxes
 from wsol.evaluation.error_types import KINDS, ErrorKinds
 from wsol.evaluation.score_table import HIT

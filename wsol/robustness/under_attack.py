@@ -16,7 +16,8 @@ from robust_training.attacks.map_attack import MapAttack, Noise
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import IntegratedGradients
 from robust_training.models.classifier import Classifier
-from wsol.boxes.heatmap_boxes import iou, largest_boxes
+from wsol.boxes.geometry import iou
+from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
 from wsol.heatmaps.heatmap import Gradient

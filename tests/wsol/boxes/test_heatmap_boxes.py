@@ -6,16 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsol.boxes.component_tree import boxes_by_cut, largest_by_cut
+from wsol.boxes.geometry import iou, published_boxes, published_truth, rescale
 from wsol.boxes.heatmap_boxes import (
     all_boxes,
     best_of_all_boxes,
     cuts,
-    iou,
     largest_boxes,
     largest_contours,
-    published_boxes,
-    published_truth,
-    rescale,
     to_bytes,
 )
 

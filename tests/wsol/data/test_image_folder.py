@@ -10,7 +10,7 @@ from PIL import Image
 from tests.helpers.folders import HEADER, write_boxes, write_image, write_plain, write_small
 from wsol import Localizer
 from wsol.annotations.metadata import read_ground_truth
-from wsol.boxes.heatmap_boxes import rescale
+from wsol.boxes.geometry import rescale
 from wsol.data.cub import CUB200
 from wsol.data.image_files import image_size, read_image
 from wsol.data.image_folder import ImageFolder

@@ -13,7 +13,7 @@ from tests.helpers.birds import THRESHOLDS, birds, planted
 from wsol.annotations.ground_truth import make_ground_truth
 from wsol.annotations.metadata import published_metadata
 from wsol.annotations.predictions import Predictions
-from wsol.boxes.heatmap_boxes import iou, published_truth
+from wsol.boxes.geometry import iou, published_truth
 from wsol.evaluation.box_table import read_off, stack
 from wsol.evaluation.run_model import Measured
 from wsol.evaluation.score_table import Row

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from wsol.boxes.heatmap_boxes import iou, largest_boxes
+from wsol.boxes.geometry import iou
+from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.inputs import to_pixels
 from wsol.data.loaders import DataConfig
 from wsol.heatmaps.heatmap import CentredBox, HeatmapMethod, min_max

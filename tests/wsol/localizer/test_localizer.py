@@ -7,7 +7,8 @@ from PIL import Image
 
 from robust_training.models.classifier import create_model, save_model
 from wsol.annotations.coco_writing import coco_dataset
-from wsol.boxes.heatmap_boxes import largest_boxes, rescale
+from wsol.boxes.geometry import rescale
+from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.detectors import (

@@ -14,7 +14,8 @@ import torch
 from robust_training.models.classifier import create_model
 from tests.helpers.browser import Page
 from tests.helpers.commands import page_data
-from wsol.boxes.heatmap_boxes import iou, largest_boxes, rescale
+from wsol.boxes.geometry import iou, rescale
+from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.evaluation.run_model import measure

@@ -14,7 +14,8 @@ from robust_training.attacks.map_attack import Attacked, MapAttack, Noise
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import InputXGradient
 from robust_training.models.classifier import Classifier
-from wsol.boxes.heatmap_boxes import iou, largest_boxes
+from wsol.boxes.geometry import iou
+from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import Example
 from wsol.heatmaps.heatmap import Gradient
 from wsol.report.number_format import markdown

@@ -1,0 +1,72 @@
+"""Areas, overlaps and sizes of boxes, and the pixel conventions of the published evaluator.
+
+Boxes are half-open (x0, y0, x1, y1) unless a function says otherwise. Every function broadcasts.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+NO_BOX = (0, 0, 0, 0)
+
+
+def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
+    """Intersection over union of boxes (...,4) and `truths` (...,4); 0 where there is no area."""
+    shared = intersection(boxes, truths)
+    return ratio(shared, area(boxes) + area(truths) - shared)
+
+
+def intersection(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
+    """The area that lies in boxes (...,4) and in `truths` (...,4)."""
+    boxes, truths = np.asarray(boxes, np.float64), np.asarray(truths, np.float64)
+    low = np.maximum(boxes[..., :2], truths[..., :2])
+    high = np.minimum(boxes[..., 2:], truths[..., 2:])
+    return (high - low).clip(min=0).prod(axis=-1)
+
+
+def area(boxes: ArrayLike) -> np.ndarray:
+    """The area of boxes (...,4), float64 (...)."""
+    boxes = np.asarray(boxes, np.float64)
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divides areas of one shape; 0 where `whole` has no area."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def rescale(boxes: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
+    """Boxes (...,4) of images of `size` (...,2: width, height) in images of size `to`: float64."""
+    factors = np.asarray(to, dtype=np.float64) / np.asarray(size)
+    return np.asarray(boxes, dtype=np.float64) * np.concatenate([factors, factors], axis=-1)
+
+
+def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
+    """Boxes as the published evaluator scores them, in an image of `size` (width, height).
+
+    It clips right and bottom ends to the last pixel and then counts both ends as inside, so a box
+    is one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
+    """
+    size = np.asarray(size)
+    return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.concatenate([size, size], axis=-1))
+
+
+def inclusive(box: ArrayLike, size: ArrayLike) -> np.ndarray:
+    """Boxes as the published metadata writes CUB's: ends are clipped to the last pixel."""
+    size = np.asarray(size)
+    return np.minimum(np.asarray(box), np.concatenate([size, size - 1], axis=-1))
+
+
+def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
+    """True boxes as the published evaluator scores them: inclusive corners, floored to size `to`.
+
+    Args:
+        box: (...,4) inclusive xyxy in images of `size` (...,2: width, height), as the published
+            metadata writes them.
+
+    Returns:
+        int64 (...,4) half-open in images of size `to`.
+    """
+    size, to = np.asarray(size), np.asarray(to)
+    factors = [np.concatenate([pair, pair], axis=-1) for pair in (to, size)]
+    scaled = np.asarray(box, dtype=np.float64) * factors[0] / factors[1]
+    return np.floor(scaled).astype(np.int64) + (0, 0, 1, 1)
