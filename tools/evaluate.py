@@ -28,14 +28,14 @@ from wsol.annotations.metadata import read_ground_truth, with_mask_cut, with_mas
 from wsol.annotations.predictions import read_predictions
 from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.data.loaders import scoring_data
-from wsol.evaluation.baselines import above_floors
+from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.metrics import IOU_THRESHOLDS
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.run_model import Measured, measure
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
 from wsol.evaluation.scores import Scores, accuracies, score, score_given
 from wsol.evaluation.split_selection import find_scorable, require_classes
-from wsol.heatmaps.methods import DEFAULT, NAMES, with_floors
+from wsol.heatmaps.methods import DEFAULT, NAMES, with_baselines
 from wsol.localizer.localizer import ART_THRESHOLD, load_classifier
 from wsol.report import Entry, write_report
 from wsol.report.score_tables import table, write_scores
@@ -65,7 +65,7 @@ def score_runs(arguments: list[str]) -> None:
     attacks = parser.instantiate(settings).robustness
     config = RobustnessConfig() if attacks is True else attacks
     settings.robustness = bool(attacks)  # its settings stand with its scores
-    wanted = with_floors(settings.methods + ["gradient"] * settings.robustness)
+    wanted = with_baselines(settings.methods + ["gradient"] * settings.robustness)
     device = find_device(settings.device)
     entries: dict[str, Entry] = {}
     for folder in map(Path, settings.runs):
@@ -104,7 +104,7 @@ def score_runs(arguments: list[str]) -> None:
             "model": str(folder),
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
-            **above_floors(scores.chosen, seed=settings.seed),
+            **above_baselines(scores.chosen, seed=settings.seed),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
         }
         if scorable.all_test:

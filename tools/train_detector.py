@@ -37,7 +37,7 @@ from wsol.data.loaders import scoring_data
 from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
 from wsol.evaluation.split_selection import find_scorable, require_classes
-from wsol.heatmaps.methods import NAMES, with_floors
+from wsol.heatmaps.methods import NAMES, with_baselines
 from wsol.localizer.localizer import load_classifier, model_folder
 from wsol.pseudo_labels.boxes import (
     ORACLE,
@@ -98,7 +98,7 @@ def main() -> None:
 def _teach(settings: Namespace, detector: Detector, training: Training, output: Path) -> None:
     folder, names = Path(settings.run), settings.teachers
     given = [read_teacher(Path(name)) for name in names if _is_folder(name)]
-    methods = with_floors(name for name in names if name != ORACLE and not _is_folder(name))
+    methods = with_baselines(name for name in names if name != ORACLE and not _is_folder(name))
     oracle = [ORACLE] * names.count(ORACLE)
     places = [folder_name(name) for name in (*methods, *(each.name for each in given), *oracle)]
     if len(set(places)) < len(places):

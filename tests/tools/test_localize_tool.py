@@ -57,7 +57,7 @@ def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
     assert len(list((output / "overlays").iterdir())) == 15
     found = json.loads((output / "boxes.json").read_text())
     categories = [category["name"] for category in found["categories"]]
-    assert categories == (names if network.tells_classes else ["object"])
+    assert categories == (names if network.predicts_classes else ["object"])
     places = list(Localizer.load(tmp_path / "detector").predict(photos, boxes=2))
     expected = [pair for p in places for pair in zip(p.boxes, p.scores, strict=True)]
     with open(output / "boxes.csv") as lines:
@@ -74,7 +74,7 @@ def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
     for options, message in (
         (("--method", "cam"), "leave out method and threshold"),
         (("--threshold", 0.2), "leave out method and threshold"),
-        (("--label", "amt"), "no class" if network.tells_classes else "knows no classes"),
+        (("--label", "amt"), "no class" if network.predicts_classes else "knows no classes"),
     ):
         status, _, error = tool(*command[:-1], tmp_path / "out2", *options)
         assert (status, message in error) == (2, True), error

@@ -1,14 +1,14 @@
 """Detectors, one kind a file. These imports are the registry."""
 
-from wsol.detectors.base import Detector, Found, Network
+from wsol.detectors.base import Detections, Detector, Network
 from wsol.detectors.faster_rcnn import FasterRCNN
 from wsol.detectors.regressor import Regressor
 from wsol.detectors.saving import load_detector, save_detector
 
 __all__ = [
+    "Detections",
     "Detector",
     "FasterRCNN",
-    "Found",
     "Network",
     "Regressor",
     "load_detector",

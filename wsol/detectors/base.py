@@ -11,7 +11,7 @@ from robust_training.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """Boxes in one image, the likeliest first.
 
     Attributes:
@@ -24,16 +24,16 @@ class Found:
     labels: Tensor | None
     scores: Tensor
 
-    def cpu(self) -> "Found":
+    def cpu(self) -> "Detections":
         labels = None if self.labels is None else self.labels.cpu()
-        return Found(self.boxes.cpu(), labels, self.scores.cpu())
+        return Detections(self.boxes.cpu(), labels, self.scores.cpu())
 
-    def best(self, label: int) -> Tensor:
+    def best_box(self, label: int) -> Tensor:
         """The likeliest box (4,) of that class; where it has none, of all; zeros without any."""
-        boxes, _ = self.of(label)
+        boxes, _ = self.of_class(label)
         return boxes[0] if len(boxes) else self.boxes.new_zeros(4)
 
-    def of(self, label: int) -> tuple[Tensor, Tensor]:
+    def of_class(self, label: int) -> tuple[Tensor, Tensor]:
         """Boxes (K,4) and scores (K,) of that class; where it has none, the likeliest box of all,
         with score 0."""
         if self.labels is None:
@@ -48,13 +48,13 @@ class Network(nn.Module, ABC):
     """Images (N,3,H,W) in [0,1] -> what is found in each.
 
     Attributes:
-        tells_classes: Whether its boxes have labels.
+        predicts_classes: Whether its boxes have labels.
         settings: What it was built with.
         backbone: Of the classifier that it grew on: front end and timm model. Its head is unused.
-        class_names: Of the images that it learns from, in the order of `Found.labels`.
+        class_names: Of the images that it learns from, in the order of `Detections.labels`.
     """
 
-    tells_classes: ClassVar[bool] = False
+    predicts_classes: ClassVar[bool] = False
 
     def __init__(self, settings: "Detector", backbone: Classifier, class_names: list[str]) -> None:
         super().__init__()
@@ -63,9 +63,9 @@ class Network(nn.Module, ABC):
         self.class_names = class_names
 
     @abstractmethod
-    def forward(self, image: Tensor) -> list[Found]: ...
+    def forward(self, image: Tensor) -> list[Detections]: ...
 
-    def find(self, image: Tensor) -> list[Found]:
+    def detect(self, image: Tensor) -> list[Detections]:
         """As `forward`, with all that is worth its time once, not after every epoch."""
         return self(image)
 

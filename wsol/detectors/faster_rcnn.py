@@ -11,7 +11,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from robust_training.models.classifier import Classifier
-from wsol.detectors.base import Detector, Found, Network, feature_maps, stages
+from wsol.detectors.base import Detections, Detector, Network, feature_maps, stages
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FasterRCNN(Detector):
 
 
 class _FasterRCNNNetwork(Network):
-    tells_classes = True
+    predicts_classes = True
 
     def __init__(self, settings: FasterRCNN, backbone: Classifier, class_names: list[str]) -> None:
         super().__init__(settings, backbone, class_names)
@@ -74,11 +74,11 @@ class _FasterRCNNNetwork(Network):
             _skip_resize=True,  # images come at the backbone's size
         )
 
-    def forward(self, image: Tensor) -> list[Found]:
+    def forward(self, image: Tensor) -> list[Detections]:
         height, width = image.shape[2:]
         sides = image.new_tensor([width, height, width, height])
         return [
-            Found(found["boxes"] / sides, found["labels"] - 1, found["scores"])
+            Detections(found["boxes"] / sides, found["labels"] - 1, found["scores"])
             for found in self.detector(list(image))
         ]
 

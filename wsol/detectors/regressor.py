@@ -11,7 +11,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import rescale
 from wsol.data.inputs import to_pixels
-from wsol.detectors.base import Detector, Found, Network, feature_maps, stages
+from wsol.detectors.base import Detections, Detector, Network, feature_maps, stages
 from wsol.heatmaps.refined import refine_box
 
 
@@ -66,21 +66,21 @@ class _RegressorNetwork(Network):
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
 
-    def forward(self, image: Tensor) -> list[Found]:
+    def forward(self, image: Tensor) -> list[Detections]:
         found = self._centre_and_size(image)
         if self.settings.flip:
             x, *others = self._centre_and_size(image.flip(3)).unbind(1)
             found = (found + torch.stack([1 - x, *others], dim=1)) / 2
         boxes = box_convert(found, "cxcywh", "xyxy").clamp(0, 1)
-        return [Found(box[None], None, box.new_ones(1)) for box in boxes]
+        return [Detections(box[None], None, box.new_ones(1)) for box in boxes]
 
-    def find(self, image: Tensor) -> list[Found]:
+    def detect(self, image: Tensor) -> list[Detections]:
         found = self(image)
         if not self.settings.refine:
             return found
         return [self._refined(*pair) for pair in zip(found, to_pixels(image), strict=True)]
 
-    def _refined(self, found: Found, pixels: np.ndarray) -> Found:
+    def _refined(self, found: Detections, pixels: np.ndarray) -> Detections:
         shape, (box,) = pixels.shape[1::-1], found.boxes.double().cpu().numpy()
         refined = rescale(refine_box(pixels, rescale(box, (1, 1), shape)), shape, (1, 1))
         return replace(found, boxes=torch.from_numpy(refined).to(found.boxes)[None])

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from robust_training.training.schedule import Cosine, Schedule
-from wsol.detectors.base import Found, Network
+from wsol.detectors.base import Detections, Network
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def fit_detector(
 
 
 @torch.no_grad()
-def detect(network: Network, loader: DataLoader) -> list[Found]:
+def detect(network: Network, loader: DataLoader) -> list[Detections]:
     """What is found in every image of `loader`, in order; on the CPU."""
     network.eval()
     device = next(network.parameters()).device
-    return [each.cpu() for batch in loader for each in network.find(batch["image"].to(device))]
+    return [each.cpu() for batch in loader for each in network.detect(batch["image"].to(device))]
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def mean_iou(network: Network, loader: DataLoader) -> float:
         image = batch["image"].to(device)
         boxes = _shares(batch["box"].to(device), image)
         for found, box, label in zip(network(image), boxes, batch["label"].tolist(), strict=True):
-            overlaps.append(box_iou(found.best(label)[None], box[None]).item())
+            overlaps.append(box_iou(found.best_box(label)[None], box[None]).item())
     return sum(overlaps) / len(overlaps)
 
 

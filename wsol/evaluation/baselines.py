@@ -8,10 +8,10 @@ import numpy as np
 from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
 from wsol.evaluation.scores import Chosen
-from wsol.heatmaps.methods import floor_of
+from wsol.heatmaps.methods import baseline_of
 
 
-def above_floors(chosen: Sequence[Chosen], *, seed: int = 0) -> dict[str, Any]:
+def above_baselines(chosen: Sequence[Chosen], *, seed: int = 0) -> dict[str, Any]:
     """{"floors": heatmap -> its GT-known, its floor's, and the difference, shares in [0,1]}.
 
     The interval is of paired differences: each bootstrap resample draws the same images for both.
@@ -24,7 +24,7 @@ def above_floors(chosen: Sequence[Chosen], *, seed: int = 0) -> dict[str, Any]:
     found = {}
     for each in chosen:
         name = each.row.heatmap
-        floor = floor_of(name)
+        floor = baseline_of(name)
         if floor == name:
             continue
         gain = hits[name].astype(np.float64) - hits[floor]

@@ -13,11 +13,11 @@ from wsol.heatmaps.averaged import Averaged, Product
 from wsol.heatmaps.heatmap import CAM, Attributed, CentredBox, Gradient, HeatmapMethod
 from wsol.heatmaps.refined import Refined
 
-FLOOR = "centred box"
+BASELINE = "centred box"
 BASES: dict[str, HeatmapMethod] = {
     "gradient": Gradient(),
     "cam": CAM(),
-    FLOOR: CentredBox(),
+    BASELINE: CentredBox(),
     "smoothgrad": Attributed(SmoothGrad()),
     "integrated gradients": Attributed(IntegratedGradients()),
     "gradient x cam": Product(Gradient(), CAM()),
@@ -28,7 +28,7 @@ SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {
     "averaged": Averaged,
     _REFINED: Refined,
 }
-DEFAULT = ("gradient", "cam", FLOOR)
+DEFAULT = ("gradient", "cam", BASELINE)
 NAMES = f"heatmaps: {', '.join(BASES)}, each behind any of {', '.join(SWITCHES)}"
 
 
@@ -45,7 +45,7 @@ def find_method(name: str) -> HeatmapMethod:
     return method
 
 
-def floor_of(name: str) -> str:
+def baseline_of(name: str) -> str:
     """What a method's score stands beside: the centred box, refined where the method refines.
 
     Refinement finds birds by their colours alone, so that a refined map has shown something only
@@ -53,17 +53,17 @@ def floor_of(name: str) -> str:
     """
     switches, _ = _split(name)
     kept = len(switches) - switches[::-1].index(_REFINED) if _REFINED in switches else 0
-    return " ".join([*switches[:kept], FLOOR])
+    return " ".join([*switches[:kept], BASELINE])
 
 
-def with_floors(names: Iterable[str]) -> dict[str, HeatmapMethod]:
+def with_baselines(names: Iterable[str]) -> dict[str, HeatmapMethod]:
     """The methods by their plain names, in order, then the floors that are not among them.
 
     Raises:
         ValueError: as `find_method`.
     """
     plain = [" ".join([*switches, base]) for switches, base in map(_split, names)]
-    return {name: find_method(name) for name in [*plain, *map(floor_of, plain)]}
+    return {name: find_method(name) for name in [*plain, *map(baseline_of, plain)]}
 
 
 def _split(name: str) -> tuple[list[str], str]:

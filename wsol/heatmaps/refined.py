@@ -2,7 +2,7 @@
 
 Colours alone find birds: the same refinement of a map that never saw the image scores far above
 most heatmaps (docs/results.md), and is the floor that a refined map stands beside
-(`methods.floor_of`).
+(`methods.baseline_of`).
 """
 
 from dataclasses import dataclass

@@ -41,23 +41,23 @@ class DetectorLocalizer(Finder):
 
     @property
     def class_names(self) -> Sequence[str]:
-        return self.network.class_names if self.network.tells_classes else [OBJECT]
+        return self.network.class_names if self.network.predicts_classes else [OBJECT]
 
     def _index(self, label: Label | None) -> int | None:
-        if label is not None and not self.network.tells_classes:
+        if label is not None and not self.network.predicts_classes:
             raise ValueError(f"this detector knows no classes, so it cannot look for {label!r}")
         return super()._index(label)
 
     def _find(self, batch: list[Ready], boxes: int) -> Iterator[Localization]:
         image = torch.stack([ready.image for ready in batch]).to(self.network.backbone.device)
         with torch.no_grad():
-            found = [each.cpu() for each in self.network.find(image)]
+            found = [each.cpu() for each in self.network.detect(image)]
         names = self.class_names
         for ready, each in zip(batch, found, strict=True):
             label = ready.label
             if label is None and each.labels is not None and len(each.labels):
                 label = int(each.labels[0])
-            shares, scores = (each.boxes, each.scores) if label is None else each.of(label)
+            shares, scores = (each.boxes, each.scores) if label is None else each.of_class(label)
             pixels = rescale(shares[:boxes].double().numpy(), (1, 1), ready.size).tolist()
             first, *others = map(tuple, pixels or [NO_BOX])
             score, *other_scores = scores[:boxes].tolist() or [0.0]

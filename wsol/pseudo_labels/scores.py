@@ -12,11 +12,11 @@ from wsol.annotations.coco_writing import coco_result, has_area
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.geometry import iou, rescale
-from wsol.detectors import Found
+from wsol.detectors import Detections
 from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
 from wsol.evaluation.scores import score_given
-from wsol.heatmaps.methods import FLOOR
+from wsol.heatmaps.methods import BASELINE
 from wsol.pseudo_labels.boxes import ORACLE
 from wsol.report.number_format import markdown, percent
 
@@ -44,7 +44,7 @@ class Scored:
 
 
 def detections(
-    found: Sequence[Found], truth: GroundTruth, predictions: Predictions
+    found: Sequence[Detections], truth: GroundTruth, predictions: Predictions
 ) -> list[dict[str, Any]]:
     """COCO results of what a detector found in the images of `truth`.
 
@@ -65,10 +65,10 @@ def detections(
     return results
 
 
-def boxed_hits(found: Sequence[Found], truth: GroundTruth) -> np.ndarray:
+def boxed_hits(found: Sequence[Detections], truth: GroundTruth) -> np.ndarray:
     """bool (K,), of the images that have a true box: whether a detector's likeliest box of the true
     class is a hit."""
-    best = [each.best(int(label)) for each, label in zip(found, truth.labels, strict=True)]
+    best = [each.best_box(int(label)) for each, label in zip(found, truth.labels, strict=True)]
     boxes = rescale(np.stack([box.double().numpy() for box in best]), (1, 1), truth.sizes)
     return iou(boxes[:, None], truth.boxes).max(axis=1, initial=0)[truth.boxed] >= HIT
 
@@ -122,7 +122,7 @@ def compared(
         own: Teachers' own boxes by the teacher's name, of those that have boxes of test images.
         students: By the teacher's name.
     """
-    floors = [name for name in own if name.endswith(FLOOR)]
+    floors = [name for name in own if name.endswith(BASELINE)]
     for name, student in students.items():
         if name in own:
             yield student, own[name]

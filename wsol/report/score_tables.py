@@ -71,11 +71,11 @@ def accuracy_cells(result: Mapping[str, Any]) -> list[str]:
     return [f"all {found['images']:,}", *shares]
 
 
-FLOOR_HEADS = ("floor", "policy", "GT-known", "of the floor", "difference, paired")
+BASELINE_HEADS = ("baseline", "policy", "GT-known", "of the baseline", "difference, paired")
 
 
-def floor_cells(result: Mapping[str, Any], name: str) -> list[str]:
-    """What `floors.above_floors` found of a heatmap, in the order of `FLOOR_HEADS`."""
+def baseline_cells(result: Mapping[str, Any], name: str) -> list[str]:
+    """What `baselines.above_baselines` found of a heatmap, in the order of `BASELINE_HEADS`."""
     found = result["floors"][name]
     scores = (percent(found["gt_known_loc"]), percent(found["floor_gt_known_loc"]))
     difference = percent(found["difference"], found["interval"])
@@ -134,7 +134,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for name in heatmaps(result)
     ]
     gains = [
-        [run, name, *floor_cells(result, name)]
+        [run, name, *baseline_cells(result, name)]
         for run, result in results.items()
         for name in result.get("floors", {})
     ]
@@ -152,7 +152,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     blocks = [
         markdown((*heads, "accuracy"), rows, 3),
         markdown(("model", *ACCURACY_HEADS), every, 2),
-        markdown(("model", "heatmap", *FLOOR_HEADS), gains, 4),
+        markdown(("model", "heatmap", *BASELINE_HEADS), gains, 4),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
         markdown(("model", *LABORATORY_HEADS), readings, 1),

@@ -15,7 +15,7 @@ from robust_training.models.classifier import create_model
 from wsol.data.dataset import Example
 from wsol.data.inputs import to_pixels
 from wsol.data.loaders import DataConfig
-from wsol.detectors import FasterRCNN, Found, Regressor, load_detector, save_detector
+from wsol.detectors import Detections, FasterRCNN, Regressor, load_detector, save_detector
 from wsol.detectors.training import Training, detect, fit_detector, mean_iou
 from wsol.heatmaps.refined import refine_box
 
@@ -153,12 +153,12 @@ def test_faster_rcnn_steps_and_finds_boxes_inside_the_image(levels):
 
 def test_the_best_box_is_of_the_true_class_where_there_is_one():
     boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
-    found = Found(boxes, torch.tensor([2, 0, 0]), torch.tensor([0.9, 0.6, 0.3]))
-    assert found.best(0).equal(boxes[1])
-    assert found.best(1).equal(boxes[0])
-    assert Found(boxes[:1], None, torch.ones(1)).best(1).equal(boxes[0])
-    nothing = Found(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
-    assert nothing.best(0).equal(torch.zeros(4))
+    found = Detections(boxes, torch.tensor([2, 0, 0]), torch.tensor([0.9, 0.6, 0.3]))
+    assert found.best_box(0).equal(boxes[1])
+    assert found.best_box(1).equal(boxes[0])
+    assert Detections(boxes[:1], None, torch.ones(1)).best_box(1).equal(boxes[0])
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    assert nothing.best_box(0).equal(torch.zeros(4))
 
 
 def test_a_fresh_regressor_is_the_centred_box_and_knows_its_loss():

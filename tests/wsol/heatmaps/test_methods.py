@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from wsol.evaluation.baselines import above_floors
+from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.score_table import Row
 from wsol.evaluation.scores import Chosen
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient
-from wsol.heatmaps.methods import BASES, find_method, floor_of, with_floors
+from wsol.heatmaps.methods import BASES, baseline_of, find_method, with_baselines
 from wsol.heatmaps.refined import Refined
 
 
@@ -22,10 +22,10 @@ def test_names_compose():
 
 
 def test_a_refined_map_stands_beside_the_same_refinement_of_a_centred_box():
-    assert floor_of("averaged gradient") == floor_of("centred_box") == "centred box"
-    assert floor_of("refined_averaged_gradient") == "refined centred box"
-    assert floor_of("averaged refined flipped cam") == "averaged refined centred box"
-    assert with_floors(["refined_cam", "gradient"]) == {
+    assert baseline_of("averaged gradient") == baseline_of("centred_box") == "centred box"
+    assert baseline_of("refined_averaged_gradient") == "refined centred box"
+    assert baseline_of("averaged refined flipped cam") == "averaged refined centred box"
+    assert with_baselines(["refined_cam", "gradient"]) == {
         "refined cam": Refined(CAM()),
         "gradient": Gradient(),
         "refined centred box": Refined(CentredBox()),
@@ -43,7 +43,7 @@ def test_what_a_map_brings_is_counted_image_by_image():
     gradient = floor | (np.arange(100) >= 90)  # ten more, none lost
     cam = np.roll(floor, 50)  # as many, others
     rows = [chosen("gradient", gradient), chosen("cam", cam), chosen("centred box", floor)]
-    found = above_floors(rows)["floors"]
+    found = above_baselines(rows)["floors"]
     assert set(found) == {"gradient", "cam"}
     assert found["gradient"]["difference"] == pytest.approx(0.1)
     assert found["gradient"]["floor_gt_known_loc"] == pytest.approx(0.6)
@@ -55,4 +55,4 @@ def test_what_a_map_brings_is_counted_image_by_image():
     low, high = found["cam"]["interval"]
     assert low == pytest.approx(-0.175, abs=0.03)
     assert high == pytest.approx(0.175, abs=0.03)
-    assert above_floors(rows[-1:]) == {}
+    assert above_baselines(rows[-1:]) == {}

@@ -12,8 +12,8 @@ from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.detectors import (
+    Detections,
     FasterRCNN,
-    Found,
     Network,
     Regressor,
     save_detector,
@@ -55,7 +55,7 @@ def white_square(width=90, height=60, box=(30, 12, 60, 48)):
 class BrightDetector(Network):
     """Planted boxes: those of the bright pixels, and the whole image as a less likely bee."""
 
-    tells_classes = True
+    predicts_classes = True
 
     def __init__(self, classifier):
         super().__init__(Regressor(), classifier, classifier.class_names)
@@ -68,7 +68,7 @@ class BrightDetector(Network):
         (x0, x1), (y0, y1) = (each.tolist() for each in edges)
         box = torch.tensor([x0, y0, x1 + 1, y1 + 1]) / len(bright)
         boxes = torch.stack([box, torch.tensor([0.0, 0, 1, 1]), box / 2])
-        return Found(boxes, torch.tensor([2, 1, 2]), torch.tensor([0.9, 0.5, 0.3]))
+        return Detections(boxes, torch.tensor([2, 1, 2]), torch.tensor([0.9, 0.5, 0.3]))
 
     def losses(self, image, box, label):
         raise NotImplementedError
@@ -137,7 +137,7 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
     single = detector.predict(paths, batch_size=1, boxes=3)
     for one, many, each in zip(single, batch, scored, strict=True):
         label = None if each.labels is None else int(each.labels[0])
-        boxes, scores = (each.boxes, each.scores) if label is None else each.of(label)
+        boxes, scores = (each.boxes, each.scores) if label is None else each.of_class(label)
         expected = rescale(boxes[:3].double().numpy(), (1, 1), many.size)
         np.testing.assert_allclose(many.boxes, expected, rtol=0, atol=1e-4)
         np.testing.assert_allclose(one.boxes, many.boxes, rtol=0, atol=1e-3)
@@ -154,7 +154,7 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
         many.full_heatmap()
     message = (
         "no class 'amt'; did you mean .*ant"
-        if detector.network.tells_classes
+        if detector.network.predicts_classes
         else "knows no classes"
     )
     with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ import torch
 from tests.helpers.birds import birds
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.predictions import Predictions
-from wsol.detectors import Found
+from wsol.detectors import Detections
 from wsol.evaluation.box_table import read_off, stack
 from wsol.evaluation.run_model import Measured
 from wsol.evaluation.scores import score_given
@@ -69,9 +69,9 @@ def test_detections_are_scored_as_their_boxes_are(tmp_path):
     predictions = Predictions(np.array([[0], [1], [1]]), np.array([0.9, 0.8, 0.7]), 3)
     right = torch.tensor([[0.1, 0.25, 0.6, 0.75]])
     wrong = torch.tensor([[0.8, 0.8, 1.0, 1.0]])
-    agnostic = [Found(box, None, torch.ones(1)) for box in (right, wrong, right)]
+    agnostic = [Detections(box, None, torch.ones(1)) for box in (right, wrong, right)]
     labelled = [
-        Found(torch.cat([wrong, right]), torch.tensor([2, label]), torch.tensor([0.9, 0.5]))
+        Detections(torch.cat([wrong, right]), torch.tensor([2, label]), torch.tensor([0.9, 0.5]))
         for label in (0, 1, 2)
     ]
     for found, hits, top1 in ((agnostic, [1, 0, 1], [1, 0, 0]), (labelled, [1, 1, 0], [0, 0, 0])):
