@@ -163,6 +163,8 @@ def test_prepare_draws_toy_birds(tmp_path):
         (("train.py", "--objective.weight", "three"), "Got value: three"),
         (("train.py", "--objective.weight", -1), "weight of ART must be 0 or more"),
         (("train.py", "--objective", "ARTT"), "did you mean ART?"),
+        (("train.py", "--optimizer", "AdmaW"), "did you mean AdamW"),
+        (("train.py", "--schedule.warmup_epoch", 1), "did you mean warmup_epochs?"),
         (("train.py", "--model.name", "resnet5O"), "did you mean resnet50"),
         (("train.py", "--model.front.bits", 1), "bits of LogGradient must be 2 to 8"),
         (("train.py", "--model.front", "{bts: 3}"), "did you mean bits?"),

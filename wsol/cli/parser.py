@@ -1,13 +1,13 @@
-"""What the command-line tools share: messages people can act on, settings that run nothing."""
+"""Functions that all command-line tools use: parse the options, run the command, report errors."""
 
 import difflib
 import os
 import pydoc
 import re
 import sys
+import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,44 +15,35 @@ import jsonargparse
 import torch
 import yaml
 
-from robust_training.attacks.map_attack import Goal, MapAttack
-from robust_training.attacks.pgd import PGD
-from robust_training.attribution.explanation import Explanation
-from robust_training.autograd.curvature import FiniteDifference
-from robust_training.models.log_gradient import LogGradient
-from robust_training.objectives import Objective, Part
 from robust_training.training.cpu import prepare_cpu
 from robust_training.training.interrupts import Stopped
-from robust_training.training.schedule import Schedule
-from wsol.data.loaders import DataConfig
 from wsol.data.text_files import bounded
-from wsol.detectors import Detector
-from wsol.detectors.training import Training
-from wsol.robustness.adversarial_accuracy import AccuracyCurve
-from wsol.robustness.under_attack import RobustnessConfig
 
 # jsonargparse's and argparse's words for a name that they do not know
-_UNKNOWN = re.compile(
+_UNKNOWN_OPTION = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
-    r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'|import path string: ([\w.]+)"
+    r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'"
 )
-_load = jsonargparse.get_loader("yaml")
-jsonargparse.set_loader("yaml", lambda text: bounded(_load(text)), (yaml.YAMLError, RecursionError))
-_CLASSES = (
-    *(Objective, Part, Explanation, Schedule, PGD, FiniteDifference, LogGradient, DataConfig),
-    *(Goal, MapAttack, RobustnessConfig, AccuracyCurve),
-    *(Detector, Training),
-)
+_UNKNOWN_CLASS = re.compile(r"import path string: ([\w.]+)")
+# a mode of our own: other parsers in the process keep jsonargparse's way of reading YAML
+_BOUNDED_YAML = "wsol_bounded_yaml"
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """A parser whose mistakes cost one line, with the nearest names where a name is unknown.
+    """A parser that reports an error in one line and suggests known names for an unknown one.
 
-    A `class_path` names a class of the declared type. jsonargparse would also call any function in
-    its place, `os.system` in that of an optimizer.
+    A `class_path` must name a class of the declared type: jsonargparse would also call a function
+    in its place, for example `os.system` as the optimizer. A YAML file may not stand for more
+    values than `wsol.data.text_files.bounded` allows.
     """
 
     _file: Any = None  # the config file that is being read
+
+    def __init__(self, *arguments: Any, parser_mode: str = _BOUNDED_YAML, **options: Any) -> None:
+        load = jsonargparse.get_loader("yaml")
+        errors = (yaml.YAMLError, RecursionError)
+        jsonargparse.set_loader(_BOUNDED_YAML, lambda text: bounded(load(text)), errors)
+        super().__init__(*arguments, parser_mode=parser_mode, **options)
 
     def parse_path(self, path: Any, *arguments: Any, **options: Any) -> jsonargparse.Namespace:
         self._file = path
@@ -69,32 +60,41 @@ class Parser(jsonargparse.ArgumentParser):
                 raise ValueError(f"class_path {path} names no class")
         try:
             return super().instantiate(cfg, *arguments, **options)
-        except TypeError as error:  # of a setting that no type was declared for
+        except TypeError as error:  # from a setting whose type is not declared
             raise ValueError(f"these settings do not fit together: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
-        found = _UNKNOWN.search(line)
-        if found:
-            name = next(filter(None, found.groups())).split(".")[-1]
-            names = [each for each in self._names() if each != name]  # it is another class's
-            near = difflib.get_close_matches(name, names, n=3)
-            line += f"; did you mean {', '.join(near)}?" if near else ""
+        for pattern, names in (
+            (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in self._actions}),
+            (_UNKNOWN_CLASS, self._class_names()),
+        ):
+            if found := pattern.search(line):
+                name = found[found.lastindex].split(".")[-1]
+                near = difflib.get_close_matches(name, names - {name}, n=3)
+                line += f"; did you mean {', '.join(near)}?" if near else ""
         line = line if self._file is None else f"{self._file}: {line}"
         print(f"error: {printable(line)}", file=sys.stderr)
         raise SystemExit(2)
 
-    def _names(self) -> list[str]:
-        names = {action.dest.split(".")[-1] for action in self._actions}
-        for base in _CLASSES:
-            for kind in _kinds(base):
-                names.add(kind.__name__)
-                names |= {field.name for field in fields(kind)} if is_dataclass(kind) else set()
-        return sorted(names)
+    def _class_names(self) -> set[str]:
+        """Names of the classes that this parser's options take."""
+        types = (getattr(action, "_typehint", None) for action in self._actions)
+        return {kind.__name__ for each in types for kind in _classes(each)}
+
+
+def _classes(declared: Any) -> Iterator[type]:
+    """Classes in a type such as `A | None` or `Callable[..., A]`, and all their subclasses."""
+    if isinstance(declared, type) and declared.__module__ != "builtins":
+        yield declared
+        for kind in declared.__subclasses__():
+            yield from _classes(kind)
+    for part in typing.get_args(declared):
+        yield from _classes(part)
 
 
 def _class_paths(settings: Any) -> Iterator[str]:
-    """All that settings, a tree of mappings and lists, name under `class_path`."""
+    """All values of `class_path` in settings, a tree of mappings and lists."""
     if isinstance(settings, jsonargparse.Namespace):
         settings = vars(settings)
     if isinstance(settings, Mapping):
@@ -107,15 +107,12 @@ def _class_paths(settings: Any) -> Iterator[str]:
         yield from _class_paths(each)
 
 
-def _kinds(base: type) -> list[type]:
-    return [base, *(kind for below in base.__subclasses__() for kind in _kinds(below))]
-
-
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main` and exit: 0 or what it returns, 2 after one line about a user's mistake, 128 +
-    the signal's number where one stopped it.
+    """Call `main` and exit the process.
 
-    Set WSOL_TRACEBACK=1 to see where an error came from.
+    The exit status is 0 or what `main` returns; 2 after a user's mistake, which is printed in one
+    line; 128 + the signal's number if a signal stopped it. Set WSOL_TRACEBACK=1 to see where an
+    error came from.
     """
     warnings.formatwarning = lambda message, *_, **__: f"note: {_one_line(message)}\n"
     try:
@@ -139,19 +136,22 @@ def _one_line(error: Exception | Warning) -> str:
 
 
 def split_options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before a lone `--`, and after it: another script's options."""
+    """Arguments before a lone `--`, and arguments after it, which are for another script."""
     split = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:split], arguments[split + 1 :]
 
 
 def printable(text: str) -> str:
-    """The same with control characters spelled out: a file's name must not steer the terminal."""
+    """The text with its control characters escaped: a file's name must not control the terminal."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
-def output_folder(place: str) -> Path:
-    """ValueError where a folder cannot be made, before anything is computed for it."""
-    folder = Path(place)
+def output_folder(name: str) -> Path:
+    """The folder `name`, which need not exist; ValueError if a file is in its place.
+
+    Called before a long computation, so that its results can be written at the end.
+    """
+    folder = Path(name)
     for each in (folder, *folder.parents):
         if each.exists() and not each.is_dir():
             raise ValueError(f"--output {each} is a file, not a folder")
@@ -159,7 +159,7 @@ def output_folder(place: str) -> Path:
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`, made ready; ValueError where it is not there."""
+    """The device called `name`, ready for use; ValueError if this machine does not have it."""
     try:
         device = torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:

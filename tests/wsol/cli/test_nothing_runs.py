@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from jsonargparse import get_loader
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -154,6 +155,9 @@ def test_aliases_that_stand_for_billions_are_refused(tmp_path):
     for file in (bomb, loop):
         with pytest.raises(ValueError, match=rf"{file.name}: its aliases"):
             parser.parse_args(["--config", str(file)])
+        assert get_loader("yaml").__module__.startswith(
+            "jsonargparse."
+        )  # other parsers keep theirs
         shutil.copy(file, tmp_path / "config.yaml")
         with pytest.raises(ValueError, match=r"config.yaml .*aliases"):
             read_data_config(tmp_path)
