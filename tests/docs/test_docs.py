@@ -9,12 +9,24 @@ from unittest import mock
 import pytest
 
 from tests.helpers.commands import ROOT, tool
-from tests.helpers.documents import DOCUMENTS, PYTHON, SHELL, anchors, blocks, links, prose, words
+from tests.helpers.documents import (
+    DOCUMENTS,
+    EXPERIMENTS,
+    PAGES,
+    PYTHON,
+    SHELL,
+    anchors,
+    blocks,
+    links,
+    name_of,
+    prose,
+    words,
+)
 from tests.helpers.stage import NOT_TOOLS, importing_from, of_train, parse, rule, set_stage
 from wsol.cli.parser import Parser
 from wsol.data.toy_birds.writing import write_toy_birds
 
-by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +120,7 @@ def test_files_in_the_text_exist(document):
     for name in re.findall(rf"(?<![\w/:.])((?:{folders})/[\w*./-]*[\w*/])", text):
         assert list(ROOT.glob(name)), f"{document.name}: {name}"
     for name in re.findall(r"`(test_\w+\.py)`", text):
-        assert (ROOT / "tests" / name).is_file(), f"{document.name}: {name}"
+        assert list((ROOT / "tests").rglob(name)), f"{document.name}: {name}"
     for name in re.findall(r"`(\w+\.yaml)`", text):
         config = name in shown | {"config.yaml"} or list((ROOT / "configs").rglob(name))
         assert config, f"{document.name}: {name}"
@@ -159,4 +171,15 @@ def test_a_command_that_does_not_work_is_found(command, stage):
 
 def test_every_page_is_in_the_readme():
     readme = set(links(ROOT / "README.md"))
-    assert {f"docs/{page.name}" for page in DOCUMENTS[1:]} <= readme
+    assert {f"docs/{page.name}" for page in PAGES} <= readme
+
+
+def test_every_experiment_is_in_the_results():
+    results = set(links(ROOT / "docs" / "results.md"))
+    assert EXPERIMENTS
+    assert {f"experiments/{page.name}" for page in EXPERIMENTS} <= results
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_the_short_pages_stay_short(name):
+    assert len((ROOT / name).read_text().splitlines()) <= 150

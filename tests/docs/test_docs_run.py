@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.commands import tool
-from tests.helpers.documents import DOCUMENTS, PYTHON, SHELL, blocks, words
+from tests.helpers.documents import DOCUMENTS, PYTHON, SHELL, blocks, name_of, words
 from tests.helpers.stage import (
     NOT_RUN,
     NOT_TOOLS,
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.slow
 # runs that were trained before, on other pages
 GIVEN = {
     "README.md": ["runs/quickstart-1/art"],
-    "export.md": ["runs/cub_art"],
-    "protocols.md": ["runs/cub_art"],
-    "reliability.md": ["runs/x"],
-    "results.md": ["RUN", "standard", "pgd2", "pgd8"],
-    "robustness.md": ["RUN", "OTHER_RUN"],
+    "docs/export.md": ["runs/cub_art"],
+    "docs/protocols.md": ["runs/cub_art"],
+    "docs/reliability.md": ["runs/x"],
+    "docs/robustness.md": ["RUN", "OTHER_RUN"],
+    "docs/experiments/robustness.md": ["RUN", "standard", "pgd2", "pgd8"],
 }
 WEIGHTS = [f"mobilenetv2_100.{known}.safetensors" for known in ("imagenet", "inat_birds")]
 
@@ -62,7 +62,7 @@ def given_run(data, tmp_path_factory):
 @pytest.fixture
 def stage(request, given_run, data, tmp_path):
     set_stage(tmp_path, data)
-    for name in GIVEN.get(request.getfixturevalue("document").name, ()):
+    for name in GIVEN.get(name_of(request.getfixturevalue("document")), ()):
         shutil.copytree(given_run, tmp_path / name)
     for name in WEIGHTS:
         shutil.copy(given_run / "best" / "model.safetensors", tmp_path / name)
@@ -90,7 +90,7 @@ def run(command, stage):
     perform(key.split()[0], small(key, arguments), stage)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_command_works(document, stage):
     torch.manual_seed(0)
     names = {

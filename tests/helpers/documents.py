@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tests.helpers.commands import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+EXPERIMENTS = sorted((ROOT / "docs" / "experiments").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", *PAGES, *EXPERIMENTS]
 SHELL, PYTHON = "shell", "python"
 _FENCE = re.compile(r"^ *```(\w*)$")
 _FILE = re.compile(r"# ([\w.]+\.(?:py|yaml))\n")
@@ -68,6 +70,11 @@ def _blocks(document: Path) -> Iterator[Block]:
             yield Block(document, start + 1, SHELL, "\n".join(lines[start:position]))
             continue
         position += 1
+
+
+def name_of(document: Path) -> str:
+    """The document's path below the repository, for example docs/guide.md."""
+    return document.relative_to(ROOT).as_posix()
 
 
 def prose(document: Path) -> str:
