@@ -37,7 +37,7 @@ class FiniteDifference:
         central: Differences between a step ahead and a step behind, for half as much again in time.
             Otherwise between a step ahead and the gradients at hand: in float32 their cosine with
             the exact weight gradient was 0.992 to 1.000, instead of 0.998 to 1.000
-            (docs/performance.md).
+            (docs/experiments/performance.md).
         merged: One difference for all scores together, each with a random sign, in half the passes
             of two scores: right on average, with cross terms as noise as large as the result.
             Enough for weights over many steps; too noisy for an attack.

@@ -1,7 +1,7 @@
 """Heatmaps and boxes refined by the image's colours.
 
 Colours alone find birds: the same refinement of a map that never saw the image scores far above
-most heatmaps (docs/results.md), and is the floor that a refined map stands beside
+most heatmaps (docs/experiments/heatmaps.md), and is the floor that a refined map stands beside
 (`methods.baseline_of`).
 """
 
@@ -64,7 +64,7 @@ def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The mean of a box and of that around the region of like colours which grows from its middle.
 
     The seed is a Gaussian in the box, its hottest part as large as 0.7 of the box; the constants
-    were chosen on training images (docs/results.md).
+    were chosen on training images (docs/experiments/heatmaps.md).
 
     Args:
         pixels: uint8 (H,W,3).
