@@ -1,17 +1,17 @@
-"""The boxes of all level sets of a map of bytes at once, exactly those of OpenCV's contours.
+"""Boxes around the level sets of a map of bytes, equal to those of OpenCV's contours.
 
 A cut c keeps the pixels above c. Raising the cut only removes pixels, so the components of all 255
-binary maps form a tree, and one union-find over pixels in falling order passes through all of
-them. Three facts make its boxes those of `cv2.findContours(..., RETR_TREE, ...)`:
+binary maps form a tree, and one union-find over the pixels, brightest first, visits all of them.
+Three facts make the boxes equal to those of `cv2.findContours(..., RETR_TREE, ...)`:
 
 * An outer contour encloses one 8-connected component, a hole's contour one 4-connected component
   of the background that does not reach the border, and runs one pixel outside of it.
 * The contour area of a component without holes is a count over the squares between four pixel
   centres: 1 for a square with four pixels in the component, 1/2 for one with three.
 * A contour inside another encloses less, so the largest is the outer contour of a component that
-  no other surrounds. Filling all that the border cannot reach (`level_sets`) leaves just those.
+  no other surrounds. Filling all that the border cannot reach (`level_sets`) leaves only those.
 
-Of equal areas OpenCV lists that one first whose first pixel in reading order comes last.
+Among contours of equal area, OpenCV lists the one first that begins last in reading order.
 """
 
 import numpy as np
@@ -22,6 +22,20 @@ from wsol.boxes import pixel_neighbours as neighbours
 _TOUCHED_8 = neighbours.touched(diagonal=True)
 _TOUCHED_4 = neighbours.touched(diagonal=False)
 _HALF_SQUARES = neighbours.half_squares()
+
+
+def outer_boxes_at(pixels: np.ndarray, cut: int) -> np.ndarray:
+    """The boxes of all outer contours at one cut, the largest contour area first.
+
+    Args:
+        pixels: uint8 (H,W), sides below 32768.
+
+    Returns:
+        int16 (K,4) half-open xyxy; the first is `largest_by_cut`'s.
+    """
+    pixels = np.ascontiguousarray(pixels)
+    boxes, areas, first = level_sets.outer(pixels, cut, _TOUCHED_8, _HALF_SQUARES)
+    return boxes[np.lexsort((-first, -areas))]
 
 
 def largest_by_cut(pixels: np.ndarray) -> np.ndarray:
@@ -43,8 +57,8 @@ def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels: uint8 (H,W), sides below 32768.
 
     Returns:
-        int16 (M,4) half-open xyxy, and int16 (M,2): the first and the last cut of which this box is
-        a contour's. A box occurs as often as contours have it.
+        int16 (M,4) half-open xyxy, and int16 (M,2): the first and the last cut that has a contour
+        with this box. A box is listed once for each of its contours.
     """
     boxes, spans, holes, mirrored = level_sets.every_component(
         np.ascontiguousarray(pixels), _TOUCHED_8, _TOUCHED_4
@@ -54,5 +68,5 @@ def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def highest_by_cut(values: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """float64 (256,): at each cut, the largest of the values (M,) >= 0 whose span holds it."""
+    """float64 (256,): for each cut, the largest value (M,) >= 0 of the spans (M,2) that hold it."""
     return level_sets.highest(values, spans)

@@ -5,13 +5,11 @@ int(t * largest byte); boxes are bounding rectangles of OpenCV's contours. Boxes
 in the heatmap's pixels.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wsol.boxes.component_tree import boxes_by_cut, highest_by_cut, largest_by_cut
+from wsol.boxes.component_tree import boxes_by_cut, highest_by_cut, largest_by_cut, outer_boxes_at
 from wsol.boxes.geometry import NO_BOX, iou, published_boxes
 
 LARGEST_SIDE = 32767  # boxes are int16 inside
@@ -22,7 +20,7 @@ def largest_boxes(heatmap: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
 
     Args:
         heatmap: (H,W) in [0,1].
-        thresholds: (T,) in [0,1], shares of the heatmap's maximum.
+        thresholds: (T,) in [0,1], fractions of the heatmap's maximum.
 
     Returns:
         int64 (T,4) half-open xyxy; zeros where nothing is above the threshold.
@@ -31,28 +29,34 @@ def largest_boxes(heatmap: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
     return largest_by_cut(pixels)[cuts(thresholds, pixels.max())].astype(np.int64)
 
 
+def outer_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
+    """The boxes of the outer contours, the largest contour area first. Holes give no box.
+
+    Returns:
+        int64 (K,4) half-open xyxy; one box of zeros where nothing is above the threshold. The first
+        is `largest_boxes`'s.
+    """
+    pixels = to_bytes(heatmap)
+    (cut,) = cuts([threshold], pixels.max())
+    found = outer_boxes_at(pixels, cut).astype(np.int64)
+    return found if len(found) else np.array([NO_BOX])
+
+
 def all_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
-    """The boxes of all contours, holes among them as MaxBoxAccV2 has it, in OpenCV's order.
+    """The boxes of all contours in OpenCV's order, those of holes too, as MaxBoxAccV2 counts them.
 
     Returns:
         int64 (K,4) half-open xyxy; one box of zeros where nothing is above the threshold.
     """
-    return _rectangles(_contours(heatmap, threshold, cv2.RETR_TREE))
-
-
-def largest_contours(heatmap: np.ndarray, threshold: float, count: int) -> np.ndarray:
-    """The boxes of the outer contours with the largest areas, the largest first.
-
-    Returns:
-        int64 (K,4) half-open xyxy, K at most `count`; one box of zeros where nothing is above the
-        threshold. The first is `largest_boxes`'.
-    """
-    contours = _contours(heatmap, threshold, cv2.RETR_EXTERNAL)
-    return _rectangles(sorted(contours, key=cv2.contourArea, reverse=True)[:count])
+    pixels = to_bytes(heatmap)
+    binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
+    contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    rectangles = [cv2.boundingRect(contour) for contour in contours]
+    return np.array([(x, y, x + w, y + h) for x, y, w, h in rectangles] or [NO_BOX], np.int64)
 
 
 def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
-    """What MaxBoxAccV2 counts: at every cut, the best published IoU of any contour's box.
+    """At every cut, the best published IoU of any contour's box, which MaxBoxAccV2 counts.
 
     Args:
         pixels: uint8 (H,W), `to_bytes` of a heatmap.
@@ -66,15 +70,15 @@ def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
     published = published_boxes(np.concatenate([[NO_BOX], boxes]), frame)
     overlap = iou(published[:, None], np.asarray(truths)[None]).max(axis=1, initial=0)
     best = highest_by_cut(overlap[1:], spans)
-    best[pixels.max() :] = overlap[0]  # where there is no contour, the published code has a box
+    best[pixels.max() :] = overlap[0]  # the published code scores a box of zeros there
     return best
 
 
 def to_bytes(heatmap: np.ndarray) -> np.ndarray:
-    """uint8 (H,W) by truncation, as the published evaluator has it, of a heatmap in [0,1].
+    """Truncate a heatmap in [0,1] to uint8 (H,W), as the published evaluator does.
 
     Raises:
-        ValueError: the shape, a NaN, a value outside [0,1], or a side too large.
+        ValueError: the shape is wrong, a side is too large, or a value is NaN or outside [0,1].
     """
     heatmap = np.asarray(heatmap)
     if heatmap.dtype.kind not in "fiub":
@@ -91,20 +95,10 @@ def to_bytes(heatmap: np.ndarray) -> np.ndarray:
 def cuts(thresholds: ArrayLike, peak: ArrayLike) -> np.ndarray:
     """The byte that foreground exceeds, int64 (...,T), for thresholds (T,) and largest byte (...).
 
-    At most 255 differ. A threshold of 1 gives the peak itself, which nothing exceeds.
+    There are at most 255 different cuts. A threshold of 1 gives the peak itself, which no pixel
+    exceeds.
     """
     thresholds = np.asarray(thresholds, dtype=np.float64)
     if thresholds.ndim != 1 or not ((thresholds >= 0) & (thresholds <= 1)).all():
         raise ValueError("thresholds must be a list of numbers in [0,1]")
     return (thresholds * np.asarray(peak, dtype=np.int64)[..., None]).astype(np.int64)
-
-
-def _contours(heatmap: np.ndarray, threshold: float, mode: int) -> Sequence[np.ndarray]:
-    pixels = to_bytes(heatmap)
-    binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
-    return cv2.findContours(binary, mode, cv2.CHAIN_APPROX_SIMPLE)[0]
-
-
-def _rectangles(contours: Sequence[np.ndarray]) -> np.ndarray:
-    rectangles = [cv2.boundingRect(contour) for contour in contours]
-    return np.array([(x, y, x + w, y + h) for x, y, w, h in rectangles] or [NO_BOX], np.int64)

@@ -1,10 +1,10 @@
-"""Union-find over the pixels of a map, brightest first: the compiled part of `contours`.
+"""The compiled part of `component_tree`: union-find over the pixels of a map, brightest first.
 
-Maps are flat with a frame around them, in rows 2**shift long, so that a place's row and column are
-bits of it and no neighbour needs a check. The root of a component holds its box and area.
+A map is flattened with a frame around it, in rows of length 2**shift: the bits of a place are its
+row and column, and no neighbour needs a check. The root of a component holds its box and area.
 
-All compiled code is in this one file: Numba's cache is renewed when the file that holds a function
-changes, not when another does that the function calls.
+All compiled code is in this one file, because Numba's cache is renewed when the file of a function
+changes, but not when another file changes that the function calls.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ CUTS = 256  # the last one, 255, keeps nothing
 
 @njit(cache=True, nogil=True)
 def _ring_offsets(width):
-    """Of `neighbours.RING`'s pixels, in a flat map whose rows are `width` long."""
+    """Distances to `pixel_neighbours.RING`'s pixels in a flat map with rows of length `width`."""
     return np.array([-width - 1, -width, -width + 1, 1, width + 1, width, width - 1, -1])
 
 
 @njit(cache=True, nogil=True)
 def _present(there, place, stride):
-    """Which of `neighbours.RING`'s pixels are there, a bit for each; the innermost loop of all."""
+    """One bit for each of `pixel_neighbours.RING`'s pixels that is present. Called the most."""
     above, below = place - stride, place + stride
     return (
         there[above - 1]
@@ -101,19 +101,81 @@ def _fill(value, height, width, shift):
 
 
 @njit(cache=True, nogil=True)
+def _empty_forest(size):
+    """Arrays over places: parent, presence, and of roots the first place, contour area and box."""
+    return (
+        np.full(size, -1, np.int32),
+        np.zeros(size, np.uint8),
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
+        np.empty((size, 4), np.int16),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _add(place, shift, forest, ring, touched, half_squares):
+    """Add a pixel to the components that it touches, which become one; returns the root."""
+    parent, there, first, area, box = forest
+    stride = 1 << shift
+    present = _present(there, place, stride)
+    there[place] = 1
+    y, x = (place >> shift) - 1, (place & (stride - 1)) - 1
+    if touched[present, 0] < 0:
+        root = place
+        area[place], first[place] = 0, place
+        box[place, 0], box[place, 1], box[place, 2], box[place, 3] = x, y, x + 1, y + 1
+    else:
+        root = _find(parent, place + ring[touched[present, 0]])
+        k = 1
+        while touched[present, k] >= 0:
+            other = _find(parent, place + ring[touched[present, k]])
+            k += 1
+            if other != root:
+                parent[other] = root
+                area[root] += area[other]
+                first[root] = min(first[root], first[other])
+                box[root, 0] = min(box[root, 0], box[other, 0])
+                box[root, 1] = min(box[root, 1], box[other, 1])
+                box[root, 2] = max(box[root, 2], box[other, 2])
+                box[root, 3] = max(box[root, 3], box[other, 3])
+        area[root] += half_squares[present]
+        first[root] = min(first[root], place)
+        box[root, 0] = min(box[root, 0], x)
+        box[root, 1] = min(box[root, 1], y)
+        box[root, 2] = max(box[root, 2], x + 1)
+        box[root, 3] = max(box[root, 3], y + 1)
+    parent[place] = root
+    return root
+
+
+@njit(cache=True, nogil=True)
+def outer(pixels, cut, touched, half_squares):
+    """The outer contours of one cut: boxes int16 (K,4), areas in half squares int32 (K,), and first
+    places in reading order int32 (K,)."""
+    height, width = pixels.shape
+    shift = _row_shift(width)
+    ring = _ring_offsets(1 << shift)
+    value = _framed((pixels > cut).astype(np.uint8), shift)
+    order = _fill(value, height, width, shift)
+    forest = _empty_forest(value.size)
+    for place in order:
+        if value[place]:
+            _add(place, shift, forest, ring, touched, half_squares)
+    parent, _, first, area, box = forest
+    roots = np.array([place for place in order if parent[place] == place], np.int32)
+    return box[roots], area[roots], first[roots]
+
+
+@njit(cache=True, nogil=True)
 def largest(pixels, touched, half_squares):
     """int16 (256,4): at every cut the box of the contour with the largest area, zeros for none."""
     height, width = pixels.shape
     shift = _row_shift(width)
-    stride = 1 << shift
-    ring = _ring_offsets(stride)
+    ring = _ring_offsets(1 << shift)
     value = _framed(pixels, shift)
     order = _fill(value, height, width, shift)
-    parent = np.full(value.size, -1, np.int32)
-    there = np.zeros(value.size, np.uint8)
-    first = np.empty(value.size, np.int32)  # of a root: its component's first pixel
-    area = np.empty(value.size, np.int32)
-    box = np.empty((value.size, 4), np.int16)
+    forest = _empty_forest(value.size)
+    parent, _, first, area, box = forest
     result = np.zeros((CUTS, 4), np.int16)
     # `best` is the root of a component with the largest area of all, and if not `stale`, of those
     # with that area the one whose first pixel comes last. Areas only grow, so a component can take
@@ -139,39 +201,10 @@ def largest(pixels, touched, half_squares):
             previous = level
         if level == 0:
             break
-        place = order[index]
-        present = _present(there, place, stride)
-        there[place] = 1
-        y, x = (place >> shift) - 1, (place & (stride - 1)) - 1
-        if touched[present, 0] < 0:
-            root, held_best = place, False
-            area[place], first[place] = 0, place
-            box[place, 0], box[place, 1], box[place, 2], box[place, 3] = x, y, x + 1, y + 1
-        else:
-            root = _find(parent, place + ring[touched[present, 0]])
-            held_best = root == best
-            k = 1
-            while touched[present, k] >= 0:
-                other = _find(parent, place + ring[touched[present, k]])
-                k += 1
-                if other != root:
-                    held_best |= other == best
-                    parent[other] = root
-                    area[root] += area[other]
-                    first[root] = min(first[root], first[other])
-                    box[root, 0] = min(box[root, 0], box[other, 0])
-                    box[root, 1] = min(box[root, 1], box[other, 1])
-                    box[root, 2] = max(box[root, 2], box[other, 2])
-                    box[root, 3] = max(box[root, 3], box[other, 3])
-            area[root] += half_squares[present]
-            first[root] = min(first[root], place)
-            box[root, 0] = min(box[root, 0], x)
-            box[root, 1] = min(box[root, 1], y)
-            box[root, 2] = max(box[root, 2], x + 1)
-            box[root, 3] = max(box[root, 3], y + 1)
-        parent[place] = root
+        root = _add(order[index], shift, forest, ring, touched, half_squares)
+        holds_best = best == root or (best >= 0 and parent[best] == root)
         if area[root] > best_area or (
-            area[root] == best_area and (held_best or first[root] > best_first)
+            area[root] == best_area and (holds_best or first[root] > best_first)
         ):
             stale = area[root] == best_area and (stale or first[root] < best_first)
             best, best_area, best_first = root, area[root], first[root]
@@ -179,35 +212,35 @@ def largest(pixels, touched, half_squares):
 
 
 @njit(cache=True, nogil=True)
-def _rising(value, floor):
-    """The places whose value is above their floor, sorted by value."""
+def _rising(value, lowest):
+    """The places whose value is above `lowest`, sorted by value."""
     start = np.zeros(257, np.int64)
     for place in range(value.size):
-        start[value[place] + 1] += value[place] > floor[place]
+        start[value[place] + 1] += value[place] > lowest[place]
     start = np.cumsum(start)
     order = np.empty(start[-1], np.int32)
     for place in range(value.size):
-        if value[place] > floor[place]:
+        if value[place] > lowest[place]:
             order[start[value[place]]] = place
             start[value[place]] += 1
     return order
 
 
 @njit(cache=True, nogil=True)
-def _components(value, floor, shift, touched):
-    """Boxes of the components of all cuts, and between which cuts each of them lasts.
+def _components(value, lowest, shift, touched):
+    """Boxes of the components of all cuts, and the range of cuts at which each exists.
 
     Args:
-        value: uint8, flat, framed: a pixel is present at the cuts below its value ...
-        floor: ... and not below this one, which is the same all over a component.
-        touched: `neighbours.touched`, which says what is connected.
+        value: uint8, flat, framed. A pixel is present at the cuts from `lowest` to below its value.
+        lowest: uint8, flat. It has one value within a component.
+        touched: `pixel_neighbours.touched`: 4- or 8-connectivity.
 
     Returns:
         int16 (M,4) half-open xyxy and int16 (M,2), first and last cut, both included.
     """
     stride = 1 << shift
     ring = _ring_offsets(stride)
-    order = _rising(value, floor)
+    order = _rising(value, lowest)
     parent = np.full(value.size, -1, np.int32)
     there = np.zeros(value.size, np.uint8)
     box = np.empty((value.size, 4), np.int16)
@@ -261,7 +294,7 @@ def _components(value, floor, shift, touched):
     for place in order:
         if parent[place] == place:
             boxes[count] = box[place]
-            spans[count, 0], spans[count, 1] = floor[place], since[place] - 1
+            spans[count, 0], spans[count, 1] = lowest[place], since[place] - 1
             count += 1
     return boxes[:count].copy(), spans[:count].copy()
 

@@ -1,19 +1,19 @@
-"""What a pixel joins when it is added to a set of pixels, by which of its neighbours are in it."""
+"""Tables of what changes when a pixel is added to a set, indexed by which neighbours are in it."""
 
 import numpy as np
 
-# row and column offsets, a closed walk around the pixel: neighbours on it touch their next ones
+# row and column offsets in a closed walk around the pixel; consecutive neighbours touch
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
 
 def touched(*, diagonal: bool) -> np.ndarray:
-    """int8 (256,5): one neighbour out of each component that a new pixel touches, then -1.
+    """int8 (256,5): one neighbour from each component that a new pixel touches, then -1.
 
-    Bit k of the row's number says that RING's pixel k is in the set. Neighbours that hang together
-    around the new pixel are of one component already, so that there are four at most.
+    Bit k of the row's number says that RING's pixel k is in the set. Neighbours that are connected
+    around the new pixel belong to one component already, so there are at most four.
 
     Args:
-        diagonal: Corners connect (8-connectivity), or only edges do (4-connectivity).
+        diagonal: True for 8-connectivity, False for 4-connectivity.
     """
 
     def connected(a: int, b: int) -> bool:
@@ -37,7 +37,7 @@ def touched(*, diagonal: bool) -> np.ndarray:
 
 
 def half_squares() -> np.ndarray:
-    """int32 (256,): by how many half squares a new pixel enlarges the contour area.
+    """int32 (256,): the number of half squares that a new pixel adds to the contour area.
 
     A square between four pixel centres counts half from its third pixel, whole from its fourth.
     """

@@ -9,7 +9,7 @@ import torch
 
 from robust_training.models.classifier import Classifier, load_model
 from wsol.boxes.geometry import rescale
-from wsol.boxes.heatmap_boxes import largest_contours
+from wsol.boxes.heatmap_boxes import outer_boxes
 from wsol.data.text_files import read_json
 from wsol.detectors.saving import is_detector
 from wsol.heatmaps.heatmap import Gradient, HeatmapMethod
@@ -113,7 +113,7 @@ class Localizer(Finder):
         heatmaps = self.method(self.model, image, label)
         names = self.class_names
         for ready, heatmap, index, score in zip(batch, heatmaps, labels, scores, strict=True):
-            found = largest_contours(heatmap, self.threshold, boxes)
+            found = outer_boxes(heatmap, self.threshold)[:boxes]
             first, *others = map(tuple, rescale(found, heatmap.shape[::-1], ready.size).tolist())
             yield Localization(
                 box=first,

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from wsol.benchmarks.opencv_reference import literal_largest
 from wsol.boxes.component_tree import boxes_by_cut, largest_by_cut
 from wsol.boxes.geometry import iou, published_boxes, published_truth, rescale
 from wsol.boxes.heatmap_boxes import (
@@ -12,7 +13,7 @@ from wsol.boxes.heatmap_boxes import (
     best_of_all_boxes,
     cuts,
     largest_boxes,
-    largest_contours,
+    outer_boxes,
     to_bytes,
 )
 
@@ -210,25 +211,37 @@ def test_boxes_equal_the_reference_evaluator(shared):
         np.testing.assert_array_equal(counts, archive[f"{name}_count"], name)
 
 
-@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.5, 0.8]), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
-def test_several_boxes_are_the_largest_components_and_begin_with_the_largest(seed, threshold, k):
-    rng = np.random.default_rng(seed)
-    heatmap = cv2.GaussianBlur(rng.random((24, 31)), (0, 0), 1.5)
-    heatmap = (heatmap - heatmap.min()) / np.ptp(heatmap)
-    found = largest_contours(heatmap, threshold, k)
-    np.testing.assert_array_equal(found[0], largest_boxes(heatmap, [threshold])[0])
-    everything = {tuple(box) for box in all_boxes(heatmap, threshold).tolist()}
-    assert {tuple(box) for box in found.tolist()} <= everything
-    outer = len(largest_contours(heatmap, threshold, 10_000))
-    assert len(found) == min(k, outer)
+def literal_outer(heatmap, threshold):
+    """OpenCV's outer contours, the largest contour area first, as published."""
+    pixels = (heatmap * 255).astype(np.uint8)
+    binary = (pixels > int(threshold * pixels.max())).astype(np.uint8)
+    contours, _ = cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    ordered = sorted(contours, key=cv2.contourArea, reverse=True)
+    return [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, ordered)] or [[0] * 4]
+
+
+def test_localizing_and_evaluating_take_the_same_box_and_it_is_opencvs():
+    """One box, several boxes, and every threshold: smooth maps, ties, dust, holes in holes."""
+    rng = np.random.default_rng(2)
+    thresholds = np.array([0, 0.2, 0.5, 0.8, 0.99, 1])
+    for _ in range(150):
+        shape = tuple(rng.integers(1, 40, 2))
+        noise = rng.random(shape)
+        few_values = rng.integers(0, 3, shape) / 2
+        smooth = cv2.GaussianBlur(noise, (0, 0), 1.5)
+        for heatmap in (noise, few_values, noise * (noise > 0.8), smooth, np.float64(noise > 0.3)):
+            largest = largest_boxes(heatmap, thresholds)
+            np.testing.assert_array_equal(largest, literal_largest(heatmap, thresholds))
+            for threshold, expected in zip(thresholds, largest, strict=True):
+                found = outer_boxes(heatmap, threshold)
+                np.testing.assert_array_equal(found[0], expected)
+                assert found.tolist() == literal_outer(heatmap, threshold)
 
 
 def test_several_boxes_by_hand():
     heatmap = np.zeros((20, 30))
     heatmap[1:4, 1:4] = heatmap[8:18, 10:28] = heatmap[1:6, 20:26] = 1
     heatmap[10:14, 14:20] = 0  # a hole is no object
-    found = largest_contours(heatmap, 0.5, 9)
-    assert found.tolist() == [[10, 8, 28, 18], [20, 1, 26, 6], [1, 1, 4, 4]]
-    assert largest_contours(heatmap, 0.5, 2).tolist() == found[:2].tolist()
-    assert largest_contours(np.zeros((5, 5)), 0.5, 3).tolist() == [[0, 0, 0, 0]]
+    heatmap[11:13, 16:18] = 1  # nor is what lies in a hole
+    assert outer_boxes(heatmap, 0.5).tolist() == [[10, 8, 28, 18], [20, 1, 26, 6], [1, 1, 4, 4]]
+    assert outer_boxes(np.zeros((5, 5)), 0.5).tolist() == [[0, 0, 0, 0]]
