@@ -37,9 +37,9 @@ from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, largest_boxes, to_
 from wsol.cli.parser import Parser, find_device, run
 from wsol.data.loaders import DataConfig
 from wsol.evaluation.pixel_metrics import bin_edges
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scoremaps import find_scoremaps, measure_scoremaps
-from wsol.evaluation.scores import score
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scoremaps import find_scoremaps, tabulate_scoremaps
+from wsol.evaluation.scores import score_heatmaps
 
 THRESHOLDS = np.arange(0, 1, 0.001)
 
@@ -237,9 +237,9 @@ def attack(arguments: list[str]) -> None:
 def _time_split(folder: Path, truth: GroundTruth, every_box: bool, workers: int) -> dict[str, Any]:
     start, edges = time.perf_counter(), bin_edges(THRESHOLDS)
     files = find_scoremaps(folder, truth)
-    maps = measure_scoremaps(files, truth, edges=edges, every_box=every_box, workers=workers)
+    maps = tabulate_scoremaps(files, truth, edges=edges, every_box=every_box, workers=workers)
     read = time.perf_counter() - start
-    score(Measured(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
+    score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
     seconds = time.perf_counter() - start
     return {
         "maps": len(truth),

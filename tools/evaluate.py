@@ -31,9 +31,9 @@ from wsol.data.loaders import scoring_data
 from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.metrics import IOU_THRESHOLDS
 from wsol.evaluation.pixel_metrics import bin_edges
-from wsol.evaluation.run_model import Measured, measure
-from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, measure_scoremaps
-from wsol.evaluation.scores import Scores, accuracies, score, score_given
+from wsol.evaluation.run_model import SplitOutput, run_model
+from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_scoremaps
+from wsol.evaluation.scores import Scores, accuracies, score_boxes, score_heatmaps
 from wsol.evaluation.split_selection import find_scorable, require_classes
 from wsol.heatmaps.methods import DEFAULT, NAMES, with_baselines
 from wsol.localizer.localizer import ART_THRESHOLD, load_classifier
@@ -45,7 +45,7 @@ from wsol.robustness.under_attack import RobustnessConfig, robustness
 _Step = restricted_number_type("Step", float, [(">=", 1e-4), ("<", 1)])
 
 
-def score_runs(arguments: list[str]) -> None:
+def runs_command(arguments: list[str]) -> None:
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
     parser.add_argument("--root", type=str, default=None, help="data set; default: the run's own")
@@ -88,7 +88,7 @@ def score_runs(arguments: list[str]) -> None:
             methods = {}
         splits = {"test": test, "val": scorable.validation}
         measured = {
-            split: measure(
+            split: run_model(
                 model,
                 loader,
                 methods,
@@ -104,26 +104,26 @@ def score_runs(arguments: list[str]) -> None:
             "model": str(folder),
             "data": dataclasses.asdict(data),
             "settings": dict(settings.as_dict()),
-            **above_baselines(scores.chosen, seed=settings.seed),
+            **above_baselines(scores.headlines, seed=settings.seed),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
         }
         if scorable.all_test:
-            every = measure(model, scorable.all_test, {}, description=f"{name}: all test images")
+            every = run_model(model, scorable.all_test, {}, description=f"{name}: all test images")
             details["all_test_images"] = {"images": len(every.truth), **accuracies(every)}
         if settings.robustness:
-            chosen = {each.row.heatmap: each.row.threshold for each in scores.chosen}
+            chosen = {each.row.heatmap: each.row.threshold for each in scores.headlines}
             threshold = chosen.get("gradient", ART_THRESHOLD)
             details |= robustness(model, test, threshold, config, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
         boxes = measured["test"].boxes_alone()
-        entries[name] = Entry(model, methods, result, test.dataset, boxes, scores.chosen, folder)
+        entries[name] = Entry(model, methods, result, test.dataset, boxes, scores.headlines, folder)
         write_report(folder / "report.html", {name: entries[name]})
     if settings.report:
         write_report(settings.report, entries)
-    print(table({name: entry.result for name, entry in entries.items()}))
+    print(table({name: entry.metrics for name, entry in entries.items()}))
 
 
-def score_scoremaps(arguments: list[str]) -> None:
+def scoremaps_command(arguments: list[str]) -> None:
     parser = Parser(
         prog="evaluate.py scoremaps",
         description="Score heatmaps of the true class that other programs wrote: <image>.npy, "
@@ -178,7 +178,7 @@ def score_scoremaps(arguments: list[str]) -> None:
     measured = {}
     for split, truth in splits.items():
         is_test = split == "test"
-        maps = measure_scoremaps(
+        maps = tabulate_scoremaps(
             files[split],
             truth,
             edges=bin_edges(_thresholds(settings)) if is_test else None,
@@ -186,12 +186,12 @@ def score_scoremaps(arguments: list[str]) -> None:
             workers=settings.workers,
             description=split,
         )
-        measured[split] = Measured(truth, predictions if is_test else None, {"maps": maps})
+        measured[split] = SplitOutput(truth, predictions if is_test else None, {"maps": maps})
     scores = _score(settings, measured["test"], measured.get("val"), settings.threshold)
     _finish(settings, settings.scoremaps, measured["test"], scores)
 
 
-def score_boxes(arguments: list[str]) -> None:
+def boxes_command(arguments: list[str]) -> None:
     parser = Parser(
         prog="evaluate.py boxes",
         description="Score boxes that other programs found: a COCO results list whose image ids "
@@ -210,8 +210,8 @@ def score_boxes(arguments: list[str]) -> None:
     without = int((~given.found).sum())
     if without:
         print(f"{without} of {len(truth)} images have no box and count as missed", file=sys.stderr)
-    scores = score_given(truth, given, seed=settings.seed)
-    _finish(settings, settings.results, Measured(truth, given.predictions, {}), scores)
+    scores = score_boxes(truth, given, seed=settings.seed)
+    _finish(settings, settings.results, SplitOutput(truth, given.predictions, {}), scores)
 
 
 def _add_scoring(parser: Parser) -> None:
@@ -246,9 +246,9 @@ def _thresholds(settings: Namespace) -> np.ndarray:
 
 
 def _score(
-    settings: Namespace, test: Measured, validation: Measured | None, fixed: float | None
+    settings: Namespace, test: SplitOutput, validation: SplitOutput | None, fixed: float | None
 ) -> Scores:
-    return score(
+    return score_heatmaps(
         test,
         validation,
         thresholds=_thresholds(settings),
@@ -271,13 +271,13 @@ def _validation(settings: Namespace) -> GroundTruth | None:
     return truth if any_scoremap(settings.scoremaps, truth) else None
 
 
-def _finish(settings: Namespace, source: str, test: Measured, scores: Scores) -> None:
-    print(table({Path(source).resolve().stem: scores.result}))
+def _finish(settings: Namespace, source: str, test: SplitOutput, scores: Scores) -> None:
+    print(table({Path(source).resolve().stem: scores.metrics}))
     if settings.output:
         write_scores(settings.output, test, scores, {"settings": dict(settings.as_dict())})
 
 
-_OTHERS = {"scoremaps": score_scoremaps, "boxes": score_boxes}
+_OTHERS = {"scoremaps": scoremaps_command, "boxes": boxes_command}
 
 
 def main() -> None:
@@ -285,7 +285,7 @@ def main() -> None:
     if arguments and arguments[0] in _OTHERS:
         _OTHERS[arguments[0]](arguments[1:])
     else:
-        score_runs(arguments)
+        runs_command(arguments)
 
 
 if __name__ == "__main__":

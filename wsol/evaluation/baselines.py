@@ -7,11 +7,11 @@ import numpy as np
 
 from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
-from wsol.evaluation.scores import Chosen
+from wsol.evaluation.scores import Headline
 from wsol.heatmaps.methods import baseline_of
 
 
-def above_baselines(chosen: Sequence[Chosen], *, seed: int = 0) -> dict[str, Any]:
+def above_baselines(chosen: Sequence[Headline], *, seed: int = 0) -> dict[str, Any]:
     """{"floors": heatmap -> its GT-known, its floor's, and the difference, shares in [0,1]}.
 
     The interval is of paired differences: each bootstrap resample draws the same images for both.

@@ -14,8 +14,8 @@ from wsol.evaluation.pixel_metrics import pixel_counts
 
 
 @dataclass(frozen=True)
-class MapBoxes:
-    """Rows are images, or one image without the leading axis, as `read_off` makes them.
+class BoxTable:
+    """Rows are images, or one image without the leading axis, as `box_row` makes them.
 
     Attributes:
         frame: int64 (N,2), width and height of the heatmap.
@@ -85,14 +85,14 @@ class MapBoxes:
         return np.concatenate(pieces)
 
 
-def read_off(
+def box_row(
     heatmap: np.ndarray,
     *,
     truths: np.ndarray | None = None,
     size: ArrayLike | None = None,
     mask: np.ndarray | None = None,
     edges: np.ndarray | None = None,
-) -> MapBoxes:
+) -> BoxTable:
     """What is kept of one heatmap (H,W) in [0,1].
 
     Args:
@@ -106,18 +106,18 @@ def read_off(
     if truths is not None:
         any_iou = best_of_all_boxes(pixels, _published(truths, size, frame))
     counts = None if mask is None else pixel_counts(heatmap, mask, edges)
-    return MapBoxes(frame, np.int64(pixels.max()), largest_by_cut(pixels), any_iou, counts)
+    return BoxTable(frame, np.int64(pixels.max()), largest_by_cut(pixels), any_iou, counts)
 
 
-def stack(rows: Iterable[MapBoxes]) -> MapBoxes:
-    """One `MapBoxes` of many images."""
+def stack_rows(rows: Iterable[BoxTable]) -> BoxTable:
+    """One `BoxTable` of many images."""
     rows = list(rows)
 
     def column(name: str) -> np.ndarray | None:
         values = [getattr(row, name) for row in rows]
         return None if values[0] is None else np.stack(values)
 
-    return MapBoxes(*map(column, ("frame", "peak", "largest", "any_iou", "pixels")))
+    return BoxTable(*map(column, ("frame", "peak", "largest", "any_iou", "pixels")))
 
 
 def _published(boxes: np.ndarray, size: ArrayLike, frame: ArrayLike) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsol.boxes.geometry import area, intersection, iou, ratio
 
-RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = KINDS = (
+RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = ERROR_TYPES = (
     "right",
     "wrong class",
     "several instances",
@@ -21,8 +21,8 @@ RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = KINDS = (
 
 
 @dataclass(frozen=True)
-class ErrorKinds:
-    """Sorts boxes into `KINDS`; the first that applies, in this order:
+class ErrorTypes:
+    """Sorts boxes into `ERROR_TYPES`; the first that applies, in this order:
 
     * "wrong class": the prediction is not the true class, wherever the box is;
     * "right": IoU of at least `hit` with a true box;

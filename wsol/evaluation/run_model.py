@@ -12,30 +12,30 @@ from robust_training.models.classifier import Classifier
 from wsol.annotations.ground_truth import GroundTruth, MaskFiles, dataset_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.data.image_files import image_size
-from wsol.evaluation.box_table import MapBoxes, read_off, stack
+from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
 from wsol.evaluation.pixel_metrics import bin_edges, read_mask
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 
 @dataclass(frozen=True)
-class Measured:
+class SplitOutput:
     """A split, what was predicted for its images, and the boxes of each kind of heatmap."""
 
     truth: GroundTruth
     predictions: Predictions | None
-    maps: Mapping[str, MapBoxes]
+    tables: Mapping[str, BoxTable]
 
     def correct(self, k: int) -> np.ndarray | None:
         """(N,): whether the true class is among the first k predicted; None where not known."""
         return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
 
-    def boxes_alone(self) -> "Measured":
+    def boxes_alone(self) -> "SplitOutput":
         """The same without what MaxBoxAccV2 and pixel scores need, which is most of the memory."""
-        maps = {name: replace(m, any_iou=None, pixels=None) for name, m in self.maps.items()}
-        return replace(self, maps=maps)
+        tables = {name: replace(m, any_iou=None, pixels=None) for name, m in self.tables.items()}
+        return replace(self, tables=tables)
 
 
-def measure(
+def run_model(
     model: Classifier,
     loader: DataLoader,
     methods: Mapping[str, HeatmapMethod],
@@ -43,7 +43,7 @@ def measure(
     thresholds: np.ndarray | None = None,
     every_box: bool = True,
     description: str = "measuring",
-) -> Measured:
+) -> SplitOutput:
     """Predict and localize every image of `loader`, whose data set is a `ImageDataset`.
 
     Args:
@@ -63,7 +63,7 @@ def measure(
     edges = None if thresholds is None or None in masks else bin_edges(thresholds)
     order: list[torch.Tensor] = []
     confidence: list[torch.Tensor] = []
-    rows: dict[str, list[MapBoxes]] = {name: [] for name in methods}
+    rows: dict[str, list[BoxTable]] = {name: [] for name in methods}
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
         with torch.no_grad():
@@ -81,12 +81,12 @@ def measure(
                 truths = truth.boxes[index, : truth.counts[index]] if every_box else None
                 try:
                     rows[name].append(
-                        read_off(heatmap, truths=truths, size=size, mask=mask, edges=edges)
+                        box_row(heatmap, truths=truths, size=size, mask=mask, edges=edges)
                     )
                 except ValueError as error:
                     raise ValueError(f"{name} of {example.name}: {error}") from error
     predictions = Predictions(
         torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
     )
-    maps = {name: stack(found) for name, found in rows.items()}
-    return Measured(truth, predictions, maps)
+    maps = {name: stack_rows(found) for name, found in rows.items()}
+    return SplitOutput(truth, predictions, maps)

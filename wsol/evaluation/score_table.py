@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsol.evaluation.metrics import best_threshold, bootstrap, class_means, middle_argmax
-from wsol.evaluation.run_model import Measured
+from wsol.evaluation.run_model import SplitOutput
 
 HIT = 0.5  # IoU
 _POLICY = re.compile(r"val|oracle|reference|given|fixed:[\d.e-]+")
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One line of a table of scores, shares in [0,1].
 
     Attributes:
@@ -44,18 +44,18 @@ class Scorer:
     """Turns tables of IoUs (N,T) into rows."""
 
     heatmap: str
-    measured: Measured
+    measured: SplitOutput
     seed: int
 
-    def at(self, policy: str, threshold: float | None, ious: np.ndarray) -> Row:
+    def at(self, policy: str, threshold: float | None, ious: np.ndarray) -> ScoreRow:
         """Of ious (N,1), whose threshold stays as it is in every resample."""
         return self._row(policy, None if threshold is None else float(threshold), ious, 0)
 
-    def oracle(self, policy: str, thresholds: np.ndarray, ious: np.ndarray) -> Row:
+    def oracle(self, policy: str, thresholds: np.ndarray, ious: np.ndarray) -> ScoreRow:
         index = best_threshold(ious, HIT)
         return self._row(policy, float(thresholds[index]), ious, index)
 
-    def _row(self, policy: str, threshold: float | None, ious: np.ndarray, index: int) -> Row:
+    def _row(self, policy: str, threshold: float | None, ious: np.ndarray, index: int) -> ScoreRow:
         hit = ious >= HIT
         tables = {"gt_known_loc": hit}
         for key, k in (("top1_loc", 1), ("top5_loc", 5)):
@@ -76,7 +76,7 @@ class Scorer:
             for key, table in tables.items()
         }
         values = {key: float(table[:, index].mean()) for key, table in tables.items()}
-        return Row(
+        return ScoreRow(
             heatmap=self.heatmap,
             policy=policy,
             threshold=threshold,

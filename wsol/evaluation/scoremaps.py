@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.text_files import inside
-from wsol.evaluation.box_table import MapBoxes, read_off, stack
+from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
 from wsol.evaluation.pixel_metrics import read_mask
 
 
@@ -80,7 +80,7 @@ def read_scoremap(file: Path) -> np.ndarray:
 
 
 class _ScoreMaps(Dataset):
-    """Items are what `read_off` keeps of each map."""
+    """Items are what `box_row` keeps of each map."""
 
     def __init__(
         self, files: list[Path], truth: GroundTruth, edges: np.ndarray | None, every_box: bool
@@ -91,21 +91,21 @@ class _ScoreMaps(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> MapBoxes:
+    def __getitem__(self, index: int) -> BoxTable:
         heatmap, truth = read_scoremap(self.files[index]), self.truth
         mask = None
         if truth.masks and self.edges is not None and heatmap.ndim == 2:
             mask = read_mask(truth.masks[index], heatmap.shape, truth.sizes[index])
         boxes = truth.boxes[index] if self.every_box and truth.boxes.size else None
         try:
-            return read_off(
+            return box_row(
                 heatmap, truths=boxes, size=truth.sizes[index], mask=mask, edges=self.edges
             )
         except ValueError as error:
             raise ValueError(f"map {self.files[index]}: {error}") from error
 
 
-def measure_scoremaps(
+def tabulate_scoremaps(
     files: list[Path],
     truth: GroundTruth,
     *,
@@ -113,7 +113,7 @@ def measure_scoremaps(
     every_box: bool = True,
     workers: int = 2,
     description: str = "maps",
-) -> MapBoxes:
+) -> BoxTable:
     """Read each map once and keep a few KB of it.
 
     Args:
@@ -137,7 +137,7 @@ def measure_scoremaps(
                 yield from batch
                 bar.update(len(batch))
 
-        return stack(rows())
+        return stack_rows(rows())
 
 
 def _use_one_core(_: int) -> None:

@@ -10,8 +10,8 @@ from wsol.annotations.coco_reading import GivenBoxes
 from wsol.annotations.coco_writing import average_precision, coco_results
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import iou, rescale
-from wsol.evaluation.box_table import MapBoxes
-from wsol.evaluation.error_types import KINDS, ErrorKinds
+from wsol.evaluation.box_table import BoxTable
+from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
 from wsol.evaluation.metrics import (
     IOU_THRESHOLDS,
     best_threshold,
@@ -22,8 +22,8 @@ from wsol.evaluation.metrics import (
     max_box_acc_v2,
 )
 from wsol.evaluation.pixel_metrics import pixel_scores
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.score_table import HIT, Row, Scorer
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.score_table import HIT, Scorer, ScoreRow
 
 PROTOCOL = (
     "Heatmap of the true class; box of the largest contour; IoU of half-open boxes in the image "
@@ -42,20 +42,20 @@ THRESHOLDS = np.arange(0, 1, 0.001)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Headline:
     """The boxes that one row scores: the headline of its kind of heatmap.
 
     Attributes:
         boxes: (N,4) half-open in the files' pixels.
         iou: (N,) best IoU with a true box.
-        kinds: str (N,), of `errors.KINDS`.
+        error_types: str (N,), of `errors.ERROR_TYPES`.
         results: For COCO; None where no probabilities are known.
     """
 
-    row: Row
+    row: ScoreRow
     boxes: np.ndarray
     iou: np.ndarray
-    kinds: np.ndarray
+    error_types: np.ndarray
     results: list[dict[str, Any]] | None
 
 
@@ -63,13 +63,13 @@ class Chosen:
 class Scores:
     """`result` is metrics.json's content; `chosen` holds the first row's boxes of each heatmap."""
 
-    result: dict[str, Any]
-    chosen: tuple[Chosen, ...]
+    metrics: dict[str, Any]
+    headlines: tuple[Headline, ...]
 
 
-def score(
-    test: Measured,
-    validation: Measured | None = None,
+def score_heatmaps(
+    test: SplitOutput,
+    validation: SplitOutput | None = None,
     *,
     thresholds: np.ndarray,
     fixed: float | None = None,
@@ -96,10 +96,10 @@ def score(
         raise ValueError("some of the images to score have no true box")
     if validation is not None and test.truth.boxes.size and not validation.truth.boxes.size:
         raise ValueError("the validation images have no true boxes to choose a threshold by")
-    rows: list[Row] = []
-    chosen: list[Chosen] = []
+    rows: list[ScoreRow] = []
+    chosen: list[Headline] = []
     details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}}
-    for name, maps in test.maps.items():
+    for name, maps in test.tables.items():
         if test.truth.boxes.size:
             distinct = maps.distinct(thresholds)
             scorer = Scorer(name, test, seed)
@@ -122,7 +122,7 @@ def score(
     return Scores(_result(test, rows, chosen, details, seed), tuple(chosen))
 
 
-def score_given(
+def score_boxes(
     truth: GroundTruth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0
 ) -> Scores:
     """Scores of boxes that came without heatmaps.
@@ -132,7 +132,7 @@ def score_given(
     """
     if not truth.boxes.size:
         raise ValueError("there are no true boxes to score boxes by")
-    test = Measured(truth, given.predictions, {})
+    test = SplitOutput(truth, given.predictions, {})
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
     row = Scorer(name, test, seed).at("given", None, ious)
     chosen = [_choose(row, given.boxes, ious[:, 0], test, given.results)]
@@ -141,7 +141,7 @@ def score_given(
     return Scores(scores, tuple(chosen))
 
 
-def accuracies(test: Measured) -> dict[str, float | None]:
+def accuracies(test: SplitOutput) -> dict[str, float | None]:
     """Shares of the images whose class is the first, or among the first five, predicted."""
     right = {k: test.correct(k) for k in (1, 5)}
     return {
@@ -150,7 +150,7 @@ def accuracies(test: Measured) -> dict[str, float | None]:
 
 
 def _chosen_thresholds(
-    name: str, validation: Measured | None, thresholds: np.ndarray, fixed: float | None
+    name: str, validation: SplitOutput | None, thresholds: np.ndarray, fixed: float | None
 ) -> list[tuple[str, float]]:
     """(policy, threshold) of those that never saw the scored images, the headline's first."""
     found = []
@@ -162,17 +162,17 @@ def _chosen_thresholds(
 
 
 def validation_threshold(
-    validation: Measured, name: str, thresholds: np.ndarray = THRESHOLDS
+    validation: SplitOutput, name: str, thresholds: np.ndarray = THRESHOLDS
 ) -> float:
     """The one of `thresholds` (T,) that gives a heatmap's boxes the most hits, of the images that
     have a true box."""
-    maps = validation.maps[name]
+    maps = validation.tables[name]
     distinct = maps.distinct(thresholds)
     ious = maps.ious(validation.truth, distinct)[validation.truth.boxed]
     return float(distinct[best_threshold(ious, HIT)])
 
 
-def _headline(row: Row, maps: MapBoxes, test: Measured) -> Chosen:
+def _headline(row: ScoreRow, maps: BoxTable, test: SplitOutput) -> Headline:
     boxes = rescale(maps.boxes([row.threshold])[:, 0], maps.frame, test.truth.sizes)
     ious = maps.ious(test.truth, [row.threshold])[:, 0]
     known = test.predictions is not None and test.predictions.confidence is not None
@@ -181,19 +181,19 @@ def _headline(row: Row, maps: MapBoxes, test: Measured) -> Chosen:
 
 
 def _choose(
-    row: Row,
+    row: ScoreRow,
     boxes: np.ndarray,
     ious: np.ndarray,
-    test: Measured,
+    test: SplitOutput,
     results: list[dict[str, Any]] | None,
-) -> Chosen:
+) -> Headline:
     truth = test.truth
-    kinds = ErrorKinds(hit=HIT)(boxes, truth.boxes, truth.counts, test.correct(1))
-    return Chosen(row, boxes, ious, kinds, results)
+    kinds = ErrorTypes(hit=HIT)(boxes, truth.boxes, truth.counts, test.correct(1))
+    return Headline(row, boxes, ious, kinds, results)
 
 
 def _reference(
-    maps: MapBoxes,
+    maps: BoxTable,
     published: np.ndarray,
     thresholds: np.ndarray,
     iou_thresholds: Sequence[float],
@@ -244,9 +244,9 @@ def _pixels(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
 
 
 def _result(
-    test: Measured,
-    rows: Sequence[Row],
-    chosen: Sequence[Chosen],
+    test: SplitOutput,
+    rows: Sequence[ScoreRow],
+    chosen: Sequence[Headline],
     details: Mapping[str, Mapping[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _result(
             "policy": each.row.policy,
             "threshold": each.row.threshold,
             "coco_ap50": None if each.results is None else average_precision(truth, each.results),
-            "errors": {kind: float((each.kinds == kind).mean()) for kind in KINDS},
+            "errors": {kind: float((each.error_types == kind).mean()) for kind in ERROR_TYPES},
             "class_gt_known_loc": {
                 name: None if np.isnan(share) else share
                 for name, share in zip(truth.classes, shares, strict=True)

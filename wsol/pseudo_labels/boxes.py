@@ -16,12 +16,12 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import area, rescale
 from wsol.data.dataset import Example, ImageDataset
 from wsol.data.image_files import image_size
-from wsol.evaluation.run_model import Measured, measure
+from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scores import validation_threshold
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 ORACLE = "oracle"
-Splits = Mapping[str, Measured]
+Splits = Mapping[str, SplitOutput]
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def folder_name(name: str) -> str:
 
 def measure_splits(
     model: Classifier, loaders: Mapping[str, DataLoader], methods: Mapping[str, HeatmapMethod]
-) -> dict[str, Measured]:
+) -> dict[str, SplitOutput]:
     """Predictions, and the true class's heatmap boxes at every threshold, of all splits."""
     return {
-        split: measure(model, loader, methods, every_box=False, description=split)
+        split: run_model(model, loader, methods, every_box=False, description=split)
         for split, loader in loaders.items()
     }
 
@@ -68,7 +68,7 @@ def localizing_teacher(name: str, splits: Splits, threshold: float | None) -> Te
         threshold = validation_threshold(splits["val"], name)
     found = {
         split: rescale(
-            each.maps[name].boxes([threshold])[:, 0], each.maps[name].frame, each.truth.sizes
+            each.tables[name].boxes([threshold])[:, 0], each.tables[name].frame, each.truth.sizes
         )
         for split, each in splits.items()
     }

@@ -15,7 +15,7 @@ from wsol.boxes.geometry import iou, rescale
 from wsol.detectors import Detections
 from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
-from wsol.evaluation.scores import score_given
+from wsol.evaluation.scores import score_boxes
 from wsol.heatmaps.methods import BASELINE
 from wsol.pseudo_labels.boxes import ORACLE
 from wsol.report.number_format import markdown, percent
@@ -86,7 +86,7 @@ def score_results(
     hits, top1 = [], []
     for file in results:
         given = read_coco_results(file, truth)
-        hits.append(score_given(truth, given).chosen[0].iou >= HIT)
+        hits.append(score_boxes(truth, given).headlines[0].iou >= HIT)
         top1.append(hits[-1] & given.predictions.correct(truth.labels, 1))
     known = float(np.mean(training_gt_known)) if training_gt_known else None
     return Scored(name, policy, np.mean(hits, 0), np.mean(top1, 0), known, tuple(seconds))

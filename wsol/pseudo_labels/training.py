@@ -18,7 +18,7 @@ from wsol.data.loaders import DataConfig
 from wsol.data.text_files import read_json
 from wsol.detectors import Network, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
-from wsol.evaluation.run_model import Measured
+from wsol.evaluation.run_model import SplitOutput
 from wsol.localizer.localizer import load_classifier
 from wsol.pseudo_labels.boxes import Teacher, coco_texts, examples, folder_name
 from wsol.pseudo_labels.scores import Scored, boxed_hits, detections, score_results
@@ -41,7 +41,7 @@ class School:
     training: Training
     data: DataConfig
     loaders: Mapping[str, DataLoader]
-    splits: Mapping[str, Measured]
+    splits: Mapping[str, SplitOutput]
 
     def teach(self, teacher: Teacher, seeds: Sequence[int], folder: Path) -> Scored:
         """One student for each seed, in a folder seed<n> each; those that are there are kept."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from robust_training.models.classifier import Classifier
 from wsol.data.dataset import ImageDataset
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import Chosen
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import Headline
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 
@@ -17,17 +17,17 @@ class Entry:
     """A scored model.
 
     Attributes:
-        result: What `evaluation.score` said of it.
+        metrics: What `evaluation.score` said of it.
         dataset: The split that it was scored on.
         measured: The boxes of `methods` on that split, and what was predicted.
-        chosen: Each heatmap's headline.
+        headlines: Each heatmap's headline.
         folder: Where log.csv is, if the model was trained here.
     """
 
     model: Classifier
     methods: Mapping[str, HeatmapMethod]
-    result: Mapping[str, Any]
+    metrics: Mapping[str, Any]
     dataset: ImageDataset
-    measured: Measured
-    chosen: Sequence[Chosen]
+    measured: SplitOutput
+    headlines: Sequence[Headline]
     folder: Path

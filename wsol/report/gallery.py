@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from wsol.boxes.geometry import rescale
-from wsol.evaluation.box_table import MapBoxes
-from wsol.evaluation.error_types import KINDS, ErrorKinds
+from wsol.evaluation.box_table import BoxTable
+from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
 from wsol.evaluation.score_table import HIT
-from wsol.evaluation.scores import Chosen
+from wsol.evaluation.scores import Headline
 from wsol.heatmaps.heatmap import CentredBox
 from wsol.report.entry import Entry
 
@@ -34,14 +34,14 @@ def gallery(entries: Mapping[str, Entry], images: int) -> dict[str, Any]:
     maps = [
         (run, entry, chosen)
         for run, entry in entries.items()
-        for chosen in entry.chosen
+        for chosen in entry.headlines
         if not isinstance(entry.methods[chosen.row.heatmap], CentredBox)
     ]
     count = min(images, max(_FEWEST_IMAGES, _MOST_HEATMAPS // max(1, len(maps))))
     indices = choose([chosen for _, _, chosen in maps], count)
     return {
         "hit": HIT,
-        "kinds": KINDS,
+        "kinds": ERROR_TYPES,
         "maps": [
             {
                 "run": run,
@@ -59,7 +59,7 @@ def gallery(entries: Mapping[str, Entry], images: int) -> dict[str, Any]:
     }
 
 
-def choose(chosen: Sequence[Chosen], count: int) -> list[int]:
+def choose(chosen: Sequence[Headline], count: int) -> list[int]:
     """Images that show the best, the worst and each kind of error of every map.
 
     Each map has piles: its boxes by falling IoU, by rising IoU, and those of each kind in a random
@@ -72,7 +72,7 @@ def choose(chosen: Sequence[Chosen], count: int) -> list[int]:
     for each in chosen:
         falling = np.argsort(-each.iou, kind="stable")
         shuffled = np.random.default_rng(0).permutation(len(falling))
-        kinds = [shuffled[each.kinds[shuffled] == kind] for kind in KINDS]
+        kinds = [shuffled[each.error_types[shuffled] == kind] for kind in ERROR_TYPES]
         piles += [falling, falling[::-1], *kinds]
     dealt = itertools.chain.from_iterable(itertools.zip_longest(*piles))
     different = dict.fromkeys(int(index) for index in dealt if index is not None)
@@ -100,7 +100,7 @@ def _image(entry: Entry, index: int) -> dict[str, Any]:
     }
 
 
-def _view(entry: Entry, chosen: Chosen, index: int) -> dict[str, Any]:
+def _view(entry: Entry, chosen: Headline, index: int) -> dict[str, Any]:
     """An image under one map: the heatmap's picture; frame, peak and [first cut, box, number of the
     error kind] rows; the predicted class."""
     name, measured = chosen.row.heatmap, entry.measured
@@ -108,7 +108,7 @@ def _view(entry: Entry, chosen: Chosen, index: int) -> dict[str, Any]:
     image, label = item["image"][None].to(device), torch.tensor([item["label"]], device=device)
     heatmap = entry.methods[name](entry.model, image, label)[0]
     colours = cv2.applyColorMap((heatmap * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
-    maps, predictions = measured.maps[name], measured.predictions
+    maps, predictions = measured.tables[name], measured.predictions
     return {
         "heatmap": jpeg(colours[..., ::-1], side=160),
         "frame": maps.frame[index].tolist(),
@@ -118,17 +118,17 @@ def _view(entry: Entry, chosen: Chosen, index: int) -> dict[str, Any]:
     }
 
 
-def _boxes(entry: Entry, maps: MapBoxes, index: int) -> list[list[int]]:
+def _boxes(entry: Entry, maps: BoxTable, index: int) -> list[list[int]]:
     truth = entry.measured.truth
     spans = box_spans(maps.largest[index])
     count = len(spans)
-    kinds = ErrorKinds(hit=HIT)(
+    kinds = ErrorTypes(hit=HIT)(
         rescale(spans[:, 1:], maps.frame[index], truth.sizes[index]),
         np.repeat(truth.boxes[index][None], count, axis=0),
         np.repeat(truth.counts[index], count),
         np.repeat(entry.measured.correct(1)[index], count),
     )
-    numbers = [KINDS.index(kind) for kind in kinds]
+    numbers = [ERROR_TYPES.index(kind) for kind in kinds]
     return np.column_stack([spans, numbers]).tolist()
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from wsol.evaluation.error_types import KINDS
+from wsol.evaluation.error_types import ERROR_TYPES
 from wsol.report.number_format import percent
 from wsol.report.robustness_tables import robustness_tables
 from wsol.report.score_tables import (
@@ -115,9 +115,9 @@ def error_table(results: Results) -> str:
         return ""
     legend = "".join(
         f'<li style="--colour: var(--kind-{number})">{html.escape(kind)}</li>'
-        for number, kind in enumerate(KINDS)
+        for number, kind in enumerate(ERROR_TYPES)
     )
-    heads = ("model", "heatmap", "policy", "", *KINDS)
+    heads = ("model", "heatmap", "policy", "", *ERROR_TYPES)
     return table(heads, rows, 3) + f'<ul class="legend kinds">{legend}</ul>'
 
 

@@ -50,7 +50,7 @@ def write_report(
         runs=html.escape(", ".join(entries)),
         images=f"{len(names):,}",
         shown=len(data["images"]),
-        summary=summary({run: entry.result for run, entry in entries.items()}),
+        summary=summary({run: entry.metrics for run, entry in entries.items()}),
         links="".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections),
         sections="".join(
             f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
@@ -73,7 +73,7 @@ def script_data(data: Any) -> str:
 
 def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
     """Title -> content, empty where nothing was measured."""
-    results = {run: entry.result for run, entry in entries.items()}
+    results = {run: entry.metrics for run, entry in entries.items()}
     return {
         "Scores": score_table(results)
         + accuracy_table(results)

@@ -9,9 +9,9 @@ from typing import Any
 
 from robust_training.atomic_io import write_texts
 from wsol.annotations.coco_writing import coco_ground_truth
-from wsol.evaluation.error_types import KINDS
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import Chosen, Scores
+from wsol.evaluation.error_types import ERROR_TYPES
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import Headline, Scores
 from wsol.report.number_format import markdown, percent
 from wsol.report.robustness_tables import robustness_tables
 
@@ -53,7 +53,7 @@ def more_cells(result: Mapping[str, Any], name: str) -> list[str]:
 
 
 def error_cells(result: Mapping[str, Any], name: str) -> list[str]:
-    """Policy, and share of each of `errors.KINDS`."""
+    """Policy, and share of each of `errors.ERROR_TYPES`."""
     headline = result["headline"][name]
     return [headline["policy"], *map(percent, headline["errors"].values())]
 
@@ -154,7 +154,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         markdown(("model", *ACCURACY_HEADS), every, 2),
         markdown(("model", "heatmap", *BASELINE_HEADS), gains, 4),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
-        markdown(("model", "heatmap", "policy", *KINDS), wrong, 3),
+        markdown(("model", "heatmap", "policy", *ERROR_TYPES), wrong, 3),
         markdown(("model", *LABORATORY_HEADS), readings, 1),
         *(markdown(*block) for block in robustness_tables(results)),
     ]
@@ -162,7 +162,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def write_scores(
-    folder: str | Path, test: Measured, scores: Scores, details: Mapping[str, Any]
+    folder: str | Path, test: SplitOutput, scores: Scores, details: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json, all or none.
 
@@ -173,11 +173,11 @@ def write_scores(
         metrics.json's content.
     """
     folder = Path(folder)
-    result = scores.result | details
-    texts = {"images.csv": image_table(test, scores.chosen)}
+    result = scores.metrics | details
+    texts = {"images.csv": image_table(test, scores.headlines)}
     if test.truth.boxes.size:
         texts["coco/truth.json"] = json.dumps(coco_ground_truth(test.truth))
-    for each in scores.chosen:
+    for each in scores.headlines:
         if each.results is not None:
             file = f"coco/{each.row.heatmap.replace(' ', '_')}.json"
             texts[file] = json.dumps(each.results)
@@ -194,7 +194,7 @@ def write_scores(
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def image_table(test: Measured, chosen: Sequence[Chosen]) -> str:
+def image_table(test: SplitOutput, chosen: Sequence[Headline]) -> str:
     """CSV with one line for each image and kind of heatmap, boxes in the files' pixels."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -205,7 +205,7 @@ def image_table(test: Measured, chosen: Sequence[Chosen]) -> str:
     return text.getvalue()
 
 
-def _image_rows(test: Measured, chosen: Chosen) -> Iterator[list[Any]]:
+def _image_rows(test: SplitOutput, chosen: Headline) -> Iterator[list[Any]]:
     truth, row = test.truth, chosen.row
     threshold = "" if row.threshold is None else f"{row.threshold:g}"
     for index, name in enumerate(truth.names):
@@ -219,5 +219,5 @@ def _image_rows(test: Measured, chosen: Chosen) -> Iterator[list[Any]]:
             row.heatmap,
             row.policy,
             threshold,
-            chosen.kinds[index],
+            chosen.error_types[index],
         ]

@@ -10,8 +10,8 @@ from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.coco_writing import average_precision, coco_ground_truth, coco_results
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import Predictions
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import score_given
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import score_boxes
 from wsol.report.score_tables import image_table
 
 
@@ -94,7 +94,7 @@ def test_boxes_of_more_images_and_of_no_class_are_scored(tmp_path):
     given = read_coco_results(file, truth)
     assert (given.left_out, given.found.tolist()) == (1, [False, True])
     assert given.boxes.tolist() == [[0, 0, 0, 0], [4, 4, 12, 14]]
-    scores = score_given(truth, given).result
+    scores = score_boxes(truth, given).metrics
     assert scores["localization"][0]["gt_known_loc"] == 0.5
     assert scores["localization"][0]["top1_loc"] is None
     assert scores["top1_accuracy"] is None
@@ -119,13 +119,15 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
     file.write_text(json.dumps(results))
     given_boxes = read_coco_results(file, truth)
     assert given_boxes.found.tolist() == [True, True, True, False]
-    scores = score_given(truth, given_boxes)
-    (row,) = scores.result["localization"]
+    scores = score_boxes(truth, given_boxes)
+    (row,) = scores.metrics["localization"]
     assert (row["policy"], row["threshold"]) == ("given", None)
     assert [row[key] for key in ("gt_known_loc", "top1_loc", "top5_loc")] == [0.75, 0.25, None]
-    assert scores.result["images_without_box"] == 1
-    assert scores.chosen[0].kinds.tolist() == ["right", *["wrong class"] * 3]
-    lines = image_table(Measured(truth, given_boxes.predictions, {}), scores.chosen).splitlines()
+    assert scores.metrics["images_without_box"] == 1
+    assert scores.headlines[0].error_types.tolist() == ["right", *["wrong class"] * 3]
+    lines = image_table(
+        SplitOutput(truth, given_boxes.predictions, {}), scores.headlines
+    ).splitlines()
     assert lines[1] == "0.jpg,0,0,2.00,2.00,10.00,12.00,1.0,boxes,given,,right"
     assert lines[4] == "3.jpg,0,,0.00,0.00,0.00,0.00,0.0,boxes,given,,wrong class"
     for change, message in (

@@ -12,11 +12,11 @@ from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import MaskFiles, make_ground_truth
 from wsol.annotations.metadata import published_metadata, read_ground_truth
 from wsol.annotations.predictions import read_predictions
-from wsol.evaluation.box_table import read_off, stack
-from wsol.evaluation.error_types import ErrorKinds
+from wsol.evaluation.box_table import box_row, stack_rows
+from wsol.evaluation.error_types import ErrorTypes
 from wsol.evaluation.pixel_metrics import bin_edges, read_mask
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import score
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import score_heatmaps
 from wsol.report.score_tables import table
 
 
@@ -85,14 +85,14 @@ def test_openimages_metadata_has_masks(tmp_path):
     for name in "abci":
         cv2.imwrite(str(folder / f"{name}.png"), np.eye(16, 20, dtype=np.uint8) * 255)
     edges = bin_edges(THRESHOLDS)
-    maps = stack(
-        read_off(np.eye(16, 20), mask=read_mask(files, (16, 20), (20, 16)), edges=edges)
+    maps = stack_rows(
+        box_row(np.eye(16, 20), mask=read_mask(files, (16, 20), (20, 16)), edges=edges)
         for files in truth.masks
     )
-    scores = score(Measured(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
-    assert scores.result["pixels"]["maps"]["pxap"] == 1
-    assert scores.result["localization"] == []
-    assert "| 100.0 [100.0, 100.0] (mask > 0) |" in table({"run": scores.result})
+    scores = score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
+    assert scores.metrics["pixels"]["maps"]["pxap"] == 1
+    assert scores.metrics["localization"] == []
+    assert "| 100.0 [100.0, 100.0] (mask > 0) |" in table({"run": scores.metrics})
 
 
 def test_predictions_files(tmp_path):
@@ -128,5 +128,5 @@ def test_a_box_that_is_listed_twice_is_one_object():
     box = [2, 2, 10, 12]
     truth = make_ground_truth("here", ["a"], [0], [(20, 16)], [[box, box]], ["x"])
     assert truth.boxes.shape == (1, 1, 4)
-    kinds = ErrorKinds()(np.array([[0, 0, 20, 16]]), truth.boxes, truth.counts)
+    kinds = ErrorTypes()(np.array([[0, 0, 20, 16]]), truth.boxes, truth.counts)
     assert kinds == ["box too large"]

@@ -16,7 +16,7 @@ from wsol.data.image_files import image_size, read_image
 from wsol.data.image_folder import ImageFolder
 from wsol.data.loaders import DataConfig, find_layout
 from wsol.data.transforms import eval_transform
-from wsol.evaluation.run_model import measure
+from wsol.evaluation.run_model import run_model
 from wsol.heatmaps.heatmap import Gradient
 
 
@@ -213,9 +213,9 @@ def test_boxes_are_in_the_image_as_viewers_show_it(small, tmp_path, network, cac
     assert first["box"].tolist() == [5, 4, 32, 28]
     np.testing.assert_array_equal(data.pixels(1), upright)
     loader = torch.utils.data.DataLoader(data, 2)
-    measured = measure(network, loader, {"gradient": Gradient()})
+    measured = run_model(network, loader, {"gradient": Gradient()})
     assert read_ground_truth(small, "test").sizes.tolist() == measured.truth.sizes.tolist()
-    maps = measured.maps["gradient"]
+    maps = measured.tables["gradient"]
     scored = rescale(maps.boxes([0.3])[:, 0], maps.frame, measured.truth.sizes)
     files = [example.path for example in data.examples]
     found = Localizer(network, threshold=0.3).predict(files, labels=[0, 1])

@@ -9,10 +9,10 @@ import pytest
 
 from tests.helpers.birds import THRESHOLDS, birds, planted
 from wsol.annotations.ground_truth import MaskFiles
-from wsol.evaluation.box_table import read_off, stack
+from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.pixel_metrics import bin_edges, pixel_counts, pixel_scores, read_mask
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import score
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import score_heatmaps
 
 
 def test_perfect_and_constant_maps_against_masks():
@@ -58,12 +58,12 @@ def test_one_image_without_an_object_spoils_no_interval():
     masks = [np.zeros((16, 20), np.int8) for _ in range(6)]
     masks[3][2:12, 2:10] = 1
     edges = bin_edges(THRESHOLDS)
-    maps = stack(
-        read_off(planted((2, 2, 10, 12)), mask=mask, edges=edges, truths=None) for mask in masks
+    maps = stack_rows(
+        box_row(planted((2, 2, 10, 12)), mask=mask, edges=edges, truths=None) for mask in masks
     )
     truth = replace(truth, masks=(MaskFiles((Path("a"),)),) * 6)
-    result = score(Measured(truth, None, {"maps": maps}), thresholds=THRESHOLDS).result
+    result = score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=THRESHOLDS).metrics
     assert result["pixels"]["maps"]["pxap"] == pytest.approx(1 / 6)
-    empty = stack(read_off(planted((2, 2, 4, 4)), mask=m * 0, edges=edges) for m in masks)
+    empty = stack_rows(box_row(planted((2, 2, 4, 4)), mask=m * 0, edges=edges) for m in masks)
     with pytest.raises(ValueError, match="no pixel is above 127"):
-        score(Measured(truth, None, {"maps": empty}), thresholds=THRESHOLDS)
+        score_heatmaps(SplitOutput(truth, None, {"maps": empty}), thresholds=THRESHOLDS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.birds import birds, planted
-from wsol.evaluation.box_table import read_off, stack
+from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.scoremaps import find_scoremaps, read_scoremap
 
 
@@ -49,8 +49,8 @@ def test_maps_are_found_and_none_is_used_twice(tmp_path):
 
 
 def test_thresholds_that_change_nothing_are_left_out():
-    maps = stack(
-        [read_off(np.linspace(0, 1, 256).reshape(16, 16)), read_off(np.full((2, 2), 0.02))]
+    maps = stack_rows(
+        [box_row(np.linspace(0, 1, 256).reshape(16, 16)), box_row(np.full((2, 2), 0.02))]
     )
     distinct = maps.distinct(np.arange(0, 1, 0.001))
     assert len(distinct) == 255
@@ -64,8 +64,8 @@ def test_thresholds_that_change_nothing_are_left_out():
 def test_scores_do_not_depend_on_the_frame_of_the_map():
     """A map at another size than the image's, and another aspect."""
     truth = birds([(0, 0, 10, 16), (10, 4, 20, 16)])
-    small = stack(
-        [read_off(planted((0, 0, 5, 4), (10, 4))), read_off(planted((5, 1, 10, 4), (10, 4)))]
+    small = stack_rows(
+        [box_row(planted((0, 0, 5, 4), (10, 4))), box_row(planted((5, 1, 10, 4), (10, 4)))]
     )
     np.testing.assert_array_equal(small.ious(truth, [0.0, 0.5, 1.0])[:, :2], 1)
     np.testing.assert_array_equal(small.ious(truth, [1.0]), 0)
@@ -74,7 +74,7 @@ def test_scores_do_not_depend_on_the_frame_of_the_map():
 def test_the_published_truth_is_clipped_to_the_last_pixel():
     """A box that reaches the image's border: the published evaluator ends it one pixel before."""
     truth = birds([(0, 0, 2, 16)], size=(2, 16))
-    maps = stack([read_off(planted((0, 0, 1, 16), (2, 16)))])
+    maps = stack_rows([box_row(planted((0, 0, 1, 16), (2, 16)))])
     (published,) = maps.published_ious(truth, [0.0])
     assert published.tolist() == [1.0]  # corners 0 and 1, both inside, on both sides
     assert maps.ious(truth, [0.0]).tolist() == [[0.5]]

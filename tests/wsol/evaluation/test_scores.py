@@ -14,10 +14,10 @@ from wsol.annotations.ground_truth import make_ground_truth
 from wsol.annotations.metadata import published_metadata
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.geometry import iou, published_truth
-from wsol.evaluation.box_table import read_off, stack
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.score_table import Row
-from wsol.evaluation.scores import score
+from wsol.evaluation.box_table import box_row, stack_rows
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.score_table import ScoreRow
+from wsol.evaluation.scores import score_heatmaps
 from wsol.report.score_tables import write_scores
 
 
@@ -35,12 +35,12 @@ def test_scores_equal_the_published_evaluators(shared):
         everything.boxes[rows].tolist(),
         everything.classes,
     )
-    maps = stack(
-        read_off(pixels / 255.0, truths=boxes, size=size)
+    maps = stack_rows(
+        box_row(pixels / 255.0, truths=boxes, size=size)
         for pixels, boxes, size in zip(archive["scoremaps"], truth.boxes, truth.sizes, strict=True)
     )
     thresholds = np.arange(0, 1, expected["cam_threshold_interval"])
-    result = score(Measured(truth, None, {"maps": maps}), thresholds=thresholds).result
+    result = score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=thresholds).metrics
     reference = result["reference"]["maps"]
     assert 100 * reference["max_box_acc"]["0.5"] == expected["MaxBoxAcc"][0]
     assert 100 * reference["max_box_acc_v2"] == pytest.approx(np.mean(expected["MaxBoxAccV2"]))
@@ -61,8 +61,9 @@ def test_the_floor_on_cub(shared):
     box = (41, 41, 182, 182)
     inclusive = published_truth(truth.boxes[:, 0], truth.sizes, (224, 224))
     assert round(100 * (iou(box, inclusive) >= 0.5).mean(), 2) == 59.49
-    maps = stack([read_off(planted(box, (224, 224)))] * len(truth))
-    result = score(Measured(truth, None, {"square": maps}), thresholds=[0.0], fixed=0.0).result
+    maps = stack_rows([box_row(planted(box, (224, 224)))] * len(truth))
+    test = SplitOutput(truth, None, {"square": maps})
+    result = score_heatmaps(test, thresholds=[0.0], fixed=0.0).metrics
     assert result["images"] == 5794
     rows = {row["policy"]: round(100 * row["gt_known_loc"], 2) for row in result["localization"]}
     assert rows == {"fixed:0": 58.91, "oracle": 58.91, "reference": 59.51}
@@ -82,13 +83,13 @@ def test_the_identities_hold_on_any_input(seed):
         lambda: (rng.random((9, 9)) < 0.2) * rng.random(),
     ]
     test_maps, val_maps = (
-        stack(read_off(kinds[rng.integers(4)]()) for _ in range(8)) for _ in range(2)
+        stack_rows(box_row(kinds[rng.integers(4)]()) for _ in range(8)) for _ in range(2)
     )
     classes = np.argsort(rng.random((8, 7)), axis=1)[:, :5]
     predictions = Predictions(classes, rng.random(8), 7)
-    measured = Measured(truth, predictions, {"maps": test_maps})
-    validation = Measured(truth, None, {"maps": val_maps})
-    result = score(measured, validation, thresholds=THRESHOLDS, fixed=0.3).result
+    measured = SplitOutput(truth, predictions, {"maps": test_maps})
+    validation = SplitOutput(truth, None, {"maps": val_maps})
+    result = score_heatmaps(measured, validation, thresholds=THRESHOLDS, fixed=0.3).metrics
     assert {row["policy"] for row in result["localization"]} == {
         *("val", "fixed:0.3", "oracle", "reference")
     }
@@ -119,29 +120,29 @@ def test_top5_needs_the_map_of_the_true_class_alone():
         any(k == label and _hit(maps[row, k], boxes[0]) for k in order[row])
         for row, label in enumerate(truth.labels)
     ]
-    own = stack(read_off(maps[row, label]) for row, label in enumerate(truth.labels))
-    measured = Measured(truth, Predictions(order, None, 8), {"maps": own})
-    (row, *_) = score(measured, thresholds=[0.5], fixed=0.5).result["localization"]
+    own = stack_rows(box_row(maps[row, label]) for row, label in enumerate(truth.labels))
+    measured = SplitOutput(truth, Predictions(order, None, 8), {"maps": own})
+    (row, *_) = score_heatmaps(measured, thresholds=[0.5], fixed=0.5).metrics["localization"]
     assert row["top5_loc"] == np.mean(expected)
 
 
 def _hit(heatmap, box):
-    maps = stack([read_off(heatmap)])
+    maps = stack_rows([box_row(heatmap)])
     return maps.ious(birds([box]), [0.5])[0, 0] >= 0.5
 
 
 @pytest.mark.parametrize("policy", ["", "fixed", "val:1", "best", "oracle:val"])
 def test_a_score_without_a_policy_cannot_be(policy):
     with pytest.raises(ValueError, match="policy"):
-        Row("maps", policy, 0.5, 1.0, None, None, {}, {})
+        ScoreRow("maps", policy, 0.5, 1.0, None, None, {}, {})
 
 
 def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
     truth = birds([(2, 2, 10, 12)] * 3)
-    maps = {"a map": stack([read_off(planted((2, 2, 10, 12)))] * 3)}
+    maps = {"a map": stack_rows([box_row(planted((2, 2, 10, 12)))] * 3)}
     predictions = Predictions(np.zeros((3, 1), np.int64), np.ones(3), 3)
-    test = Measured(truth, predictions, maps)
-    write_scores(tmp_path, test, score(test, thresholds=[0.0]), {"settings": {"seed": 0}})
+    test = SplitOutput(truth, predictions, maps)
+    write_scores(tmp_path, test, score_heatmaps(test, thresholds=[0.0]), {"settings": {"seed": 0}})
     before = {file: file.read_text() for file in tmp_path.rglob("*.*") if file.is_file()}
     assert {file.name for file in before} == {
         *("images.csv", "metrics.json", "truth.json", "a_map.json")
@@ -150,11 +151,11 @@ def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
     (tmp_path / "coco" / "truth.json").mkdir()
     other = replace(test, predictions=None)
     with pytest.raises(OSError, match=r"truth.json"):
-        write_scores(tmp_path, other, score(other, thresholds=[0.0]), {})
+        write_scores(tmp_path, other, score_heatmaps(other, thresholds=[0.0]), {})
     (tmp_path / "coco" / "truth.json").rmdir()
     del before[tmp_path / "coco" / "truth.json"]
     assert {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == before
-    write_scores(tmp_path, other, score(other, thresholds=[0.0]), {})
+    write_scores(tmp_path, other, score_heatmaps(other, thresholds=[0.0]), {})
     assert not (tmp_path / "coco" / "a_map.json").exists()
 
 
@@ -162,33 +163,33 @@ def test_the_validation_images_choose_and_the_test_images_do_not():
     """On validation the faint ring is right, on test the bright core: each has its own best."""
     ring, core = (2, 2, 18, 14), (6, 5, 12, 11)
     heatmap = 0.4 * planted(ring) + 0.6 * planted(core)
-    maps = stack([read_off(heatmap)] * 6)
-    test = Measured(birds([core] * 6), None, {"maps": maps})
-    validation = Measured(birds([ring] * 6), None, {"maps": maps})
-    scores = score(test, validation, thresholds=THRESHOLDS)
-    rows = {row["policy"]: row for row in scores.result["localization"]}
+    maps = stack_rows([box_row(heatmap)] * 6)
+    test = SplitOutput(birds([core] * 6), None, {"maps": maps})
+    validation = SplitOutput(birds([ring] * 6), None, {"maps": maps})
+    scores = score_heatmaps(test, validation, thresholds=THRESHOLDS)
+    rows = {row["policy"]: row for row in scores.metrics["localization"]}
     assert rows["val"]["threshold"] < 0.4 <= rows["oracle"]["threshold"]
     assert [rows[p]["gt_known_loc"] for p in ("val", "oracle", "reference")] == [0, 1, 1]
-    headline = scores.result["headline"]["maps"]
+    headline = scores.metrics["headline"]["maps"]
     assert headline["policy"] == "val"
     assert headline["errors"]["box too large"] == 1
     assert set(headline["class_gt_known_loc"].values()) == {0.0}
-    assert scores.chosen[0].boxes.tolist() == [list(ring)] * 6
-    curve = scores.result["curves"]["maps"]
+    assert scores.headlines[0].boxes.tolist() == [list(ring)] * 6
+    curve = scores.metrics["curves"]["maps"]
     at = dict(zip(curve["threshold"], curve["gt_known_loc"], strict=True))
     assert (at[0.0], at[max(at)]) == (0, 1)
     without = replace(validation, truth=replace(validation.truth, boxes=np.zeros((6, 0, 4))))
     with pytest.raises(ValueError, match="validation images have no true boxes"):
-        score(test, without, thresholds=THRESHOLDS)
+        score_heatmaps(test, without, thresholds=THRESHOLDS)
 
 
 def test_an_oracles_interval_chooses_again_in_every_resample():
     """Half the images want a low threshold, half a high one: the better half of a resample counts,
     so an oracle's interval lies above one half, and that of a fixed threshold around it."""
     ring, core = (2, 2, 18, 14), (6, 5, 12, 11)
-    maps = stack([read_off(0.4 * planted(ring) + 0.6 * planted(core))] * 40)
-    test = Measured(birds([ring, core] * 20), None, {"maps": maps})
-    result = score(test, thresholds=THRESHOLDS, fixed=0.1).result
+    maps = stack_rows([box_row(0.4 * planted(ring) + 0.6 * planted(core))] * 40)
+    test = SplitOutput(birds([ring, core] * 20), None, {"maps": maps})
+    result = score_heatmaps(test, thresholds=THRESHOLDS, fixed=0.1).metrics
     intervals = {row["policy"]: row["intervals"]["gt_known_loc"] for row in result["localization"]}
     assert intervals["fixed:0.1"][0] < 0.4
     assert intervals["oracle"][0] >= 0.5
@@ -198,8 +199,9 @@ def test_an_oracles_interval_chooses_again_in_every_resample():
 
 def test_class_means_weigh_classes_not_images():
     truth = birds([(2, 2, 10, 12)] * 3 + [(12, 2, 18, 12)], labels=[0, 0, 0, 1])
-    maps = stack([read_off(planted((2, 2, 10, 12)))] * 4)
-    result = score(Measured(truth, None, {"maps": maps}), thresholds=[0.0], fixed=0.0).result
+    maps = stack_rows([box_row(planted((2, 2, 10, 12)))] * 4)
+    test = SplitOutput(truth, None, {"maps": maps})
+    result = score_heatmaps(test, thresholds=[0.0], fixed=0.0).metrics
     row = result["localization"][0]
     assert (row["gt_known_loc"], row["class_means"]["gt_known_loc"]) == (0.75, 0.5)
     shares = result["headline"]["maps"]["class_gt_known_loc"]

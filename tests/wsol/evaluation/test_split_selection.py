@@ -19,9 +19,9 @@ from wsol.data.image_files import image_size
 from wsol.data.image_folder import ImageFolder
 from wsol.data.loaders import DataConfig
 from wsol.data.transforms import eval_transform
-from wsol.evaluation.box_table import read_off, stack
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import score, validation_threshold
+from wsol.evaluation.box_table import box_row, stack_rows
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import score_heatmaps, validation_threshold
 from wsol.pseudo_labels.boxes import oracle_teacher
 from wsol.report.comparison import read_run
 from wsol.robustness.roar import IMPORTANCES, write_replaced
@@ -47,12 +47,12 @@ def test_an_image_may_have_several_boxes_or_none():
     with pytest.raises(ValueError, match="image 3 has no box"):
         make_ground_truth("here", list("123"), [0, 1, 0], [(20, 16)] * 3, boxes, ["a", "b"])
     heatmap = 0.5 * planted((0, 0, 20, 16)) + 0.5 * planted((10, 4, 20, 12))
-    maps = stack([read_off(heatmap), read_off(heatmap), read_off(planted((0, 0, 2, 2)))])
-    measured = Measured(truth, None, {"map": maps})
+    maps = stack_rows([box_row(heatmap), box_row(heatmap), box_row(planted((0, 0, 2, 2)))])
+    measured = SplitOutput(truth, None, {"map": maps})
     assert maps.ious(truth, [0.7])[:, 0].tolist() == [1, 1, 0]
     assert validation_threshold(measured, "map", np.array([0.2, 0.7])) == 0.7
     with pytest.raises(ValueError, match="some of the images to score have no true box"):
-        score(measured, thresholds=np.array([0.2]))
+        score_heatmaps(measured, thresholds=np.array([0.2]))
     taught = oracle_teacher({"train": measured, "val": measured}).boxes["train"]
     assert taught.names == ("1", "2")
     assert taught.boxes[:, 0].tolist() == [[0, 0, 8, 8], [10, 4, 20, 12]]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from wsol.evaluation.baselines import above_baselines
-from wsol.evaluation.score_table import Row
-from wsol.evaluation.scores import Chosen
+from wsol.evaluation.score_table import ScoreRow
+from wsol.evaluation.scores import Headline
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient
 from wsol.heatmaps.methods import BASES, baseline_of, find_method, with_baselines
@@ -34,8 +34,8 @@ def test_a_refined_map_stands_beside_the_same_refinement_of_a_centred_box():
 
 
 def chosen(name, hits):
-    row = Row(name, "val", 0.5, float(np.mean(hits)), None, None, {}, {})
-    return Chosen(row, np.zeros((len(hits), 4)), np.where(hits, 0.6, 0.4), np.array([]), None)
+    row = ScoreRow(name, "val", 0.5, float(np.mean(hits)), None, None, {}, {})
+    return Headline(row, np.zeros((len(hits), 4)), np.where(hits, 0.6, 0.4), np.array([]), None)
 
 
 def test_what_a_map_brings_is_counted_image_by_image():

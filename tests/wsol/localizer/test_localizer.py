@@ -19,8 +19,8 @@ from wsol.detectors import (
     save_detector,
 )
 from wsol.detectors.training import detect
-from wsol.evaluation.run_model import measure
-from wsol.evaluation.scores import score
+from wsol.evaluation.run_model import run_model
+from wsol.evaluation.scores import score_heatmaps
 from wsol.heatmaps.heatmap import CentredBox, Gradient, HeatmapMethod
 from wsol.localizer.detector_localizer import DetectorLocalizer
 from wsol.localizer.localizer import Localizer
@@ -265,8 +265,8 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
         "centred box": CentredBox(),
     }
     thresholds = np.array([0.1, 0.2, 0.5])
-    test = measure(model, config.loader("test"), methods, thresholds=thresholds)
-    result = score(test, thresholds=thresholds, fixed=0.2).result
+    test = run_model(model, config.loader("test"), methods, thresholds=thresholds)
+    result = score_heatmaps(test, thresholds=thresholds, fixed=0.2).metrics
     rows = {(row["heatmap"], row["policy"]): row for row in result["localization"]}
     assert set(rows) == {(m, p) for m in methods for p in ("fixed:0.2", "oracle", "reference")}
     for policy in ("oracle", "reference"):
@@ -284,14 +284,14 @@ def test_the_validation_policy_never_looks_at_the_test_images(model, toy):
     methods = {"gradient": Gradient()}
     thresholds = np.arange(0, 1, 0.01)
     validation, test = (
-        measure(model, config.loader(split), methods, thresholds=thresholds)
+        run_model(model, config.loader(split), methods, thresholds=thresholds)
         for split in ("val", "test")
     )
-    chosen = score(test, validation, thresholds=thresholds).result["localization"][0]
+    chosen = score_heatmaps(test, validation, thresholds=thresholds).metrics["localization"][0]
     assert chosen["policy"] == "val"
-    ious = validation.maps["gradient"].ious(validation.truth, thresholds)
+    ious = validation.tables["gradient"].ious(validation.truth, thresholds)
     accuracy = (ious >= 0.5).mean(axis=0)
-    at_chosen = validation.maps["gradient"].ious(validation.truth, [chosen["threshold"]])
+    at_chosen = validation.tables["gradient"].ious(validation.truth, [chosen["threshold"]])
     assert (at_chosen >= 0.5).mean() == accuracy.max()
-    hits = test.maps["gradient"].ious(test.truth, [chosen["threshold"]]) >= 0.5
+    hits = test.tables["gradient"].ious(test.truth, [chosen["threshold"]]) >= 0.5
     assert chosen["gt_known_loc"] == hits.mean()

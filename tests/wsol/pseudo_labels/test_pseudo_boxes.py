@@ -10,9 +10,9 @@ from tests.helpers.birds import birds
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.predictions import Predictions
 from wsol.detectors import Detections
-from wsol.evaluation.box_table import read_off, stack
-from wsol.evaluation.run_model import Measured
-from wsol.evaluation.scores import score_given
+from wsol.evaluation.box_table import box_row, stack_rows
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import score_boxes
 from wsol.pseudo_labels.boxes import (
     examples,
     localizing_teacher,
@@ -30,10 +30,10 @@ def planted_splits():
     heatmaps = np.zeros((3, 16, 20))
     heatmaps[:2, 2:10, 2:12] = 0.4
     heatmaps[:2, 4:8, 4:8] = 1.0
-    maps = stack(read_off(heatmap) for heatmap in heatmaps)
+    maps = stack_rows(box_row(heatmap) for heatmap in heatmaps)
     true = {"train": (0, 0, 1, 1), "val": (4, 4, 24, 20), "test": (0, 0, 1, 1)}
     return {
-        split: Measured(birds([box] * 3, size=(40, 32)), None, {"map": maps})
+        split: SplitOutput(birds([box] * 3, size=(40, 32)), None, {"map": maps})
         for split, box in true.items()
     }
 
@@ -56,7 +56,7 @@ def test_a_teachers_boxes_are_its_maps_and_go_through_coco(tmp_path):
     assert (first.path, second.label, second.boxes) == (tmp_path / "0.jpg", 1, ((8, 8, 16, 16),))
     assert oracle_teacher(splits).boxes["val"].boxes[0, 0].tolist() == [4, 4, 24, 20]
     empty = {
-        split: Measured(m.truth, None, {"map": stack([read_off(np.zeros((16, 20)))] * 3)})
+        split: SplitOutput(m.truth, None, {"map": stack_rows([box_row(np.zeros((16, 20)))] * 3)})
         for split, m in splits.items()
     }
     with pytest.raises(ValueError, match="found no box in any image"):
@@ -78,7 +78,7 @@ def test_detections_are_scored_as_their_boxes_are(tmp_path):
         file = tmp_path / "results.json"
         file.write_text(json.dumps(detections(found, truth, predictions)))
         given = read_coco_results(file, truth)
-        chosen = score_given(truth, given).chosen[0]
+        chosen = score_boxes(truth, given).headlines[0]
         assert (chosen.iou >= 0.5).tolist() == hits
         right_class = given.predictions.correct(truth.labels, 1)
         assert ((chosen.iou >= 0.5) & right_class).tolist() == top1

@@ -18,8 +18,8 @@ from wsol.boxes.geometry import iou, rescale
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
-from wsol.evaluation.run_model import measure
-from wsol.evaluation.scores import score
+from wsol.evaluation.run_model import run_model
+from wsol.evaluation.scores import score_heatmaps
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient
 from wsol.report import Entry, write_report
 from wsol.report.curves import training_charts
@@ -50,10 +50,10 @@ def scored(toy, tmp_path_factory):
     data = DataConfig(str(root), image_size=32, num_workers=0, cache=None)
     loader = data.loader("test")
     methods = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
-    measured = measure(model, loader, methods)
-    scores = score(measured, measured, thresholds=THRESHOLDS)
+    measured = run_model(model, loader, methods)
+    scores = score_heatmaps(measured, measured, thresholds=THRESHOLDS)
     (root / "log.csv").write_text("epoch,lr,val_loss\n1,0.1,2.5\n2,0.1,nan\n3,0.05,1.5\n")
-    entry = Entry(model, methods, scores.result, loader.dataset, measured, scores.chosen, root)
+    entry = Entry(model, methods, scores.metrics, loader.dataset, measured, scores.headlines, root)
     (batch,) = loader
     maps = {name: methods[name](model, batch["image"], batch["label"]) for name in SHOWN}
     return entry, maps
@@ -106,7 +106,7 @@ def test_the_slider_shows_the_boxes_of_python(scored, page):
     names = [example.name for example in entry.dataset.examples]
     for number, name in enumerate(SHOWN):
         choose_option(page, "map", number)
-        chosen = entry.chosen[number].row.threshold
+        chosen = entry.headlines[number].row.threshold
         assert page.script("state.thresholds[state.map]") == chosen
         for order, threshold in itertools.product(
             ("best", "worst"), (0, 0.1, 0.355, 0.8, 0.999, 1)
@@ -205,7 +205,7 @@ def test_filters_leave_what_fits(scored, page):
         choose_option(page, "kind", "")
         choose_option(page, "class", "")
         everything = shown_names(page)
-        kinds = dict(zip(names, entry.chosen[number].kinds, strict=True))
+        kinds = dict(zip(names, entry.headlines[number].error_types, strict=True))
         offered = page.script("[...document.getElementById('kind').options].map((o) => o.value)")
         assert set(offered) == {"", *(kinds[name] for name in everything)}
         for kind in offered[1:]:
@@ -218,7 +218,7 @@ def test_filters_leave_what_fits(scored, page):
             assert set(shown_names(page)) == {n for n in everything if classes[n] == each}
         choose_option(page, "class", "")
     choose_option(page, "order", "best")
-    ious = dict(zip(names, entry.chosen[-2].iou, strict=True))
+    ious = dict(zip(names, entry.headlines[-2].iou, strict=True))
     order = [ious[name] for name in shown_names(page)]
     assert order == sorted(order, reverse=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 from wsol.benchmarks.synthetic_maps import made_up_maps
 from wsol.boxes.component_tree import largest_by_cut
 from wsol.boxes.heatmap_boxes import to_bytes
-from wsol.evaluation.error_types import KINDS
+from wsol.evaluation.error_types import ERROR_TYPES
 from wsol.report.curves import Line, accuracy_charts, chart
 from wsol.report.gallery import box_spans, choose
 from wsol.report.page import script_data
@@ -37,16 +37,18 @@ def test_the_sample_holds_best_worst_and_every_kind():
     rng = np.random.default_rng(0)
     chosen = []
     for _ in range(2):
-        kinds = np.array([KINDS[0], KINDS[-1]], object)[(rng.random(500) < 0.02).astype(int)]
-        kinds[rng.integers(500)] = KINDS[3]
-        chosen.append(SimpleNamespace(iou=rng.random(500), kinds=kinds))
+        kinds = np.array([ERROR_TYPES[0], ERROR_TYPES[-1]], object)[
+            (rng.random(500) < 0.02).astype(int)
+        ]
+        kinds[rng.integers(500)] = ERROR_TYPES[3]
+        chosen.append(SimpleNamespace(iou=rng.random(500), error_types=kinds))
     found = choose(chosen, 30)
     assert found == choose(chosen, 30)
     assert found == sorted(set(found))
     assert len(found) == 30
     for each in chosen:
         assert {each.iou.argmax(), each.iou.argmin()} <= set(found)
-        assert set(each.kinds[found]) == set(each.kinds)
+        assert set(each.error_types[found]) == set(each.error_types)
     assert choose(chosen, 1000) == list(range(500))
 
 
