@@ -3,7 +3,9 @@
 `pytest -m slow tests/docs/test_docs_run.py` runs the commands.
 """
 
+import dataclasses
 import re
+import typing
 from unittest import mock
 
 import pytest
@@ -23,7 +25,7 @@ from tests.helpers.documents import (
     words,
 )
 from tests.helpers.stage import NOT_TOOLS, importing_from, of_train, parse, rule, set_stage
-from wsol.cli.parser import Parser
+from wsol.cli.parser import Parser, classes_in
 from wsol.data.toy_birds.writing import write_toy_birds
 
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -82,6 +84,16 @@ def test_links_lead_somewhere(document):
             assert place.stat().st_size < 200_000, link
 
 
+def add_names(declared, names):
+    """Add the names of the classes in a type, and of their settings, also nested ones."""
+    for kind in set(classes_in(declared)):
+        if kind.__name__ not in names:
+            names.add(kind.__name__)
+            for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+                names.add(field.name)
+                add_names(typing.get_type_hints(kind)[field.name], names)
+
+
 @pytest.fixture(scope="module")
 def known():
     """Every name that any tool's parser knows, parts of dotted ones too."""
@@ -99,7 +111,11 @@ def known():
     with mock.patch.object(Parser, "__init__", remember):
         for command in commands:
             tool(*command, "--help")
-    return {name for parser in parsers for name in parser._names()} | {"help", "init_args"}
+    names = {"help", "init_args"}
+    for action in (action for parser in parsers for action in parser._actions):
+        names |= set(action.dest.split("."))
+        add_names(getattr(action, "_typehint", None), names)
+    return names
 
 
 _OTHERS_OPTIONS = {"nnodes", "nproc-per-node", "rdzv-endpoint"}  # torchrun's

@@ -80,17 +80,17 @@ class Parser(jsonargparse.ArgumentParser):
     def _class_names(self) -> set[str]:
         """Names of the classes that this parser's options take."""
         types = (getattr(action, "_typehint", None) for action in self._actions)
-        return {kind.__name__ for each in types for kind in _classes(each)}
+        return {kind.__name__ for each in types for kind in classes_in(each)}
 
 
-def _classes(declared: Any) -> Iterator[type]:
+def classes_in(declared: Any) -> Iterator[type]:
     """Classes in a type such as `A | None` or `Callable[..., A]`, and all their subclasses."""
     if isinstance(declared, type) and declared.__module__ != "builtins":
         yield declared
         for kind in declared.__subclasses__():
-            yield from _classes(kind)
+            yield from classes_in(kind)
     for part in typing.get_args(declared):
-        yield from _classes(part)
+        yield from classes_in(part)
 
 
 def _class_paths(settings: Any) -> Iterator[str]:
