@@ -45,14 +45,14 @@ class ModelConfig:
         pretrained: Download timm's weights.
         weights: Local .safetensors or .pth file instead; its head may have other classes.
         last_stride: 1 keeps the last stage at the resolution before it.
-        front: Log-gradient images in place of RGB; needs a network from scratch.
+        log_gradient: Log-gradient images in place of RGB; needs a network from scratch.
     """
 
     name: str = "resnet50"
     pretrained: bool = False
     weights: str | None = None
     last_stride: int | None = None
-    front: LogGradient | None = None
+    log_gradient: LogGradient | None = None
 
 
 def train(
@@ -115,7 +115,7 @@ def train(
         weights=model.weights,
         last_stride=model.last_stride,
         image_size=data.image_size,
-        front=model.front,
+        log_gradient=model.log_gradient,
     )
     network.class_names = classes
     if compile:

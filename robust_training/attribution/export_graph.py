@@ -10,9 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch._decomp import core_aten_decompositions
-from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from robust_training.attribution.gradients import input_gradient
 from robust_training.models.classifier import Classifier
+from robust_training.private_api import FakeTensorMode, enable_python_dispatcher
 
 aten = torch.ops.aten
 BothPasses = Callable[[Tensor, list[Tensor]], tuple[Tensor, Tensor]]
@@ -64,7 +62,7 @@ class TracedGradient(nn.Module):
 def _trace(both_passes: BothPasses, side: int, weights: Sequence[Tensor]) -> fx.GraphModule:
     """Of any number of images; the other sizes are written into the graph."""
     table = {
-        **core_aten_decompositions(),
+        **torch.export.default_decompositions(),
         aten.convolution_backward.default: _convolution_backward,
         aten.avg_pool2d_backward.default: _avg_pool2d_backward,
     }

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 BatchNormMode = Literal["update", "batch", "running"]
 
 
@@ -18,7 +18,7 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     "update": the batch's statistics, and running ones follow (ordinary training). "batch": the
     batch's, running ones left alone. "running": the running ones, as in evaluation.
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
     tracking = [layer for layer in layers if layer.track_running_stats]
     if mode == "batch":
         for layer in tracking:
@@ -39,10 +39,10 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
 def running_statistics_kept() -> Iterator[None]:
     """BatchNorm layers in training mode that run inside the `with`, of whatever model, use the
     batch's statistics and leave running ones alone."""
-    changed: list[_BatchNorm] = []
+    changed: list[nn.Module] = []
 
     def stop_tracking(module: nn.Module, _) -> None:
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
+        if isinstance(module, BATCH_NORMS) and module.training and module.track_running_stats:
             module.track_running_stats = False
             changed.append(module)
 

@@ -43,10 +43,10 @@ def slope(
             f"a slope needs images and weights in float32 or float64, not {image.dtype}: use "
             "precision 32-true or bf16-mixed"
         )
-    if model.front is not None and model.front.bits is not None:
+    if model.log_gradient is not None and model.log_gradient.bits is not None:
         raise ValueError(
-            "a slope is lost between the levels of a front end with bits: use the exact form of "
-            "MarginalDensity, or no bits"
+            "a difference is lost between the levels of log_gradient with bits: use the exact "
+            "form of MarginalDensity, or no bits"
         )
     # the displacement of one pixel is far below what bfloat16 resolves
     with torch.autocast(image.device.type, enabled=False):

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from robust_training.autograd.softplus import softplus
+from robust_training.private_api import is_gradient_wanted
 
 _convolution_backward = torch.ops.aten.convolution_backward
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
@@ -65,7 +66,10 @@ def batch_norm(
     """`torch.nn.functional.batch_norm`; with running statistics it is a mere scale and shift."""
     if not training or weight is None:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    F._verify_batch_size(input.size())
+    if input.numel() == input.shape[1]:  # the message of torch.nn.functional.batch_norm
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {input.shape}"
+        )
     with torch.autocast(input.device.type, enabled=False):
         leading = map(_inner, (input, weight, bias))
         return _BatchNorm.apply(*leading, running_mean, running_var, momentum, eps)
@@ -88,10 +92,7 @@ def _wanted(context: Any) -> list[bool]:
     `needs_input_grad` says which could be asked for: it also counts the weights where only the
     image's gradient is computed.
     """
-    return [
-        node is not None and torch._C._will_engine_execute_node(node)
-        for node, _ in context.next_functions
-    ]
+    return [node is not None and is_gradient_wanted(node) for node, _ in context.next_functions]
 
 
 class _Convolution(Function):

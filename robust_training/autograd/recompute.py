@@ -6,13 +6,14 @@ from contextlib import ExitStack, contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode
 
+from robust_training.autograd.batch_norm import BATCH_NORMS
 from robust_training.autograd.held_activations import Choices, Line, RepeatedChoices
 from robust_training.autograd.smooth_activation import Smooth
 from robust_training.autograd.softplus import quick_softplus
+from robust_training.private_api import active_function_modes
 
 
 class Recording:
@@ -33,7 +34,7 @@ class Recording:
         self._modules: dict[nn.Module, tuple[bool, bool | None]] = {}
         self._trains_weights = False
         self._choices: list[Tensor | Line] = []
-        self._function_modes = _get_current_function_mode_stack()
+        self._function_modes = active_function_modes()
         # inside of `smooth` a ReLU is no longer one
         self._holds_lines = not any(isinstance(mode, Smooth) for mode in self._function_modes)
         self._random_state = RandomState(device)
@@ -66,7 +67,7 @@ class Recording:
     def _note(self, module: nn.Module, _) -> None:
         tracking = getattr(module, "track_running_stats", None)
         self._modules[module] = module.training, tracking
-        self.coupled |= isinstance(module, _BatchNorm) and module.training
+        self.coupled |= isinstance(module, BATCH_NORMS) and module.training
         self._trains_weights |= any(p.requires_grad for p in module.parameters(recurse=False))
 
 

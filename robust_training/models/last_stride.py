@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 
 def set_last_stride(backbone: nn.Module, prepare: Callable[[Tensor], Tensor], stride: int) -> None:
-    """1 keeps the last stage of a timm model at the resolution before it, undilated.
+    """Set the stride of a timm model's last stage.
 
     Args:
-        prepare: What an image passes before the backbone.
+        prepare: Images (N,3,H,W) in [0,1] -> the backbone's input.
+        stride: 1 keeps the last stage at the resolution of the stage before it, undilated.
 
     Raises:
-        ValueError: the model has no place for another stride.
+        ValueError: the stride is not 1 or 2, or the model has no place for it.
     """
     if stride not in (1, 2):
         raise ValueError(f"last_stride must be 1 or 2, not {stride}")
@@ -21,7 +22,9 @@ def set_last_stride(backbone: nn.Module, prepare: Callable[[Tensor], Tensor], st
     try:
         stage = backbone.get_submodule(backbone.feature_info[-1]["module"])
     except (AttributeError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"last_stride is not known for {architecture!r}: no stages") from error
+        raise ValueError(
+            f"last_stride is not known for {architecture!r}: timm lists no stages of it"
+        ) from error
     strided = [m for m in stage.modules() if getattr(m, "stride", 1) in (2, (2, 2))]
     if not strided:
         raise ValueError(
@@ -31,7 +34,7 @@ def set_last_stride(backbone: nn.Module, prepare: Callable[[Tensor], Tensor], st
     for module in strided:
         module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride
         if stride == 1 and isinstance(module, nn.AvgPool2d):
-            module.kernel_size = 1  # it only made up for the stride
+            module.kernel_size = 1  # it pooled only to reduce the resolution
     if stride == 1 and _feature_size(backbone, prepare) != [2 * size for size in before]:
         raise ValueError(f"last_stride=1 does not double the last feature map of {architecture!r}")
 

@@ -1,4 +1,4 @@
-"""An input front end for tiny models: log-gradient images in place of RGB."""
+"""A front end for tiny models: log-gradient images in place of RGB."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,22 +11,22 @@ from torch import Tensor
 class LogGradient:
     """Images (N,3,H,W) in [0,1] -> spatial differences of their log-luminance, (N,2,H,W).
 
-    Channel 0 is the right neighbour minus the pixel, channel 1 the lower one minus the pixel, 0 in
-    the last column or row. Differences of logarithms are ratios, so a change of the light's
-    strength leaves them as they are, and few bits hold them. Log-gradients of 3 and 7 levels are
-    what the image sensor of Young et al. ("A Data-Compressive 1.5b/2.75b Log-Gradient QVGA Image
-    Sensor", ISSCC 2019) puts out; its circuit and its levels' places are not copied here.
+    Channel 0 is the right neighbour minus the pixel, channel 1 the lower neighbour minus the pixel;
+    they are 0 in the last column and row. A difference of logarithms is a ratio, so it does not
+    depend on the strength of the light, and few bits can hold it. The image sensor of Young et al.
+    ("A Data-Compressive 1.5b/2.75b Log-Gradient QVGA Image Sensor", ISSCC 2019) puts out
+    log-gradients of 3 and 7 levels; its circuit and the places of its levels are not copied here.
 
-    Rounding is straight-through: its derivative, and that of the derivative, is the one of the
-    clipped differences.
+    Rounding is straight-through: the first and second derivatives are those of the clipped
+    differences.
 
     Attributes:
         offset: Added to the luminance (0.299 R + 0.587 G + 0.114 B, in [0,1]) before the logarithm.
-            Darker pixels than that lose the invariance, and their noise.
-        bits: The differences are rounded to 2**bits - 1 levels, evenly spaced from -limit to limit,
-            one of them 0. None leaves them as they are.
-        limit: Where they are clipped before rounding, in natural logarithms: 1 is a ratio of e.
-            Without bits nothing is clipped.
+            Pixels darker than this do depend on the light, and their noise is damped.
+        bits: Rounds the differences to 2**bits - 1 levels, evenly spaced from -limit to limit; one
+            of them is 0. None does not round.
+        limit: Clips the differences before rounding, in natural logarithms: 1 is a ratio of e. It
+            has no effect without bits.
     """
 
     offset: float = 0.01

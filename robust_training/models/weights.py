@@ -1,4 +1,4 @@
-"""Weights from files: read without running code, checked against the model."""
+"""Weights from files, read without running code and checked against the model."""
 
 import os
 from pathlib import Path
@@ -8,24 +8,20 @@ import torch
 from torch import Tensor, nn
 
 
-def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
-    """Names of the classifier layers, as timm records them: ("fc",), ("head.fc",), ..."""
-    return _names(backbone, "classifier")
-
-
 def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
-    """Load a .safetensors or .pth state dict, and say whether it filled the head too.
+    """Load a .safetensors or .pth state dict. Return whether it filled the head too.
 
     Code in a file is never run. Prefixes that wrappers add (`module.`, `model.`, `backbone.`) are
     dropped, and so is a head with another number of classes.
 
     Raises:
-        ValueError: the file is missing, cannot be read, or does not fit (which tensors).
+        ValueError: the file is missing, cannot be read, or does not fit; the message lists the
+            tensors.
     """
     state = _read_state(Path(path))
     own = backbone.state_dict()
-    heads = head_prefixes(backbone)
-    for layer in _names(backbone, "first_conv"):
+    heads = _layers(backbone, "classifier")
+    for layer in _layers(backbone, "first_conv"):
         _check_channels(path, state.get(f"{layer}.weight"), own.get(f"{layer}.weight"))
     dropped = {
         name
@@ -51,39 +47,37 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
 
 
 def head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
-    """Those of the classifier layers."""
-    return [
-        parameter
-        for name, parameter in backbone.named_parameters()
-        if name.rpartition(".")[0] in head_prefixes(backbone)
-    ]
+    """Return the parameters of the classifier layers."""
+    heads = _layers(backbone, "classifier")
+    return [p for name, p in backbone.named_parameters() if name.rpartition(".")[0] in heads]
 
 
-def require_channels(backbone: nn.Module, given: int) -> None:
-    """ValueError where the first layer cannot take images of `given` channels; some first layers
-    fold pixels into channels, and so take a multiple."""
+def check_channels(backbone: nn.Module, given: int) -> None:
+    """Raise ValueError if the first layer cannot take images of `given` channels.
+
+    Some first layers fold pixels into channels, so they take a multiple.
+    """
     own = backbone.state_dict()
-    for layer in _names(backbone, "first_conv"):
+    for layer in _layers(backbone, "first_conv"):
         weight = own.get(f"{layer}.weight")
         if weight is not None and weight.ndim > 1 and weight.shape[1] % given:
-            raise ValueError(
-                f"the network takes images of {weight.shape[1]} channels, not of {given}"
-            )
+            raise ValueError(f"the network takes images of {weight.shape[1]} channels, not {given}")
 
 
-def _names(backbone: nn.Module, key: str) -> tuple[str, ...]:
+def _layers(backbone: nn.Module, key: str) -> tuple[str, ...]:
+    """Return names of layers from timm's records, such as ("fc",) or ("head.fc",)."""
     names = backbone.pretrained_cfg.get(key) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _check_channels(path: str | os.PathLike, given: Tensor | None, own: Tensor | None) -> None:
-    """Refuse a first layer that was trained on other channels, say RGB behind a front end."""
+    """Refuse a first layer that was trained on other channels, such as RGB for log-gradients."""
     if given is None or own is None or given.ndim != own.ndim or given.shape[1] == own.shape[1]:
         return
     raise ValueError(
         f"{path} was trained on {given.shape[1]} channels and this model's backbone takes "
-        f"{own.shape[1]} (RGB has 3, a front end 2): train from scratch, or give weights trained "
-        "with the same front end"
+        f"{own.shape[1]} (RGB has 3, log_gradient 2): train from scratch, or give weights trained "
+        "on the same input"
     )
 
 
@@ -105,7 +99,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
                 state = state[key] if isinstance(state.get(key), dict) else state
-    except Exception as error:  # whatever a damaged file makes the readers raise
+    except Exception as error:  # the readers raise many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"cannot read weights from {path}: {reason}") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

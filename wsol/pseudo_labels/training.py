@@ -140,5 +140,5 @@ def start_model(run: Path, weights: str | None) -> Classifier:
         weights=weights,
         last_stride=model.last_stride,
         image_size=model.image_size,
-        front=model.front,
+        log_gradient=model.log_gradient,
     )

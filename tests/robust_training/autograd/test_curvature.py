@@ -149,7 +149,7 @@ def test_rounding_is_held(method):
         nn.Conv2d(2, 4, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 1)
     )
     front = LogGradient(bits=3, limit=0.9)
-    model = Classifier(net, front=front).double()
+    model = Classifier(net, log_gradient=front).double()
     image = 0.2 + 0.6 * torch.rand(2, 1, 8, 8, dtype=torch.float64).expand(2, 3, 8, 8).contiguous()
     image[..., 1] = (image[..., 0] + front.offset) * math.exp(0.15) - front.offset
     image.requires_grad_()

@@ -97,7 +97,7 @@ def test_bad_settings_name_the_field(settings, word):
 @pytest.fixture(scope="module")
 def model() -> Classifier:
     torch.manual_seed(0)
-    model = create_model("test_resnet", 4, image_size=64, front=LogGradient(bits=3)).eval()
+    model = create_model("test_resnet", 4, image_size=64, log_gradient=LogGradient(bits=3)).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)
     return model
 
@@ -120,7 +120,7 @@ def short(objective):
 )
 def test_every_objective_trains_behind_it(objective):
     torch.manual_seed(0)
-    network = create_model("test_resnet", 3, image_size=32, front=LogGradient(bits=4))
+    network = create_model("test_resnet", 3, image_size=32, log_gradient=LogGradient(bits=4))
     torch.nn.init.normal_(network.backbone.fc.weight)
     image, label = torch.rand(3, 3, 32, 32), torch.arange(3)
     terms = short(objective)(network, image, label)
@@ -131,9 +131,9 @@ def test_every_objective_trains_behind_it(objective):
 
 def test_a_slope_is_refused_behind_levels(model):
     """A step of 0.01 stays between two levels, or jumps by a whole one."""
-    with pytest.raises(ValueError, match="front end with bits"):
+    with pytest.raises(ValueError, match="log_gradient with bits"):
         InputGradientPenalty()(model, torch.rand(2, 3, 64, 64), torch.tensor([0, 1]))
-    network = Classifier(model.backbone, front=LogGradient())
+    network = Classifier(model.backbone, log_gradient=LogGradient())
     assert InputGradientPenalty()(network, torch.rand(2, 3, 64, 64), torch.tensor([0, 1]))
 
 
@@ -148,7 +148,7 @@ def test_maps_have_the_size_of_the_image(model):
 
 def test_the_light_does_not_change_the_logits_of_a_whole_network(model):
     image = some_images(2, 64).float()
-    network = Classifier(model.backbone, front=LogGradient(offset=1e-12))
+    network = Classifier(model.backbone, log_gradient=LogGradient(offset=1e-12))
     torch.testing.assert_close(network(0.25 * image), network(image))
 
 
@@ -157,13 +157,13 @@ def test_it_survives_the_folder(tmp_path, last_stride):
     torch.manual_seed(0)
     front = LogGradient(offset=0.02, bits=4, limit=0.5)
     saved = create_model(
-        "test_resnet", 3, image_size=32, front=front, last_stride=last_stride
+        "test_resnet", 3, image_size=32, log_gradient=front, last_stride=last_stride
     ).eval()
     torch.nn.init.normal_(saved.backbone.fc.weight)
     save_model(saved, tmp_path / "best")
     image = torch.rand(2, 3, 32, 32)
     loaded = load_model(tmp_path / "best")
-    assert loaded.front == front
+    assert loaded.log_gradient == front
     assert loaded.last_stride == last_stride
     torch.testing.assert_close(loaded(image), saved(image))
     assert "bits=4" in (tmp_path / "best" / "README.md").read_text()
@@ -172,11 +172,20 @@ def test_it_survives_the_folder(tmp_path, last_stride):
         torch.testing.assert_close(plain(front(image)), saved(image))
 
 
+def test_a_folder_with_the_older_name_of_the_setting_opens(tmp_path, model):
+    save_model(model, tmp_path / "best")
+    file = tmp_path / "best" / "config.json"
+    config = json.loads(file.read_text())
+    config["front"] = config.pop("log_gradient")
+    file.write_text(json.dumps(config))
+    assert load_model(tmp_path / "best").log_gradient == model.log_gradient
+
+
 def test_a_saved_front_end_with_unknown_settings_is_refused(tmp_path, model):
     save_model(model, tmp_path / "best")
     file = tmp_path / "best" / "config.json"
     config = json.loads(file.read_text())
-    config["front"]["colour"] = "red"
+    config["log_gradient"]["colour"] = "red"
     file.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="cannot build the model .*'colour'"):
         load_model(tmp_path / "best")
@@ -189,23 +198,27 @@ def test_weights_for_other_channels_are_refused(tmp_path, name):
     safetensors.torch.save_file(timm.create_model(name).state_dict(), rgb)
     safetensors.torch.save_file(timm.create_model(name, in_chans=2).state_dict(), two)
     with pytest.raises(ValueError, match="3 channels and this model's backbone takes 2 .*scratch"):
-        create_model(name, 3, weights=rgb, front=front)
+        create_model(name, 3, weights=rgb, log_gradient=front)
     with pytest.raises(ValueError, match="2 channels and this model's backbone takes 3"):
         create_model(name, 3, weights=two)
-    create_model(name, 3, weights=two, front=front)
+    create_model(name, 3, weights=two, log_gradient=front)
     with pytest.raises(ValueError, match="timm's weights are for RGB"):
-        create_model(name, 3, pretrained=True, front=front)
+        create_model(name, 3, pretrained=True, log_gradient=front)
 
 
 def test_a_front_end_takes_no_normalised_images():
     with pytest.raises(ValueError, match="leave mean and std"):
-        Classifier(torch.nn.Identity(), (0.5,) * 3, front=LogGradient())
+        Classifier(torch.nn.Identity(), (0.5,) * 3, log_gradient=LogGradient())
 
 
-@pytest.mark.parametrize("option", [("--model.front.bits", 3), ("--model.front", "{bits: 3}")])
-def test_one_option_of_the_tool_puts_it_in_front(option):
+@pytest.mark.parametrize(("name", "value"), [(".bits", 3), ("", "{bits: 3}")])
+def test_one_option_of_the_tool_puts_it_in_front(name, value):
     config = ROOT / "configs" / "toy_standard.yaml"
     settings = ("--config", config, "--data.root", "d", "--output", "o", "--print_config")
-    status, text, error = tool("train.py", *settings, *option)
+    status, text, error = tool("train.py", *settings, f"--model.log_gradient{name}", value)
     assert status == 0, error
-    assert yaml.safe_load(text)["model"]["front"] == {"offset": 0.01, "bits": 3, "limit": 1.0}
+    assert yaml.safe_load(text)["model"]["log_gradient"] == {
+        "offset": 0.01,
+        "bits": 3,
+        "limit": 1.0,
+    }

@@ -109,7 +109,7 @@ def _commands(mark):
         "objective run": f"objective: {run}",
         "schedule": f"schedule: {run}",
         "attack": f"objective: {{class_path: ART, init_args: {{attack: {run}}}}}",
-        "front": f"model: {{front: {run}}}",
+        "log_gradient": f"model: {{log_gradient: {run}}}",
         "weights": f"model: {{weights: {call}}}",
         "root": f"data: {{root: {run}}}",
         "multipliers": f"lr_multipliers: {{a: {run}}}",

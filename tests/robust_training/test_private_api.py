@@ -1,0 +1,80 @@
+"""Private functions of other libraries are used in one file, and a missing one is named."""
+
+import ast
+import importlib
+import sys
+
+import pytest
+
+from robust_training import private_api
+from tests.helpers.commands import ROOT
+
+FILE = ROOT / "robust_training" / "private_api.py"
+
+
+def imported(source: str) -> list[tuple[str, str]]:
+    """(module, name) of all `from module import name`."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    return [(node.module, alias.name) for node in nodes for alias in node.names]
+
+
+def is_private(dotted: str) -> bool:
+    return any(p.startswith("_") and not p.startswith("__") for p in dotted.split("."))
+
+
+def private_uses(source: str) -> list[str]:
+    """Private names that a module imports, or takes from a module that it imports."""
+    tree = ast.parse(source)
+    found, aliases = [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+            aliases |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            aliases |= {alias.asname or alias.name for alias in node.names}
+    for node in ast.walk(tree):
+        parts, root = [], node
+        while isinstance(root, ast.Attribute):
+            parts.append(root.attr)
+            root = root.value
+        if parts and isinstance(root, ast.Name) and root.id in aliases:
+            found.append(".".join([root.id, *reversed(parts)]))
+    return [name for name in found if is_private(name)]
+
+
+@pytest.mark.parametrize(("module", "name"), imported(FILE.read_text(encoding="utf-8")))
+def test_a_release_without_a_private_name_says_which(module, name, monkeypatch):
+    found = importlib.import_module(module)
+    assert hasattr(found, name), f"{module} has no {name} any more: {FILE} says what it is for"
+    monkeypatch.delattr(found, name)
+    monkeypatch.delitem(sys.modules, private_api.__name__)
+    with pytest.raises(ImportError, match=name):
+        importlib.import_module(private_api.__name__)
+
+
+def test_no_other_file_uses_private_names():
+    files = [
+        f for part in ("robust_training", "wsol", "tools") for f in (ROOT / part).rglob("*.py")
+    ]
+    found = {
+        str(file.relative_to(ROOT)): uses
+        for file in files
+        if file.name not in (FILE.name, "compiled.py")
+        and (uses := private_uses(file.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+def test_private_uses_are_found_in_every_form():
+    for source in (
+        "import torch._dynamo",
+        "from torch._C import thing",
+        "from torch.nn import _thing",
+        "import torch\ntorch._C.thing()",
+        "import torch.nn.functional as F\nF._verify(1)",
+        "from os import path\npath._thing",
+    ):
+        assert private_uses(source), source
+    assert private_uses("from __future__ import annotations\nimport torch\ntorch.__version__") == []
+    assert private_uses("import torch\nself._thing.other") == []
