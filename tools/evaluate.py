@@ -36,7 +36,7 @@ from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_sco
 from wsol.evaluation.scores import Scores, accuracies, score_boxes, score_heatmaps
 from wsol.evaluation.split_selection import find_scorable, require_classes
 from wsol.heatmaps.methods import DEFAULT, NAMES, with_baselines
-from wsol.localizer.localizer import ART_THRESHOLD, load_classifier
+from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
 from wsol.report import Entry, write_report
 from wsol.report.score_tables import table, write_scores
 from wsol.robustness.spurious_correlation import laboratory

@@ -22,7 +22,8 @@ from wsol.cli.parser import Parser, run
 from wsol.localizer.export import export_program, smooth_images, write_program
 from wsol.localizer.exported_program import is_program
 from wsol.localizer.hub import local_folder, push
-from wsol.localizer.localizer import Localizer, model_folder
+from wsol.localizer.localizer import Localizer
+from wsol.localizer.saved_models import model_folder
 from wsol.report.model_card import complete_card, shared_files
 
 Format = Literal["pt2", "onnx"]

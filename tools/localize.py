@@ -26,9 +26,9 @@ from wsol.annotations.coco_writing import coco_dataset
 from wsol.cli.parser import Parser, find_device, output_folder, printable, run
 from wsol.data.inputs import find_images, read_pixels
 from wsol.heatmaps.methods import NAMES
+from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
 from wsol.localizer.overlay import overlay
-from wsol.localizer.prediction import Localization
 
 
 def main() -> int:

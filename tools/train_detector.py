@@ -38,7 +38,7 @@ from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
 from wsol.evaluation.split_selection import find_scorable, require_classes
 from wsol.heatmaps.methods import NAMES, with_baselines
-from wsol.localizer.localizer import load_classifier, model_folder
+from wsol.localizer.saved_models import load_classifier, model_folder
 from wsol.pseudo_labels.boxes import (
     ORACLE,
     folder_name,

@@ -9,7 +9,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 _HOMES = {
     "CUB200": "wsol.data.cub",
     "ImageFolder": "wsol.data.image_folder",
-    "Localization": "wsol.localizer.prediction",
+    "Localization": "wsol.localizer.localization",
     "Localizer": "wsol.localizer.localizer",
 }
 __all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes"]

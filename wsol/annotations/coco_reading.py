@@ -11,7 +11,7 @@ from wsol.annotations.coco_writing import coco_result
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.data.text_files import known_end, read_json
-from wsol.localizer.prediction import OBJECT
+from wsol.localizer.localization import OBJECT
 
 
 def read_coco_ground_truth(file: str | Path) -> GroundTruth:

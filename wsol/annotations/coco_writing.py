@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
-from wsol.localizer.prediction import Localization
+from wsol.localizer.localization import Localization
 
 
 def coco_dataset(

@@ -9,7 +9,7 @@ from robust_training.models.classifier import Classifier
 from wsol.data.dataset import ImageDataset
 from wsol.data.image_folder import BOXES, HEADER
 from wsol.data.loaders import DataConfig
-from wsol.localizer.localizer import ART_THRESHOLD
+from wsol.localizer.saved_models import ART_THRESHOLD
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""Heatmap methods by name: `gradient`, `refined averaged gradient`, `cam`, ...
+"""Heatmap methods by name: `gradient`, `refined averaged gradient`, `cam`, `my_module.MyHeatmap`.
 
-A name is one of `BASES` behind any number of `SWITCHES`, the outermost first; underscores stand for
-spaces.
+A name is one of `BASES`, or the class path of a `HeatmapMethod`, behind any number of `SWITCHES`,
+the outermost first. Underscores stand for spaces, except in names with a class path.
 """
 
 import difflib
+import importlib
+import inspect
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
 from functools import partial
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
@@ -29,27 +33,55 @@ SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {
     _REFINED: Refined,
 }
 DEFAULT = ("gradient", "cam", BASELINE)
-NAMES = f"heatmaps: {', '.join(BASES)}, each behind any of {', '.join(SWITCHES)}"
+NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each behind any of {', '.join(SWITCHES)}"
+_CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def find_method(name: str) -> HeatmapMethod:
-    """The method called `name`.
+    """The method called `name`. If it holds a class path, the class's module is imported.
 
     Raises:
-        ValueError: there is none; says which there are.
+        ValueError: there is no such method (the message lists all), or the class path names
+            something else than a subclass of `HeatmapMethod` that needs no arguments.
     """
     switches, base = _split(name)
-    method = BASES[base]
+    method = BASES[base] if base in BASES else _of_class(base)
     for switch in reversed(switches):
         method = SWITCHES[switch](method)
     return method
 
 
-def baseline_of(name: str) -> str:
-    """What a method's score stands beside: the centred box, refined where the method refines.
+def method_name(method: HeatmapMethod | str | None) -> str | None:
+    """The name under which evaluation writes a method's scores; nothing is imported.
 
-    Refinement finds birds by their colours alone, so that a refined map has shown something only
-    beside the same refinement of a map that never saw the image.
+    Args:
+        method: None is the gradient.
+
+    Returns:
+        None for a method without a name, because its settings are not the default ones.
+    """
+    if method is None or isinstance(method, str):
+        return "gradient" if method is None else _plain(method)
+    for name, base in BASES.items():
+        if base == method:
+            return name
+    for switch, make in SWITCHES.items():
+        inner = getattr(method, "method", None)
+        if isinstance(inner, HeatmapMethod) and make(inner) == method:
+            name = method_name(inner)
+            return name and f"{switch} {name}"
+    kind = type(method)
+    default = is_dataclass(method) and all(
+        getattr(method, field.name) == field.default for field in fields(method)
+    )
+    return f"{kind.__module__}.{kind.__qualname__}" if default else None
+
+
+def baseline_of(name: str) -> str:
+    """The baseline of a method: the centred box, refined if the method refines.
+
+    Refinement finds birds by their colours alone. So a refined map must score more than the same
+    refinement of a map that never saw the image.
     """
     switches, _ = _split(name)
     kept = len(switches) - switches[::-1].index(_REFINED) if _REFINED in switches else 0
@@ -57,18 +89,24 @@ def baseline_of(name: str) -> str:
 
 
 def with_baselines(names: Iterable[str]) -> dict[str, HeatmapMethod]:
-    """The methods by their plain names, in order, then the floors that are not among them.
+    """The methods by their names, in order, then their baselines that are not among them.
 
     Raises:
         ValueError: as `find_method`.
     """
-    plain = [" ".join([*switches, base]) for switches, base in map(_split, names)]
+    plain = [_plain(name) for name in names]
     return {name: find_method(name) for name in [*plain, *map(baseline_of, plain)]}
 
 
+def _plain(name: str) -> str:
+    switches, base = _split(name)
+    return " ".join([*switches, base])
+
+
 def _split(name: str) -> tuple[list[str], str]:
-    rest, switches = name.replace("_", " "), []
-    while rest not in BASES:
+    """Switches, the outermost first, and a key of `BASES` or a class path."""
+    rest, switches = name if "." in name else name.replace("_", " "), []
+    while rest not in BASES and not _CLASS_PATH.fullmatch(rest):
         switch, _, rest = rest.partition(" ")
         if switch not in SWITCHES:
             near = difflib.get_close_matches(name, [*BASES, *SWITCHES], n=1)
@@ -76,3 +114,23 @@ def _split(name: str) -> tuple[list[str], str]:
             raise ValueError(f"there is no heatmap method {name!r}{hint} ({NAMES})")
         switches.append(switch)
     return switches, rest
+
+
+def _of_class(path: str) -> HeatmapMethod:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"cannot import the heatmap method {path}: {error} (PYTHONPATH=. lets Python find "
+            "modules in this folder)"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, HeatmapMethod)):
+        raise ValueError(f"{path} is not a subclass of wsol.heatmaps.heatmap.HeatmapMethod")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise ValueError(f"{path} must be made without arguments: {error}") from error
+    if inspect.isabstract(found):
+        raise ValueError(f"{path} is abstract: it has no __call__ that makes heatmaps")
+    return found()

@@ -119,7 +119,7 @@ def largest_difference(localizer: Localizer, file: Path) -> float:
         with torch.no_grad():
             logits = model(images)
         ours = localizer.method(model, images, logits.argmax(dim=1))
-        its_logits, its_heatmaps = program.both(images)
+        its_logits, its_heatmaps = program(images)
         off = np.abs(its_heatmaps.double().numpy() - ours)
         logits_off = (its_logits - logits).abs().max() / logits.abs().max().clamp(min=1e-6)
         if not (logits_off <= LOGITS_TOLERANCE and off.mean() <= HEATMAP_TOLERANCE):

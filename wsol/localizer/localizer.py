@@ -1,196 +1,224 @@
-"""From image files to boxes in their own pixels."""
+"""From images to boxes in their own pixels."""
 
+import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from robust_training.models.classifier import Classifier, load_model
-from wsol.boxes.geometry import rescale
-from wsol.boxes.heatmap_boxes import outer_boxes
-from wsol.data.text_files import read_json
-from wsol.detectors.saving import is_detector
-from wsol.heatmaps.heatmap import Gradient, HeatmapMethod
-from wsol.heatmaps.methods import find_method
-from wsol.localizer.detector_localizer import DetectorLocalizer
-from wsol.localizer.exported_program import Program, is_program, open_program
+from robust_training.models.classifier import Classifier
+from wsol.boxes.geometry import NO_BOX, rescale
+from wsol.data.inputs import ImageLike, each_image, read_pixels
+from wsol.data.transforms import eval_transform
+from wsol.detectors.base import Network
+from wsol.detectors.saving import is_detector, load_detector
+from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.methods import method_name
+from wsol.localizer.exported_program import Program, is_program, load_program
 from wsol.localizer.hub import local_folder
-from wsol.localizer.prediction import Finder, Localization, Ready
+from wsol.localizer.localization import OBJECT, Localization
+from wsol.localizer.predictors import BoxPredictor, Prediction, box_predictor
+from wsol.localizer.saved_models import chosen_threshold, load_classifier
 
-ART_THRESHOLD = 0.2  # of the published evaluation, where no validation images chose a better one
-_GRADIENT = Gradient()
+Label = int | str
 
 
 @dataclass(frozen=True)
-class Localizer(Finder):
-    """A classifier used as a localizer: the box around a class's heatmap.
+class _Input:
+    """An image at the network's size, float32 (3,S,S) in [0,1], and the class to look for in it."""
 
-    Attributes:
-        model: Of `robust_training.create_model`, `load_model`, or `wrap_model` for any timm
-            classifier; it is put in evaluation mode.
-        method: How a heatmap is made.
-        threshold: Share of the heatmap's maximum that the box's region exceeds.
+    image: torch.Tensor
+    label: int | None
+    size: tuple[int, int]
+    path: Path | None
+
+
+class Localizer:
+    """Finds boxes in images with a classifier, an exported program or a detector.
+
+    It keeps nothing between calls, so several threads may share it.
+
+    Args:
+        model: A classifier of `robust_training.create_model`, `load_model` or `wrap_model` (for any
+            timm classifier), a detector of `wsol.detectors.load_detector`, an exported program of
+            `load_program`, or a `BoxPredictor` of your own. It is put in evaluation mode.
+        method: How a classifier's heatmap is made: a method, its name, or the class path of a
+            `HeatmapMethod` such as "my_module.MyHeatmap". None is `Gradient()`. Programs and
+            detectors take none.
+        threshold: Fraction of the heatmap's maximum that the box's region exceeds. None is ART's
+            published 0.2, or the exported program's own. Detectors take none.
+        device: Where the model is moved; None leaves it where it is.
+
+    Raises:
+        ValueError: the model is of no known kind, or the method is not possible with it.
     """
 
-    model: Classifier
-    method: HeatmapMethod = _GRADIENT
-    threshold: float = ART_THRESHOLD
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must lie in [0,1], not {self.threshold}")
-        if not isinstance(self.model, Classifier | Program):
-            raise ValueError(
-                f"{type(self.model).__name__} is no Classifier: robust_training.wrap_model makes "
-                "one of any timm classifier"
-            )
-        if self.model.num_classes < 1:
-            raise ValueError("the model has no classes to localize: it is a backbone without head")
-        if not self.method.fits(self.model):
-            architecture = self.model.backbone.pretrained_cfg["architecture"]
-            raise ValueError(f"{self.method} is not possible with {architecture}")
-        self.model.eval()
+    def __init__(
+        self,
+        model: Classifier | Network | Program | BoxPredictor,
+        method: HeatmapMethod | str | None = None,
+        threshold: float | None = None,
+        *,
+        device: str | torch.device | None = None,
+    ) -> None:
+        model = model if device is None else model.to(device)
+        self._predictor = box_predictor(model, method, threshold)
 
     @classmethod
     def load(
         cls,
         folder: str | os.PathLike,
-        *,
         method: HeatmapMethod | str | None = None,
         threshold: float | None = None,
-        device: str | torch.device = "cpu",
-    ) -> "Localizer | DetectorLocalizer":
-        """From a run's folder, a model folder (of timm, too), an exported .onnx or .pt2, a
-        detector's folder (`DetectorLocalizer`), or a hub's model.
+        *,
+        device: str | torch.device | None = None,
+    ) -> "Localizer":
+        """Load a localizer; `Localizer` describes the other arguments.
 
         Args:
-            folder: A path, `hf-hub:user/name`, or `user/name` where there is no such path.
-            method: How a heatmap is made, or its name; None is `Gradient()`, and
-                for an exported localizer its own. A detector makes none.
-            threshold: None takes the one that evaluation chose on validation images for this method
-                (the run's metrics.json), else ART's published 0.2.
+            folder: A run, a model folder (timm's too), a detector's folder, an exported .onnx or
+                .pt2, or a model on the hub: `hf-hub:user/name`, or `user/name` if there is no such
+                path.
+            threshold: None is the one that evaluation chose on validation images for this method
+                (in the run's metrics.json), else as in `Localizer`.
 
         Raises:
             ValueError: there is no model in the folder, or the method is not possible with it.
         """
         if is_program(folder):
-            return cls(*open_program(folder, method, threshold, device))
+            return cls(load_program(folder), method, threshold, device=device)
         folder = local_folder(folder)
         if is_detector(folder):
-            if method is not None or threshold is not None:
-                raise ValueError(f"{folder} is a detector's: leave out method and threshold")
-            return DetectorLocalizer.load(folder, device=device)
-        model = load_classifier(folder).to(device)
-        method = find_method(method) if isinstance(method, str) else method or _GRADIENT
+            return cls(load_detector(folder), method, threshold, device=device)
+        model = load_classifier(folder)
         if threshold is None:
-            place = Path(folder).resolve()
-            run = place.parent if place.name == "best" else place
-            threshold = chosen_threshold(run / "metrics.json", method)
-        return cls(model, method, threshold)
+            threshold = chosen_threshold(folder, method_name(method))
+        return cls(model, method, threshold, device=device)
+
+    @property
+    def model(self) -> Classifier | Network | Program:
+        """The network."""
+        return self._predictor.model
+
+    @property
+    def method(self) -> HeatmapMethod | None:
+        """How heatmaps are made; None for programs and detectors."""
+        return self._predictor.method
+
+    @property
+    def threshold(self) -> float | None:
+        """Fraction of the heatmap's maximum that the box's region exceeds; None for detectors."""
+        return self._predictor.threshold
 
     @property
     def image_size(self) -> int:
-        return self.model.image_size
+        """Side of the square images that the network takes."""
+        return self._predictor.image_size
 
     @property
     def class_names(self) -> Sequence[str]:
-        return self.model.class_names or [*map(str, range(self.model.num_classes))]
+        """One for each label; numbers as text if the names are not known."""
+        return self._predictor.class_names
 
-    def _find(self, batch: list[Ready], boxes: int) -> Iterator[Localization]:
-        device = self.model.device
-        image = torch.stack([ready.image for ready in batch]).to(device)
-        with torch.no_grad():
-            probability = self.model(image).softmax(dim=1)
-        if not probability.isfinite().all():
-            raise ValueError("the model's probabilities are not finite: its weights are damaged")
-        predicted = probability.argmax(dim=1).tolist()
-        pairs = zip(batch, predicted, strict=True)
-        labels = [p if ready.label is None else ready.label for ready, p in pairs]
-        label = torch.tensor(labels, device=device)
-        scores = probability.gather(1, label[:, None])[:, 0].tolist()
-        heatmaps = self.method(self.model, image, label)
-        names = self.class_names
-        for ready, heatmap, index, score in zip(batch, heatmaps, labels, scores, strict=True):
-            found = outer_boxes(heatmap, self.threshold)[:boxes]
-            first, *others = map(tuple, rescale(found, heatmap.shape[::-1], ready.size).tolist())
-            yield Localization(
-                box=first,
-                label=index,
-                class_name=names[index],
-                score=score,
-                heatmap=heatmap,
-                size=ready.size,
-                others=tuple(others),
-                path=ready.path,
-            )
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        labels: Label | Iterable[Label | None] | None = None,
+        boxes: int = 1,
+        batch_size: int = 32,
+        on_unreadable: Callable[[ValueError], None] | None = None,
+    ) -> Iterator[Localization]:
+        """Localize images in order. Each batch is computed when its first result is wanted.
 
+        Args:
+            images: One or many: paths, folders (all images in them, sorted), PIL images, uint8
+                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Files are turned by their
+                camera orientation, so boxes are in the image as viewers show it.
+            labels: The class to look for, by number or name: one for all images, or one for each.
+                None is the predicted class.
+            boxes: The largest number of boxes in each image: the largest contours' or the
+                detector's likeliest.
+            on_unreadable: Called with the error of an image that cannot be read, which is then
+                skipped. None raises the error.
 
-def model_folder(folder: str | os.PathLike) -> Path:
-    """A run's best model, or the folder itself."""
-    best = Path(folder) / "best"
-    return best if best.is_dir() else Path(folder)
+        Raises:
+            ValueError: an image is of no known kind, a class is not known, or the numbers of labels
+                and images differ.
+        """
+        if boxes < 1 or batch_size < 1:
+            raise ValueError(f"boxes and batch_size must be at least 1, not {boxes}, {batch_size}")
+        one = labels is None or isinstance(labels, Label | np.integer)
+        wanted = repeat(self._index(labels)) if one else map(self._index, labels)
+        inputs = self._inputs(images, wanted, on_unreadable)
+        batches = iter(lambda: list(islice(inputs, batch_size)), [])
+        return (found for batch in batches for found in self._localize(batch, boxes))
 
+    def _localize(self, batch: list[_Input], boxes: int) -> Iterator[Localization]:
+        images = torch.stack([each.image for each in batch])
+        predictions = self._predictor.predict(images, [each.label for each in batch], boxes)
+        for each, prediction in zip(batch, predictions, strict=True):
+            yield self._localization(each, prediction)
 
-def load_classifier(run: str | os.PathLike) -> Classifier:
-    """A run's best model, or that of a model folder.
-
-    Raises:
-        ValueError: there is none; says what is there instead, a detector, a program, or runs in
-            folders below.
-    """
-    if is_program(run):
-        raise ValueError(f"{run} is an exported localizer: name the run that it was made from")
-    if is_detector(run):
-        raise ValueError(
-            f"{run} is a detector's: its scores are in the table of train_detector.py "
-            "(detectors.md), and boxes that localize.py finds with it are scored by `evaluate.py "
-            "boxes`"
+    def _localization(self, given: _Input, prediction: Prediction) -> Localization:
+        pixels = rescale(prediction.boxes, prediction.frame, given.size).tolist()
+        box, *others = map(tuple, pixels or [NO_BOX])
+        score, *other_scores = prediction.scores or [0.0]
+        label = prediction.label
+        return Localization(
+            box=box,
+            label=label,
+            class_name=OBJECT if label is None else self.class_names[label],
+            score=score,
+            heatmap=prediction.heatmap,
+            size=given.size,
+            others=tuple(others),
+            other_scores=tuple(other_scores),
+            path=given.path,
         )
-    folder = model_folder(run)
-    inside = _models_below(folder) if not (folder / "config.json").is_file() else []
-    if inside:
-        names = ", ".join([*inside[:5], *(["..."] if len(inside) > 5 else [])])
-        raise ValueError(f"{run} is not a model folder, but holds some: name one of {names}")
-    return load_model(folder)
 
+    def _inputs(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        wanted: Iterator[int | None],
+        on_unreadable: Callable[[ValueError], None] | None,
+    ) -> Iterator[_Input]:
+        transform = eval_transform(self.image_size)
+        for image in each_image(images):
+            label = next(wanted, -1)
+            if label == -1:
+                raise ValueError("there are fewer labels than images")
+            try:
+                pixels = read_pixels(image)
+            except ValueError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(error)
+                continue
+            resized = torch.tensor(transform(image=pixels, bboxes=[])["image"])
+            unit = resized if resized.is_floating_point() else resized.float() / 255
+            path = Path(image) if isinstance(image, str | os.PathLike) else None
+            yield _Input(unit.permute(2, 0, 1), label, pixels.shape[1::-1], path)
+        if not isinstance(wanted, repeat) and next(wanted, -1) != -1:
+            raise ValueError("there are more labels than images")
 
-def _models_below(folder: Path) -> list[str]:
-    """Runs, model folders and detectors, up to two folders further down."""
-    files = (
-        file
-        for below in ("*", "*/best", "*/*", "*/*/best")
-        for file in folder.glob(f"{below}/config.json")
-        if file.with_name("model.safetensors").is_file()
-    )
-    return sorted({str(f.parents[1] if f.parent.name == "best" else f.parent) for f in files})
-
-
-def chosen_threshold(metrics: Path, method: HeatmapMethod = _GRADIENT) -> float:
-    """Of a method, by validation images, from a run's metrics.json; else ART's published one.
-
-    Raises:
-        ValueError: the file is not a run's.
-    """
-    if not metrics.is_file():
-        return ART_THRESHOLD
-    content = read_json(metrics)
-    try:
-        chosen = [
-            float(row["threshold"])
-            for row in content["localization"]
-            if row["policy"] == "val" and _is_called(row["heatmap"], method)
-        ]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{metrics} is not the metrics file of a run: {error}") from error
-    if chosen and not 0 <= chosen[0] <= 1:
-        raise ValueError(f"{metrics}: the threshold {chosen[0]} does not lie in [0,1]")
-    return chosen[0] if chosen else ART_THRESHOLD
-
-
-def _is_called(name: str, method: HeatmapMethod) -> bool:
-    try:
-        return find_method(name) == method
-    except ValueError:  # another program's map
-        return False
+    def _index(self, label: Label | None) -> int | None:
+        """The number of a class that is given by number or name."""
+        if label is None:
+            return None
+        if not self._predictor.predicts_classes:
+            raise ValueError(f"this detector knows no classes, so it cannot look for {label!r}")
+        names = list(self.class_names)
+        if label in names:
+            return names.index(label)
+        if isinstance(label, str) and not label.isdecimal():
+            near = difflib.get_close_matches(label, names, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ValueError(f"the model knows no class {label!r}{hint}")
+        if not 0 <= int(label) < len(names):
+            raise ValueError(f"class {label} is not in 0 to {len(names) - 1}")
+        return int(label)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wsol.localizer.prediction import Localization
+from wsol.localizer.localization import Localization
 
 PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
 

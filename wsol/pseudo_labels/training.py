@@ -19,7 +19,7 @@ from wsol.data.text_files import read_json
 from wsol.detectors import Network, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
 from wsol.evaluation.run_model import SplitOutput
-from wsol.localizer.localizer import load_classifier
+from wsol.localizer.saved_models import load_classifier
 from wsol.pseudo_labels.boxes import Teacher, coco_texts, examples, folder_name
 from wsol.pseudo_labels.scores import Scored, boxed_hits, detections, score_results
 

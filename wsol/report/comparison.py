@@ -19,8 +19,8 @@ from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.text_files import flat, number, read_json, read_lines, read_yaml
 from wsol.heatmaps.heatmap import Gradient
-from wsol.localizer.localizer import chosen_threshold
 from wsol.localizer.overlay import PREDICTED, TRUE, blend, draw_boxes, legend, png
+from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.number_format import markdown
 
 Metrics = Mapping[str, Any]
@@ -242,7 +242,7 @@ def sheet(runs: Sequence[Trained], dataset: ImageDataset, *, images: int = 8) ->
         row[0].imshow(draw_boxes(picture, truth))
     for column, (method, run) in enumerate(firsts.items(), 1):
         heatmaps = Gradient()(load_model(run.folder / "best"), image, label)
-        threshold = chosen_threshold(run.folder / "metrics.json")
+        threshold = chosen_threshold(run.folder)
         grid[0, column].set_title(method, fontsize=7, parse_math=False)
         for axes, picture, truth, heatmap in zip(
             grid[:, column], pictures, truths, heatmaps, strict=True

@@ -6,7 +6,7 @@ from typing import Any
 
 from robust_training.atomic_io import write_text
 from wsol.data.text_files import read_json, read_yaml
-from wsol.localizer.localizer import model_folder
+from wsol.localizer.saved_models import model_folder
 from wsol.report.number_format import markdown, percent
 from wsol.report.score_tables import score_cells
 

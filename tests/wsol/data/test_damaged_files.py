@@ -32,7 +32,7 @@ from wsol.data.cub import CUB200
 from wsol.data.image_folder import ImageFolder
 from wsol.data.loaders import read_data_config
 from wsol.evaluation.scoremaps import read_scoremap
-from wsol.localizer.localizer import chosen_threshold
+from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.comparison import differences, read_run
 
 TRUTH = birds([(2, 2, 10, 12)] * 3)
@@ -132,9 +132,7 @@ TEXT_READERS = {
     "predictions": Reader(
         "p.txt", _texts({"p.txt": "0.jpg,0:0.9,2\n1.jpg,1:0.5,2\n2.jpg,2:0.25,0\n"}), _predictions
     ),
-    "metrics.json": Reader(
-        "metrics.json", _texts(RUN), lambda folder: chosen_threshold(folder / "metrics.json")
-    ),
+    "metrics.json": Reader("metrics.json", _texts(RUN), chosen_threshold),
     "compared metrics.json": Reader(
         "metrics.json", _texts(RUN), lambda folder: read_run("a", 0, folder).scores
     ),

@@ -15,7 +15,7 @@ from tests.helpers.birds import birds, write_published
 from wsol.annotations.metadata import published_metadata
 from wsol.data.cub import CUB200
 from wsol.data.text_files import bounded, inside, number, read_json, read_lines, read_yaml, whole
-from wsol.localizer.localizer import chosen_threshold
+from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.comparison import csv_table, epoch_seconds, read_run
 from wsol.robustness.roar import write_replaced
 
@@ -225,7 +225,7 @@ def test_a_threshold_outside_of_a_map_is_refused(run, threshold):
     metrics["localization"][0]["threshold"] = threshold
     (folder / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(ValueError, match=r"metrics.json"):
-        chosen_threshold(folder / "metrics.json")
+        chosen_threshold(folder)
 
 
 @pytest.mark.parametrize(

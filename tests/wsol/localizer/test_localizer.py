@@ -22,10 +22,9 @@ from wsol.detectors.training import detect
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps
 from wsol.heatmaps.heatmap import CentredBox, Gradient, HeatmapMethod
-from wsol.localizer.detector_localizer import DetectorLocalizer
+from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
 from wsol.localizer.overlay import overlay
-from wsol.localizer.prediction import Localization
 from wsol.report.score_tables import table
 
 
@@ -78,7 +77,7 @@ class BrightDetector(Network):
 def finder(request, model):
     if request.param == "heatmap":
         return Localizer(model, Bright(), 0.5)
-    return DetectorLocalizer(BrightDetector(model))
+    return Localizer(BrightDetector(model))
 
 
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (61, 300), (2000, 100)])
@@ -154,7 +153,7 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
         many.full_heatmap()
     message = (
         "no class 'amt'; did you mean .*ant"
-        if detector.network.predicts_classes
+        if detector.model.predicts_classes
         else "knows no classes"
     )
     with pytest.raises(ValueError, match=message):
@@ -162,7 +161,7 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
 
 
 def test_a_detector_looks_for_the_class_that_is_asked_for(model):
-    detector, image = DetectorLocalizer(BrightDetector(model)), white_square()
+    detector, image = Localizer(BrightDetector(model)), white_square()
     likeliest, bee, none = detector.predict([image] * 3, labels=[None, "bee", "dog"], boxes=5)
     assert (likeliest.class_name, len(likeliest.boxes)) == ("cat", 2)
     assert likeliest.scores == pytest.approx((0.9, 0.3))

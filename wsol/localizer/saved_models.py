@@ -1,0 +1,81 @@
+"""Trained classifiers in folders, and the threshold that evaluation chose for each of them."""
+
+import os
+from pathlib import Path
+
+from robust_training.models.classifier import Classifier, load_model
+from wsol.data.text_files import read_json
+from wsol.detectors.saving import is_detector
+from wsol.localizer.exported_program import is_program
+
+ART_THRESHOLD = 0.2  # the published evaluation's, used if no validation images chose another
+
+
+def model_folder(folder: str | os.PathLike) -> Path:
+    """The folder of a run's best model, or the folder itself."""
+    best = Path(folder) / "best"
+    return best if best.is_dir() else Path(folder)
+
+
+def load_classifier(run: str | os.PathLike) -> Classifier:
+    """Load a run's best model, or the model of a model folder.
+
+    Raises:
+        ValueError: there is none. The message says what is there instead: a detector, a program, or
+            runs in folders below.
+    """
+    if is_program(run):
+        raise ValueError(f"{run} is an exported localizer: name the run that it was made from")
+    if is_detector(run):
+        raise ValueError(
+            f"{run} is a detector's: its scores are in the table of train_detector.py "
+            "(detectors.md), and boxes that localize.py finds with it are scored by `evaluate.py "
+            "boxes`"
+        )
+    folder = model_folder(run)
+    inside = _models_below(folder) if not (folder / "config.json").is_file() else []
+    if inside:
+        names = ", ".join([*inside[:5], *(["..."] if len(inside) > 5 else [])])
+        raise ValueError(f"{run} is not a model folder, but holds some: name one of {names}")
+    return load_model(folder)
+
+
+def _models_below(folder: Path) -> list[str]:
+    """Runs, model folders and detectors, up to two folders below `folder`."""
+    files = (
+        file
+        for below in ("*", "*/best", "*/*", "*/*/best")
+        for file in folder.glob(f"{below}/config.json")
+        if file.with_name("model.safetensors").is_file()
+    )
+    return sorted({str(f.parents[1] if f.parent.name == "best" else f.parent) for f in files})
+
+
+def chosen_threshold(folder: str | os.PathLike, method: str | None = "gradient") -> float:
+    """The threshold that validation images chose, from metrics.json of a run or model folder.
+
+    Args:
+        method: The name of the heatmap method in the file.
+
+    Returns:
+        ART's published threshold if there is no such file, or no such method in it.
+
+    Raises:
+        ValueError: the file was not written by evaluation.
+    """
+    place = Path(folder).resolve()
+    metrics = (place.parent if place.name == "best" else place) / "metrics.json"
+    if not metrics.is_file():
+        return ART_THRESHOLD
+    content = read_json(metrics)
+    try:
+        chosen = [
+            float(row["threshold"])
+            for row in content["localization"]
+            if row["policy"] == "val" and row["heatmap"] == method
+        ]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{metrics} is not the metrics file of a run: {error}") from error
+    if chosen and not 0 <= chosen[0] <= 1:
+        raise ValueError(f"{metrics}: the threshold {chosen[0]} does not lie in [0,1]")
+    return chosen[0] if chosen else ART_THRESHOLD
