@@ -3,13 +3,12 @@
 from robust_training import objectives
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import (
-    class_score,
-    cross_entropy_score,
     input_gradient,
     input_x_gradient,
     integrated_gradients,
     smoothgrad,
 )
+from robust_training.attribution.scores import class_score, cross_entropy_score
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.autograd.smooth_activation import smooth
 from robust_training.models.classifier import (

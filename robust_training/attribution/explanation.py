@@ -10,13 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robust_training.attribution.class_activation import class_activation
-from robust_training.attribution.gradients import (
-    Gradients,
-    alone,
-    class_score,
-    input_gradients,
-    path_integrals,
-)
+from robust_training.attribution.gradients import Gradients, input_gradients, path_integrals
+from robust_training.attribution.scores import class_score, single
 from robust_training.autograd.curvature import Curvature, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
@@ -91,7 +86,7 @@ class Attribution(Explanation):
         beta: float | None = None,
     ) -> Maps:
         """Magnitudes, summed over channels."""
-        scores = smoothly(alone(class_score(model, label)), model, beta)
+        scores = smoothly(single(class_score(model, label)), model, beta)
 
         def maps(image: Tensor) -> Tensor:
             (found,) = self(scores, image, create_graph=create_graph, curvature=curvature)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from robust_training.attribution.scores import single
 from robust_training.autograd.batch_norm import running_statistics_kept
 from robust_training.autograd.curvature import (
     Curvature,
@@ -28,63 +28,6 @@ from robust_training.autograd.double_backward import EfficientDoubleBackward
 
 # images (N,3,H,W) -> the gradients of several scores there, each (N,3,H,W)
 Gradients = Callable[[Tensor], tuple[Tensor, ...]]
-Outputs = Callable[[Tensor], Tensor]  # a model: images (N,3,H,W) -> one number per class (N,C)
-
-
-def class_score(model: Outputs, label: Tensor) -> Score:
-    """The logit of `label` (N,)."""
-    return lambda image: _pick(model(image), label)
-
-
-def cross_entropy_score(model: Outputs, label: Tensor) -> Score:
-    """The cross-entropy of `label` (N,), per image."""
-    return lambda image: F.cross_entropy(model(image), label, reduction="none")
-
-
-def margin_score(model: Outputs, label: Tensor) -> Score:
-    """The highest other logit minus that of `label` (N,): above 0 where the label is not predicted.
-
-    Unlike the cross-entropy its gradient does not fade where the network is sure.
-    """
-
-    def score(image: Tensor) -> Tensor:
-        logits = model(image)
-        return _pick(logits, _runner_up(logits, label)) - _pick(logits, label)
-
-    return score
-
-
-def alone(score: Score) -> Scores:
-    """One score where several may stand."""
-    return lambda image: (score(image),)
-
-
-def class_and_runner_up_scores(model: Outputs, label: Tensor) -> Scores:
-    """The logits of `label` (N,) and of the highest other class, from one forward pass.
-
-    The runner-up is chosen at the first image seen and held, so that displaced images score the
-    same pair of classes.
-    """
-    runner_up: Tensor | None = None
-
-    def scores(image: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal runner_up
-        logits = model(image)
-        if runner_up is None:
-            runner_up = _runner_up(logits.detach(), label)
-        return _pick(logits, label), _pick(logits, runner_up)
-
-    return scores
-
-
-def _pick(logits: Tensor, label: Tensor) -> Tensor:
-    return logits.gather(1, label[:, None]).squeeze(1)
-
-
-def _runner_up(logits: Tensor, label: Tensor) -> Tensor:
-    if logits.shape[1] < 2:
-        raise ValueError("a runner-up class needs at least 2 classes, and the model has 1")
-    return logits.scatter(1, label[:, None], -torch.inf).argmax(dim=1)
 
 
 def input_gradients(
@@ -147,7 +90,7 @@ def input_gradient(
         ValueError: the score ignores the image, or is not one number per image.
     """
     (gradient,) = input_gradients(
-        alone(score), image, create_graph=create_graph, curvature=curvature
+        single(score), image, create_graph=create_graph, curvature=curvature
     )
     return gradient
 
@@ -175,7 +118,7 @@ def integrated_gradients(
     """
     baseline = torch.zeros_like(image) if baseline is None else baseline
     gradients = partial(
-        input_gradients, alone(score), create_graph=create_graph, curvature=curvature
+        input_gradients, single(score), create_graph=create_graph, curvature=curvature
     )
     (total,) = path_integrals(gradients, baseline, image, steps=steps)
     return total

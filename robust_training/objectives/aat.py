@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
-from robust_training.attribution.gradients import alone, class_score
+from robust_training.attribution.scores import class_score, single
 from robust_training.attribution.similarity import pearson
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature, Score, Scores
@@ -74,7 +74,7 @@ class AAT(AttackingObjective):
 
 def smooth_class_scores(model: Classifier, label: Tensor, beta: float | None) -> Scores:
     """The logit of `label`, from the smooth model, as the only one of several scores."""
-    return smoothly(alone(class_score(model, label)), model, beta)
+    return smoothly(single(class_score(model, label)), model, beta)
 
 
 def map_distance(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
-from robust_training.attribution.gradients import cross_entropy_score
+from robust_training.attribution.scores import cross_entropy_score
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature
 from robust_training.models.classifier import Classifier

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import cross_entropy_score
+from robust_training.attribution.scores import cross_entropy_score
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import AttackingObjective, Carried

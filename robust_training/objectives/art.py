@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
-from robust_training.attribution.gradients import alone, class_and_runner_up_scores, class_score
+from robust_training.attribution.scores import class_and_runner_up_scores, class_score, single
 from robust_training.attribution.similarity import cosine, pixel_count, require_top_k
 from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.autograd.curvature import Curvature, Score, Scores
@@ -99,7 +99,7 @@ class ART(AttackingObjective):
             if carried.perturbed is None:
                 carried.perturbed = self.attack.start(image)
                 if self.attack.steps > 0:
-                    score = alone(class_score(model, label))
+                    score = single(class_score(model, label))
                     (true,) = self.attribution(score, carried.perturbed)
                     carried.support = self._support(true)
             if self.attack.steps > 0:

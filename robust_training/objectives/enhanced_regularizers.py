@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import (
-    alone,
+from robust_training.attribution.gradients import input_gradients, path_integrals
+from robust_training.attribution.scores import (
     class_and_runner_up_scores,
     class_score,
     cross_entropy_score,
-    input_gradients,
-    path_integrals,
+    single,
 )
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature, Scores
@@ -101,7 +100,7 @@ class EnhancedRegularizers(AttackingObjective):
             )
             terms["cacr"] = self.weight * contrast(true, runner_up)
         if self.wacr:
-            true = alone(class_score(probability, label))
+            true = single(class_score(probability, label))
             (base,) = self._from_black(lambda: true, model, image)
             moved = -change(adversarial, self.steps, self.curvature)
             terms["wacr"] = self.weight * weighted_change(base, moved)

@@ -6,12 +6,8 @@ from functools import partial
 from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import (
-    alone,
-    cross_entropy_score,
-    input_gradients,
-    path_integrals,
-)
+from robust_training.attribution.gradients import input_gradients, path_integrals
+from robust_training.attribution.scores import cross_entropy_score, single
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature
 from robust_training.autograd.smooth_activation import smoothly
@@ -96,7 +92,7 @@ class LossChange:
 
     def __call__(self, attacked: Tensor, steps: int, curvature: Curvature) -> Tensor:
         loss = smoothly(cross_entropy_score(self.model, self.label), self.model, self.beta)
-        gradients = partial(input_gradients, alone(loss), create_graph=True, curvature=curvature)
+        gradients = partial(input_gradients, single(loss), create_graph=True, curvature=curvature)
         (change,) = path_integrals(gradients, self.image, attacked, steps=steps)
         return change
 

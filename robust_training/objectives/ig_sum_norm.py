@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import cross_entropy_score
+from robust_training.attribution.scores import cross_entropy_score
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature, Score
 from robust_training.models.classifier import Classifier

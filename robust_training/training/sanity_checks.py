@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import class_score, input_gradient
+from robust_training.attribution.gradients import input_gradient
+from robust_training.attribution.scores import class_score
 from robust_training.autograd.curvature import Score
 from robust_training.models.classifier import Classifier
 from robust_training.objectives import Objective, Sum

@@ -14,12 +14,8 @@ from torch import Tensor
 
 from robust_training.attribution.class_activation import class_activation, has_class_activation
 from robust_training.attribution.explanation import Attribution
-from robust_training.attribution.gradients import (
-    alone,
-    class_score,
-    cross_entropy_score,
-    input_gradient,
-)
+from robust_training.attribution.gradients import input_gradient
+from robust_training.attribution.scores import class_score, cross_entropy_score, single
 from robust_training.models.classifier import Classifier
 
 
@@ -66,7 +62,7 @@ class Attributed(HeatmapMethod):
     sigma: float = 3.0
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        (found,) = self.attribution(alone(class_score(model, label)), image)
+        (found,) = self.attribution(single(class_score(model, label)), image)
         return attribution_heatmap(found, sigma=self.sigma)
 
 

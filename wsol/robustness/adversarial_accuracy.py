@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import cross_entropy_score, margin_score
+from robust_training.attribution.scores import cross_entropy_score, margin_score
 from robust_training.models.classifier import Classifier
 from wsol.evaluation.metrics import mean_interval
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from robust_training.attribution.gradients import class_score, input_gradient
+from robust_training.attribution.gradients import input_gradient
+from robust_training.attribution.scores import class_score
 from wsol.annotations.ground_truth import MaskFiles
 from wsol.data.cub import CUB200, parse_box, read_table
 from wsol.data.dataset import Box

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import class_score, input_gradient
+from robust_training.attribution.gradients import input_gradient
+from robust_training.attribution.scores import class_score
 from robust_training.autograd.batch_norm import under_attack
 from robust_training.models.classifier import create_model
 from robust_training.objectives import ART

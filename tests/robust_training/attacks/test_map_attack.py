@@ -19,11 +19,11 @@ from robust_training.attribution.explanation import (
     SmoothGrad,
 )
 from robust_training.attribution.gradients import (
-    class_score,
     input_gradient,
     input_x_gradient,
     integrated_gradients,
 )
+from robust_training.attribution.scores import class_score
 from robust_training.attribution.similarity import top_k_intersection
 from robust_training.autograd.curvature import Recomputed
 from robust_training.models.classifier import Classifier

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import cross_entropy_score
+from robust_training.attribution.scores import cross_entropy_score
 
 
 def linear(weight):

@@ -3,13 +3,15 @@ import pytest
 import torch
 
 from robust_training.attribution.gradients import (
-    class_and_runner_up_scores,
-    class_score,
-    cross_entropy_score,
     input_gradient,
     input_gradients,
     integrated_gradients,
     smoothgrad,
+)
+from robust_training.attribution.scores import (
+    class_and_runner_up_scores,
+    class_score,
+    cross_entropy_score,
 )
 
 

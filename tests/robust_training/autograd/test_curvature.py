@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from robust_training.attribution.gradients import (
-    class_and_runner_up_scores,
-    class_score,
-    input_gradient,
-    input_gradients,
-)
+from robust_training.attribution.gradients import input_gradient, input_gradients
+from robust_training.attribution.scores import class_and_runner_up_scores, class_score
 from robust_training.autograd.batch_norm import batch_norm
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.autograd.smooth_activation import smooth

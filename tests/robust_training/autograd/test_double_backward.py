@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robust_training.attribution.gradients import class_score
+from robust_training.attribution.scores import class_score
 from robust_training.autograd import double_backward
 from robust_training.autograd.double_backward import EfficientDoubleBackward
 from robust_training.autograd.smooth_activation import smooth

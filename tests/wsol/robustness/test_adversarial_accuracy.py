@@ -4,7 +4,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import cross_entropy_score, input_gradient, margin_score
+from robust_training.attribution.gradients import input_gradient
+from robust_training.attribution.scores import cross_entropy_score, margin_score
 from robust_training.models.classifier import Classifier, create_model
 from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve
 
