@@ -4,7 +4,7 @@ from robust_training.objectives.aat import AAT
 from robust_training.objectives.adv_aat import AdvAAT
 from robust_training.objectives.adversarial_training import AdversarialTraining
 from robust_training.objectives.art import ART
-from robust_training.objectives.base import Carried, Objective
+from robust_training.objectives.base import AttackState, Objective
 from robust_training.objectives.enhanced_regularizers import EnhancedRegularizers
 from robust_training.objectives.ig_norm import IGNorm
 from robust_training.objectives.ig_sum_norm import IGSumNorm
@@ -20,7 +20,7 @@ __all__ = [
     "TRADES",
     "AdvAAT",
     "AdversarialTraining",
-    "Carried",
+    "AttackState",
     "EnhancedRegularizers",
     "IGNorm",
     "IGSumNorm",

@@ -14,7 +14,7 @@ from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, Carried, require
+from robust_training.objectives.base import AttackingObjective, AttackState, require
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class AAT(AttackingObjective):
         require_attribution("AAT", self.attribution)
         self.require_attack(random_start=True)
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         scores = smooth_class_scores(model, label, self.beta)
         distance = map_distance(self.attribution, scores, image, self.attack_curvature)
-        adversarial = self.climb(model, distance, image, carried)
+        adversarial = self.perturb(model, distance, image, state)
         return {
             "cross_entropy": F.cross_entropy(model(image), label),
             "attribution": self.weight

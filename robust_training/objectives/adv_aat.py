@@ -12,7 +12,7 @@ from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.aat import map_distance, smooth_class_scores, twin_distance
-from robust_training.objectives.base import AttackingObjective, Carried, require
+from robust_training.objectives.base import AttackingObjective, AttackState, require
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class AdvAAT(AttackingObjective):
         require_attribution("AdvAAT", self.attribution)
         self.require_attack()
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         loss = cross_entropy_score(model, label)
         scores = smooth_class_scores(model, label, self.beta)
         distance = map_distance(self.attribution, scores, image, self.attack_curvature)
-        adversarial = self.climb(
-            model, lambda x: loss(x) + self.weight * distance(x), image, carried
+        adversarial = self.perturb(
+            model, lambda x: loss(x) + self.weight * distance(x), image, state
         )
         return {
             "cross_entropy": F.cross_entropy(model(adversarial), label),

@@ -9,7 +9,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.scores import cross_entropy_score
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, Carried
+from robust_training.objectives.base import AttackingObjective, AttackState
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class AdversarialTraining(AttackingObjective):
     attack: PGD = PGD(eps=2 / 255, step_size=0.5 / 255, steps=7)
     attack_batch_norm: BatchNormMode = "update"
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        adversarial = self.climb(model, cross_entropy_score(model, label), image, carried)
+        adversarial = self.perturb(model, cross_entropy_score(model, label), image, state)
         return {"cross_entropy": F.cross_entropy(model(adversarial), label)}

@@ -15,7 +15,7 @@ from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, Carried, require
+from robust_training.objectives.base import AttackingObjective, AttackState, require
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class ART(AttackingObjective):
             raise ValueError(f'form of ART must be "magnitude" or "signed", not {self.form!r}')
         require_top_k("ART", self.top_k)
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        adversarial = self.perturb(model, image, label, carried)
+        adversarial = self.attack_images(model, image, label, state)
         twins = torch.cat([image, adversarial])
         maps = self.attribution(
             self._scores(model, label.repeat(2)),
@@ -90,22 +90,22 @@ class ART(AttackingObjective):
             "attribution": self.weight * attribution_loss(anchor, true, runner_up),
         }
 
-    def perturb(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried | None = None
+    def attack_images(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState | None = None
     ) -> Tensor:
         """The attacked images (N,3,H,W), as in art_attack.py."""
-        carried = carried or Carried()
+        state = state or AttackState()
         with under_attack(model, self.attack_batch_norm):
-            if carried.perturbed is None:
-                carried.perturbed = self.attack.start(image)
+            if state.perturbed is None:
+                state.perturbed = self.attack.start(image)
                 if self.attack.steps > 0:
                     score = single(class_score(model, label))
-                    (true,) = self.attribution(score, carried.perturbed)
-                    carried.support = self._support(true)
+                    (true,) = self.attribution(score, state.perturbed)
+                    state.support = self._support(true)
             if self.attack.steps > 0:
-                score = self._attack_score(model, label, carried.support)
-                carried.perturbed = self.attack(score, image, carried.perturbed)
-        return carried.perturbed
+                score = self._attack_score(model, label, state.support)
+                state.perturbed = self.attack(score, image, state.perturbed)
+        return state.perturbed
 
     def _attack_score(self, model: Classifier, label: Tensor, support: Tensor) -> Score:
         def score(image: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Reduction = Literal["mean", "sum"]
 
 
 @dataclass
-class Carried:
+class AttackState:
     """What an attack leaves for the next step on the same batch; empty before the first.
 
     Attributes:
@@ -26,7 +26,7 @@ class Carried:
 
     perturbed: Tensor | None = None
     support: Tensor | None = None
-    parts: list["Carried"] = field(default_factory=list)
+    parts: list["AttackState"] = field(default_factory=list)
 
 
 class Objective(ABC):
@@ -36,11 +36,11 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]: ...
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         """The same, for objectives whose attack can go on from the step before: it finds in
-        `carried` where that ended, and leaves there where it ends itself."""
+        `state` where that ended, and leaves there where it ends itself."""
         return self(model, image, label)
 
     def at(self, epoch: float) -> "Objective":
@@ -60,18 +60,18 @@ class AttackingObjective(Objective):
     attack_batch_norm: BatchNormMode
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return self.carry_on(model, image, label, Carried())
+        return self.forward_with_state(model, image, label, AttackState())
 
     @abstractmethod
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]: ...
 
-    def climb(self, model: Classifier, score: Score, image: Tensor, carried: Carried) -> Tensor:
-        """The attacked images (N,3,H,W), from where `carried` stands."""
+    def perturb(self, model: Classifier, score: Score, image: Tensor, state: AttackState) -> Tensor:
+        """The attacked images (N,3,H,W), from where `state` stands."""
         with under_attack(model, self.attack_batch_norm):
-            carried.perturbed = self.attack(score, image, carried.perturbed)
-        return carried.perturbed
+            state.perturbed = self.attack(score, image, state.perturbed)
+        return state.perturbed
 
     def require_attack(self, *, random_start: bool = False) -> None:
         """ValueError unless the attack takes steps, from a random start where a score needs one."""

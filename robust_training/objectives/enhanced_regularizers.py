@@ -20,7 +20,7 @@ from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
-    Carried,
+    AttackState,
     Reduction,
     reduce,
     require,
@@ -83,12 +83,12 @@ class EnhancedRegularizers(AttackingObjective):
         if not (self.cacr or self.wacr):
             raise ValueError("cacr or wacr of EnhancedRegularizers must be on")
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         change = LossChange(model, label, image, self.beta)
         score = loss_and_change(change, self.weight, self.attack_steps, self.attack_curvature)
-        adversarial = self.climb(model, score, image, carried)
+        adversarial = self.perturb(model, score, image, state)
 
         def probability(x: Tensor) -> Tensor:
             return model(x).softmax(dim=1)

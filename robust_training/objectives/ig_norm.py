@@ -14,7 +14,7 @@ from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
-    Carried,
+    AttackState,
     Reduction,
     reduce,
     require,
@@ -62,15 +62,15 @@ class IGNorm(AttackingObjective):
         require(self, "steps", "attack_steps", least=1)
         self.require_attack(random_start=True)
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         change = LossChange(model, label, image, self.beta)
-        adversarial = self.climb(
+        adversarial = self.perturb(
             model,
             lambda x: l1(change(x, self.attack_steps, self.attack_curvature)),
             image,
-            carried,
+            state,
         )
         norm = l1(change(adversarial, self.steps, self.curvature))
         clean = cross_entropy_score(model, label)(image)

@@ -11,7 +11,7 @@ from robust_training.autograd.curvature import Curvature, Score
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
-    Carried,
+    AttackState,
     Reduction,
     reduce,
     require,
@@ -46,12 +46,12 @@ class IGSumNorm(AttackingObjective):
         require(self, "steps", "attack_steps", least=1)
         self.require_attack()
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         change = LossChange(model, label, image, self.beta)
         score = loss_and_change(change, self.weight, self.attack_steps, self.attack_curvature)
-        adversarial = self.climb(model, score, image, carried)
+        adversarial = self.perturb(model, score, image, state)
         norm = l1(change(adversarial, self.steps, self.curvature))
         attacked = cross_entropy_score(model, label)(adversarial)
         return {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import Carried, Objective
+from robust_training.objectives.base import AttackState, Objective
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Sum(Objective):
             raise ValueError("parts of Sum must name at least one objective")
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return self.carry_on(model, image, label, Carried())
+        return self.forward_with_state(model, image, label, AttackState())
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        if not carried.parts:
-            carried.parts = [Carried() for _ in self.parts]
+        if not state.parts:
+            state.parts = [AttackState() for _ in self.parts]
         terms = {}
-        for name, part, own in zip(self._names(), self.parts, carried.parts, strict=True):
-            found = part.objective.carry_on(model, image, label, own)
+        for name, part, own in zip(self._names(), self.parts, state.parts, strict=True):
+            found = part.objective.forward_with_state(model, image, label, own)
             terms |= {f"{name}.{term}": part.weight * value for term, value in found.items()}
         return terms
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from robust_training.attacks.pgd import PGD
 from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, Carried, require
+from robust_training.objectives.base import AttackingObjective, AttackState, require
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class TRADES(AttackingObjective):
         require(self, "start_noise", above=0)
         self.require_attack()
 
-    def carry_on(
-        self, model: Classifier, image: Tensor, label: Tensor, carried: Carried
+    def forward_with_state(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        if carried.perturbed is None:
-            carried.perturbed = self.attack.start(image)
+        if state.perturbed is None:
+            state.perturbed = self.attack.start(image)
             if not self.attack.random_start:
-                carried.perturbed += self.start_noise * torch.randn_like(image)
+                state.perturbed += self.start_noise * torch.randn_like(image)
         with torch.no_grad(), under_attack(model, self.attack_batch_norm):
             clean = model(image)
-        adversarial = self.climb(model, lambda x: divergence(clean, model(x)), image, carried)
+        adversarial = self.perturb(model, lambda x: divergence(clean, model(x)), image, state)
         logits = model(image)
         moved = divergence(logits, model(adversarial)).mean()
         return {

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robust_training.atomic_io import write_bytes
-from robust_training.objectives import Carried, Objective
+from robust_training.objectives import AttackState, Objective
 from robust_training.training.checkpoint import serialized
 from robust_training.training.step import Batch
 
@@ -36,7 +36,7 @@ class Attempt:
     names: list[str]
     seed: int
     progress: float
-    carried: Carried
+    carried: AttackState
     terms: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def finite(self) -> bool:
@@ -143,8 +143,8 @@ def _computed(
     )
 
 
-def _carried(fields: Mapping[str, Any]) -> Carried:
-    return Carried(**{**fields, "parts": [_carried(part) for part in fields["parts"]]})
+def _carried(fields: Mapping[str, Any]) -> AttackState:
+    return AttackState(**{**fields, "parts": [_carried(part) for part in fields["parts"]]})
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

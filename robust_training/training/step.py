@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from robust_training.models.classifier import Classifier
-from robust_training.objectives import Carried, Objective
+from robust_training.objectives import AttackState, Objective
 
 
 class Batch:
@@ -23,7 +23,7 @@ class Batch:
     def __init__(self, image: Tensor, label: Tensor) -> None:
         self.image = image
         self.label = label
-        self.carried = Carried()
+        self.carried = AttackState()
 
 
 class Step(nn.Module):
@@ -43,7 +43,7 @@ class Step(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         image = batch.image.to(next(self.model.parameters()).dtype)
         try:
-            return self.objective.carry_on(self.model, image, batch.label, batch.carried)
+            return self.objective.forward_with_state(self.model, image, batch.label, batch.carried)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

@@ -67,7 +67,7 @@ def test_a_linear_model_attributes_by_its_weights(batch):
 @pytest.mark.parametrize("mode", ["update", "batch", "running"])
 def test_batch_norm_of_the_attack_is_a_choice(tiny, batch, mode):
     image, label = batch
-    ART(attack_batch_norm=mode).perturb(tiny, image, label)
+    ART(attack_batch_norm=mode).attack_images(tiny, image, label)
     # one pass for the support and three steps when running statistics follow
     assert tiny.backbone.bn.num_batches_tracked.item() == (4 if mode == "update" else 0)
 
@@ -79,7 +79,7 @@ def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
     torch.manual_seed(0)
     start = art.attack.start(image)
     torch.manual_seed(0)
-    attacked = art.perturb(tiny, image, label)
+    attacked = art.attack_images(tiny, image, label)
 
     def loss(images):
         terms = ART(attack=fixed(images), beta=5.0, weight=1.0)(tiny, images, label)

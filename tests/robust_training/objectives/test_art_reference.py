@@ -99,7 +99,7 @@ def attack_share(shared, case):
     attack = PGD(settings["eps"], settings["step_size"], settings["steps"])
     art = ART(attack=attack, top_k=settings["top_k"], beta=settings["beta"])
     torch.manual_seed(settings["seed"])
-    attacked = art.perturb(model, image, label)
+    attacked = art.attack_images(model, image, label)
     share = ((attacked - adversarial).abs() < 1e-6).float().mean().item()
     mean = model.backbone.bn1.running_mean.sum().item()
     return f"{share} {abs(mean - settings['bn1_running_mean_sum_after_attack'])}"
@@ -114,7 +114,7 @@ def test_a_finite_difference_attack_is_as_strong(shared):
         torch.manual_seed(0)
         start = art.attack.start(image)
         torch.manual_seed(0)
-        attacked = art.perturb(model, image, label)
+        attacked = art.attack_images(model, image, label)
         support = torch.arange(image[0, 0].numel()).expand(len(image), -1)
         score = art._attack_score(model, label, support)
         gains[curvature] = (score(attacked) - score(start)).mean().item()
