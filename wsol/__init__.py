@@ -1,12 +1,17 @@
-"""Weakly supervised object localization: gradient maps -> boxes -> scores."""
+"""Weakly supervised object localization: gradient maps -> boxes -> scores.
+
+Public names:
+    Localizer: finds boxes in images.
+    Localization: the boxes of one image.
+    CUB200, ImageFolder: data sets.
+    boxes: functions from heatmaps to boxes, and IoU.
+
+They are imported when first used, so that scoring maps does not wait for PyTorch.
+"""
 
 import importlib
-import os
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network when imported
-
-# Loaded when asked for: who only scores maps need not wait for PyTorch.
-_HOMES = {
+_MODULES = {
     "CUB200": "wsol.data.cub",
     "ImageFolder": "wsol.data.image_folder",
     "Localization": "wsol.localizer.localization",
@@ -18,6 +23,6 @@ __all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes"]
 def __getattr__(name: str) -> object:
     if name == "boxes":
         return importlib.import_module("wsol.boxes")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'wsol' has no attribute {name!r}")

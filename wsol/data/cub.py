@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import numpy as np
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split, select
 from wsol.data.text_files import inside, number, read_lines, whole
+from wsol.data.transforms import Transform
 
 
 class CUB200(ImageDataset):
@@ -33,7 +33,7 @@ class CUB200(ImageDataset):
         root: str | os.PathLike,
         split: Split,
         *,
-        transform: A.Compose | None = None,
+        transform: Transform | None = None,
         val_fraction: float = 0.0,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 from wsol.boxes.geometry import rescale
 from wsol.data.image_cache import cached_images, load_images
 from wsol.data.image_files import read_gray, read_image
-from wsol.data.transforms import eval_transform
+from wsol.data.transforms import Transform, eval_transform
 
 Split = Literal["train", "val", "test"]
 Box = tuple[float, float, float, float]
@@ -67,7 +66,7 @@ class LabelledImages(Dataset):
         examples: Sequence[Example],
         *,
         upright: bool = False,
-        transform: A.Compose | None = None,
+        transform: Transform | None = None,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,
     ) -> None:
@@ -135,7 +134,7 @@ class ImageDataset(LabelledImages):
         examples: Sequence[Example],
         *,
         upright: bool,
-        transform: A.Compose | None = None,
+        transform: Transform | None = None,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,
     ) -> None:

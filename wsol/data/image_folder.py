@@ -5,12 +5,11 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import albumentations as A
-
 from wsol.data.dataset import Box, Example, ImageDataset, Split, select
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_images, is_image
 from wsol.data.text_files import known_end, number, read_lines
+from wsol.data.transforms import Transform
 
 BOXES = "boxes.csv"
 HEADER = "image,x0,y0,x1,y1"
@@ -45,7 +44,7 @@ class ImageFolder(ImageDataset):
         root: str | os.PathLike,
         split: Split,
         *,
-        transform: A.Compose | None = None,
+        transform: Transform | None = None,
         val_fraction: float = 0.0,
         cache: str | os.PathLike | None = None,
         cache_size: int | None = None,

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
@@ -13,7 +12,7 @@ from wsol.data.cub import CUB200, find_root
 from wsol.data.dataset import Example, ImageDataset, LabelledImages, Split
 from wsol.data.image_folder import ImageFolder
 from wsol.data.text_files import read_yaml
-from wsol.data.transforms import eval_transform, train_transform
+from wsol.data.transforms import Transform, eval_transform, train_transform
 
 _RENAMED = {"val_share": "val_fraction"}
 
@@ -76,7 +75,7 @@ class DataConfig:
         )
         return self._shuffled(images) if training else self.in_order(images)
 
-    def _augmentation(self) -> tuple[A.Compose, int]:
+    def _augmentation(self) -> tuple[Transform, int]:
         resize = self.resize or round(self.image_size * 8 / 7)
         return train_transform(self.image_size, resize), resize
 
@@ -95,7 +94,7 @@ class DataConfig:
             persistent_workers=False,
         )
 
-    def _dataset(self, split: Split, transform: A.Compose, resized: int) -> ImageDataset:
+    def _dataset(self, split: Split, transform: Transform, resized: int) -> ImageDataset:
         return find_layout(self.root)(
             self.root,
             split,
