@@ -4,7 +4,6 @@ loop), `scoremaps --metadata DIR` (a split of made-up maps), `train` (a step of 
 a run; alone on the machine, please. See --help.
 """
 
-import dataclasses
 import sys
 import tempfile
 import time
@@ -176,25 +175,21 @@ def _step(fabric: Fabric, objective: Objective, settings: Namespace) -> nn.Modul
 def loader(arguments: list[str]) -> None:
     parser = Parser(
         prog="benchmark.py loader",
-        description="Training images per second, decoded each time and from the cache.",
+        description="Training images per second that the loader reads and augments.",
     )
     parser.add_argument("--data", type=DataConfig, required=True, help="as in a config")
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
     data = parser.instantiate(settings).data
-    with tempfile.TemporaryDirectory() as scratch:
-        rows = []
-        for cache in (None, data.cache or scratch):
-            start = time.perf_counter()
-            images = dataclasses.replace(data, cache=cache).training_loader()
-            opened = time.perf_counter() - start
-            for _ in images:  # the first epoch warms up
-                pass
-            start = time.perf_counter()
-            count = sum(len(batch["label"]) for batch in images)
-            seconds = time.perf_counter() - start
-            row = {"cached": cache is not None, "opening_s": opened, "images": count}
-            rows.append(row | {"images_per_s": count / seconds})
+    start = time.perf_counter()
+    images = data.training_loader()
+    opened = time.perf_counter() - start
+    for _ in images:  # the first epoch warms up
+        pass
+    start = time.perf_counter()
+    count = sum(len(batch["label"]) for batch in images)
+    seconds = time.perf_counter() - start
+    rows = [{"opening_s": opened, "images": count, "images_per_s": count / seconds}]
     report(rows, settings.output)
 
 

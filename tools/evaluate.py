@@ -9,7 +9,6 @@ gradient mass on the bird, leakage onto null patches.
 Writes metrics.json, images.csv, coco/ and report.html into each run's folder and prints the tables.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -102,7 +101,7 @@ def runs_command(arguments: list[str]) -> None:
         scores = _score(settings, measured["test"], measured.get("val"), scorable.threshold)
         details = {
             "model": str(folder),
-            "data": dataclasses.asdict(data),
+            "data": data.as_dict(),
             "settings": dict(settings.as_dict()),
             **above_baselines(scores.headlines, seed=settings.seed),
             **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),

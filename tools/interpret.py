@@ -11,6 +11,7 @@ interpretability.png (accuracy over the fraction of pixels) and trade_off.png (a
 accuracy of the models under study; name them in the order of their attack's radius).
 """
 
+import dataclasses
 import itertools
 import json
 import shlex
@@ -30,9 +31,8 @@ from robust_training.models.classifier import load_model
 from robust_training.training.checkpoint import LAST
 from wsol.cli.parser import Parser, find_device, run, split_options
 from wsol.cli.subprocesses import fingerprint, remember, run_all, run_script, threads_each
-from wsol.data.loaders import find_layout, read_data_config
+from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json, read_yaml
-from wsol.data.transforms import eval_transform
 from wsol.localizer.overlay import png
 from wsol.report.comparison import epoch_seconds, interval
 from wsol.report.number_format import markdown, percent
@@ -132,13 +132,13 @@ def main() -> None:
         data = trial.folder / "CUB_200_2011"
         if not data.is_dir():
             model = load_model(trial.source / "best").to(device)
-            config = read_data_config(trial.source)
-            transform = eval_transform(model.image_size)
-            layout = find_layout(config.root)
+            config = dataclasses.replace(
+                read_data_config(trial.source), image_size=model.image_size, val_fraction=0
+            )
             write_replaced(
                 data,
                 model,
-                [layout(config.root, part, transform=transform) for part in ("train", "test")],
+                [config.dataset("train"), config.dataset("test")],
                 importance=IMPORTANCES[trial.attribution],
                 fraction=trial.fraction,
                 mode=trial.mode,

@@ -84,7 +84,6 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
     parser.add_argument("--batch_size", type=PositiveInt, default=20)
-    parser.add_argument("--cache", type=str | None, default="~/.cache/wsol", help="of images")
     parser.add_argument("--device", type=str, default="cpu")
     settings = parser.parse_args()
     if len(set(settings.seeds)) < len(settings.seeds):
@@ -106,7 +105,7 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
     device = find_device(settings.device)
     model = load_classifier(folder).to(device)
     data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
-    data = replace(data, cache=settings.cache, resize=None)
+    data = replace(data, resize=None)
     scorable = find_scorable(data, settings.threshold)
     loaders = {
         "train": data.loader("train"),

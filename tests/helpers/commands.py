@@ -40,8 +40,6 @@ def train(*arguments):
         0,
         "--epochs",
         1,
-        "--data.cache",
-        "null",
     )
     return tool("train.py", "--config", config, *small, *arguments)
 

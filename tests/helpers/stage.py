@@ -24,7 +24,7 @@ from wsol.cli.parser import Parser, split_options
 
 _TRAINING = (
     "--epochs 1 --data.image_size 32 --data.resize 36 --data.batch_size 4 --data.num_workers 0 "
-    "--data.cache null --model.name test_resnet --model.last_stride null --fabric.devices 1"
+    "--model.name test_resnet --model.last_stride null --fabric.devices 1"
 )
 # what stands behind the words of a command; of those with options for train.py, before their `--`
 SMALL = {
@@ -37,7 +37,7 @@ SMALL = {
     "export.py benchmark": "--models test_resnet --size 32 --batches 1 --repeats 1",
     "compare.py": "--epochs 1 --seeds 0 --images 2",
     "interpret.py": "--seeds 0 --fractions 0.5 --modes roar --attributions gradient",
-    "train_detector.py": "--training.epochs 1 --batch_size 4 --cache null",
+    "train_detector.py": "--training.epochs 1 --batch_size 4",
     "prepare_data.py toy": "--images 24 --size 40 --species 2",
     "prepare_data.py cub": "",
     "benchmark.py boxes": "--size 16 --repeats 1",

@@ -29,7 +29,7 @@ def configs(tmp_path, monkeypatch):
 
 def compare(configs, toy, output, *arguments):
     base = ("--base", ROOT / "configs" / "toy_standard.yaml", "--images", 2, "--output", output)
-    model = ("--model.name", "test_resnet", "--data.image_size", 32, "--data.cache", "null")
+    model = ("--model.name", "test_resnet", "--data.image_size", 32)
     return tool("compare.py", *configs, *base, *arguments, "--", "--data.root", toy, *model)
 
 

@@ -87,7 +87,7 @@ def test_a_saved_config_keeps_what_was_switched_off(run):
         "--print_config",
     )
     assert status == 0, error
-    assert "cache: null" in (run / "config.yaml").read_text()
+    assert "class_path: null" in (run / "config.yaml").read_text()
     assert "clip_norm: null" in text
 
 

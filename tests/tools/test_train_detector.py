@@ -18,7 +18,7 @@ from wsol.detectors import load_detector
 from wsol.detectors.training import Training, fit_detector
 from wsol.pseudo_labels.boxes import examples, read_teacher
 
-SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8, "--cache", "null")
+SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path
 )
 def test_mistakes_cost_one_line(small, tmp_path, options, message):
     output = tmp_path / "out"
-    common = ("--output", output, "--cache", "null")
+    common = ("--output", output)
     status, _, error = tool("train_detector.py", small, *common, *options)
     assert status == 2
     assert message in error

@@ -90,7 +90,7 @@ def make_ground_truth(
         some_boxed: Images may have no box though others have.
 
     Raises:
-        ValueError: no images, a name that stands there twice, a size or label out of range, a box
+        ValueError: no images, a name that is listed twice, a size or label out of range, a box
             upside down or wholly outside of its image, boxes or masks for some images alone;
             names the image.
     """
@@ -98,7 +98,7 @@ def make_ground_truth(
         raise ValueError(f"{where}: the split is empty")
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
-        raise ValueError(f"{where}: image {twice} stands there twice")
+        raise ValueError(f"{where}: image {twice} is listed twice")
     most = max(map(len, boxes))
     for name, mask in zip(names, masks, strict=bool(masks)):
         if not mask.objects:

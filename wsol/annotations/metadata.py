@@ -131,7 +131,7 @@ def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[
     table: dict[str, list[float]] = {}
     for row, (name, *fields) in _lines(file, {columns + 1}):
         if name in table:
-            raise ValueError(f"{file}, line {row}: image {name} stands there twice")
+            raise ValueError(f"{file}, line {row}: image {name} is listed twice")
         table[name] = _numbers(file, row, fields)
         if any(value % 1 for value in table[name]):
             raise ValueError(f"{file}, line {row}: expected whole numbers")

@@ -53,7 +53,7 @@ def read_predictions(
         name, *fields = (field.strip() for field in line.split(","))
         try:
             if name in table:
-                raise ValueError("this image stands there twice")
+                raise ValueError("this image is listed twice")
             if name not in wanted and name not in known:
                 raise ValueError("this image is not in the metadata")
             table[name] = _ranking(fields, most)

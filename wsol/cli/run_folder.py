@@ -16,7 +16,6 @@ MAY_CHANGE = (
     "accumulate",
     "channels_last",
     "compile",
-    "data.cache",
     "data.num_workers",
     "epochs",
     "fabric.accelerator",

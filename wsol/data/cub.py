@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from wsol.data.dataset import Box, Example, ImageDataset, Split, select
+from wsol.data.dataset import Box, Example, ImageDataset, Split
 from wsol.data.text_files import inside, number, read_lines, whole
 from wsol.data.transforms import Transform
 
 
 class CUB200(ImageDataset):
-    """Images, labels and boxes in CUB's official layout, at either nesting level.
+    """A data set in CUB's official layout, at either nesting level.
 
     Any subset of the classes works; labels count the classes of classes.txt in order of their ids.
 
     Args:
         root: The folder that holds images.txt, or one above it.
-        split: "train", "test", or "val": images held out of the training split by `val_fraction`.
-        transform, cache, cache_size: As for `LabelledImages`.
-        val_fraction: Share of each class's training images that "val" takes away from "train".
+        split: "train", "test", or "val", which holds images out of the training split.
+        transform, val_fraction: As for `ImageDataset`.
 
     Raises:
         ValueError: a file is missing or malformed (file and line), or the split is empty.
@@ -35,22 +34,19 @@ class CUB200(ImageDataset):
         *,
         transform: Transform | None = None,
         val_fraction: float = 0.0,
-        cache: str | os.PathLike | None = None,
-        cache_size: int | None = None,
     ) -> None:
         folder = find_root(Path(root))
         classes, train, test = _read_layout(folder)
-        examples = select(folder, split, val_fraction, train=train, test=test)
         super().__init__(
             folder,
-            folder / "images",
             split,
             classes,
-            examples,
+            train=train,
+            test=test,
+            val_fraction=val_fraction,
+            images=folder / "images",
             upright=False,  # CUB's boxes were drawn on the stored pixels
             transform=transform,
-            cache=cache,
-            cache_size=cache_size,
         )
 
 
@@ -64,7 +60,7 @@ def find_root(folder: Path) -> Path:
 
 
 def _read_layout(root: Path) -> tuple[list[str], list[Example], list[Example]]:
-    """Class names, the images for training, and those for testing."""
+    """Reads class names, the images for training, and the images for testing."""
     class_names = read_table(root / "classes.txt", 1, lambda fields: fields[0])
     paths = read_table(root / "images.txt", 1, lambda fields: inside(root / "images", fields[0]))
     labels = read_table(root / "image_class_labels.txt", 1, lambda fields: whole(fields[0]))
@@ -74,7 +70,7 @@ def _read_layout(root: Path) -> tuple[list[str], list[Example], list[Example]]:
     masks = next((m for m in (root, root.parent) if (m / "segmentations").is_dir()), None)
     if len(set(paths.values())) < len(paths):
         twice = next(path for path, count in Counter(paths.values()).items() if count > 1)
-        raise ValueError(f"{root / 'images.txt'}: {twice} stands there under two ids")
+        raise ValueError(f"{root / 'images.txt'}: {twice} is listed under two ids")
     examples: dict[bool, list[Example]] = {True: [], False: []}
     for identity, path in paths.items():
         name = path.relative_to(root / "images").as_posix()
@@ -107,7 +103,7 @@ def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> d
     """`<id> <column> ...` lines -> {id: parsed columns}.
 
     Raises:
-        ValueError: a line is malformed or an id stands there twice (file and line).
+        ValueError: a line is malformed or an id is listed twice (file and line).
     """
     table: dict[int, Any] = {}
     for row, line in read_lines(path):
@@ -119,7 +115,7 @@ def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> d
         except ValueError as error:
             raise ValueError(f"{path}, line {row}: {error}: {line[:80]!r}") from error
         if key in table:
-            raise ValueError(f"{path}, line {row}: id {key} stands there twice")
+            raise ValueError(f"{path}, line {row}: id {key} is listed twice")
         table[key] = value
     return table
 

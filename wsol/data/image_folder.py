@@ -1,11 +1,11 @@
-"""One's own images: a plain folder of classes, with boxes for some images if there are any."""
+"""A user's own images: a plain folder of classes, with boxes for some images or for none."""
 
 import csv
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from wsol.data.dataset import Box, Example, ImageDataset, Split, select
+from wsol.data.dataset import Box, Example, ImageDataset, Split
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_images, is_image
 from wsol.data.text_files import known_end, number, read_lines
@@ -19,20 +19,20 @@ _Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line,
 
 
 class ImageFolder(ImageDataset):
-    """Images in `root`/train/<class>/ and `root`/test/<class>/, in any folders below these.
+    """A data set of images in `root`/train/<class>/ and `root`/test/<class>/, at any depth.
 
-    Classes are the folders of train in sorted order. Images are what `wsol.data.inputs.find_images`
-    finds, turned as viewers show them. `root`/boxes.csv, if it is there, has a header with the
-    columns image,x0,y0,x1,y1 (others are ignored) and a line for each box: the image's path below
-    `root`, with any folders before it, and half-open pixels of the image as viewers show it. Boxes
-    are for evaluation; any image may have none, or several. A line without numbers says nothing.
+    Classes are the folders of train in sorted order. Images are those that
+    `wsol.data.inputs.find_images` finds, turned as viewers show them. `root`/boxes.csv, if it
+    exists, has a header with the columns image,x0,y0,x1,y1 (others are ignored) and a line for each
+    box: the image's path below `root`, with any folders before it, and half-open pixels of the
+    image as viewers show it. Boxes are for evaluation; an image may have none or several. A line
+    without numbers is skipped.
 
     Args:
         root: The folder.
-        split: "train", "test", or "val": the images of `root`/val where there are any, else
-            those held out of the training split by `val_fraction`.
-        transform, cache, cache_size: As for `LabelledImages`.
-        val_fraction: Share of each class's training images that "val" takes away from "train".
+        split: "train", "test", or "val": the images of `root`/val if it has some, otherwise images
+            held out of the training split.
+        transform, val_fraction: As for `ImageDataset`.
 
     Raises:
         ValueError: a class has no training images, an image lies in no class, a line of boxes.csv
@@ -46,15 +46,13 @@ class ImageFolder(ImageDataset):
         *,
         transform: Transform | None = None,
         val_fraction: float = 0.0,
-        cache: str | os.PathLike | None = None,
-        cache_size: int | None = None,
     ) -> None:
         root = Path(root)
         classes, names = _read_layout(root)
         known = [name for found in names.values() for name, _ in found]
         identities = {name: number for number, name in enumerate(known, start=1)}
         boxes = _read_boxes(root / BOXES, identities) if (root / BOXES).exists() else {}
-        every = {
+        examples = {
             part: [
                 Example(
                     identity=identities[name],
@@ -62,25 +60,15 @@ class ImageFolder(ImageDataset):
                     path=root / name,
                     label=label,
                     boxes=tuple(dict.fromkeys(box for _, box in boxes.get(name, ()))),
-                    mask=None,
                 )
                 for name, label in found
             ]
             for part, found in names.items()
         }
-        examples = select(root, split, val_fraction, **every)
-        _check_boxes(root / BOXES, examples, boxes)
         super().__init__(
-            root,
-            root,
-            split,
-            classes,
-            examples,
-            upright=True,
-            transform=transform,
-            cache=cache,
-            cache_size=cache_size,
+            root, split, classes, **examples, val_fraction=val_fraction, transform=transform
         )
+        _check_boxes(root / BOXES, self.examples, boxes)
 
 
 def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:

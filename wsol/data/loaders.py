@@ -1,7 +1,7 @@
 """Data sets and loaders from a few settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,24 @@ from wsol.data.text_files import read_yaml
 from wsol.data.transforms import Transform, eval_transform, train_transform
 
 _RENAMED = {"val_share": "val_fraction"}
+_REMOVED = ("cache",)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the images are and how they are fed.
+    """Settings of a data set and its loaders.
 
     Attributes:
-        root: Folder in CUB-200-2011's layout, or of train/<class>/ and test/<class>/ with images.
+        root: Folder in CUB-200-2011's layout, or of train/<class>/ and test/<class>/ with images,
+            or in the layout that `class_path` reads.
         image_size: Side of the network's input in pixels.
         resize: Side before the random crop of training; None is 8/7 of image_size (256 for 224).
-        val_fraction: Share of each class's training images held out for validation, where a folder
-            has no val/ of its own.
+        val_fraction: Fraction of each class's training images held out for validation, where the
+            data set has no validation images of its own.
         batch_size: Images per step and process.
         num_workers: Loader processes; 0 loads in the main one.
-        cache: Folder for decoded, resized images, 2 GB for CUB at 224 px; None decodes each time.
+        class_path: Subclass of `wsol.data.dataset.ImageDataset` that reads `root`; None finds out
+            which of the two layouts it has.
     """
 
     root: str
@@ -38,7 +41,7 @@ class DataConfig:
     val_fraction: float = 0.1
     batch_size: int = 32
     num_workers: int = 2
-    cache: str | None = None
+    class_path: type[ImageDataset] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_workers < 0 or self.image_size < 1:
@@ -46,47 +49,51 @@ class DataConfig:
                 "data: batch_size and image_size must be at least 1, num_workers at least 0"
             )
 
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values, with the class's import path."""
+        kind = self.class_path
+        path = None if kind is None else f"{kind.__module__}.{kind.__qualname__}"
+        return asdict(replace(self, class_path=None)) | {"class_path": path}
+
     def dataset(self, split: Split) -> ImageDataset:
         """The split as evaluation sees it: whole frames."""
-        transform = eval_transform(self.image_size)
-        return self._dataset(split, transform, self.image_size)
+        return self._dataset(split, eval_transform(self.image_size))
 
     def loader(self, split: Split) -> DataLoader:
-        """Whole frames in order."""
+        """Loads whole frames in order."""
         return self.in_order(self.dataset(split))
 
     def in_order(self, images: LabelledImages) -> DataLoader:
-        """Of images that a transform has made equal in size."""
+        """Loads images in order; their transform must make them equal in size."""
         return DataLoader(images, self.batch_size, num_workers=self.num_workers)
 
     def training_loader(self) -> DataLoader:
-        """Augmented training images in random order; a last, incomplete batch is dropped."""
-        return self._shuffled(self._dataset("train", *self._augmentation()))
+        """Loads augmented training images in random order, without a last, incomplete batch."""
+        return self._shuffled(self._dataset("train", self._augmentation()))
 
     def loader_of(
         self, examples: Sequence[Example], *, training: bool, upright: bool = False
     ) -> DataLoader:
-        """Of images whose labels and boxes `examples` say, `upright` as `LabelledImages` has it: as
-        `training_loader` feeds them, or whole frames in order."""
-        whole = eval_transform(self.image_size), self.image_size
-        transform, resized = self._augmentation() if training else whole
-        images = LabelledImages(
-            examples, upright=upright, transform=transform, cache=self.cache, cache_size=resized
-        )
+        """Loads `examples`, as `training_loader` does or as whole frames in order.
+
+        Args:
+            upright: As for `LabelledImages`.
+        """
+        transform = self._augmentation() if training else eval_transform(self.image_size)
+        images = LabelledImages(examples, upright=upright, transform=transform)
         return self._shuffled(images) if training else self.in_order(images)
 
-    def _augmentation(self) -> tuple[Transform, int]:
-        resize = self.resize or round(self.image_size * 8 / 7)
-        return train_transform(self.image_size, resize), resize
+    def _augmentation(self) -> Transform:
+        return train_transform(self.image_size, self.resize or round(self.image_size * 8 / 7))
 
-    def _shuffled(self, dataset: LabelledImages) -> DataLoader:
-        if len(dataset) < self.batch_size:
+    def _shuffled(self, images: LabelledImages) -> DataLoader:
+        if len(images) < self.batch_size:
             raise ValueError(
-                f"{len(dataset)} training images are fewer than one batch of {self.batch_size}; "
+                f"{len(images)} training images are fewer than one batch of {self.batch_size}; "
                 "give a smaller batch_size"
             )
         return DataLoader(
-            dataset,
+            images,
             self.batch_size,
             shuffle=True,
             drop_last=True,
@@ -94,27 +101,43 @@ class DataConfig:
             persistent_workers=False,
         )
 
-    def _dataset(self, split: Split, transform: Transform, resized: int) -> ImageDataset:
-        return find_layout(self.root)(
-            self.root,
-            split,
-            transform=transform,
-            val_fraction=self.val_fraction,
-            cache=self.cache,
-            cache_size=resized,
-        )
+    def _dataset(self, split: Split, transform: Transform) -> ImageDataset:
+        kind = self.class_path or find_layout(self.root)
+        return kind(self.root, split, transform=transform, val_fraction=self.val_fraction)
+
+
+def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
+    """Finds the class that reads a folder: `CUB200` if it has images.txt, `ImageFolder` if train/.
+
+    Raises:
+        ValueError: it has neither; says what was looked for.
+    """
+    try:
+        find_root(Path(root))
+    except ValueError as error:
+        if (Path(root) / "train").is_dir():
+            return ImageFolder
+        raise ValueError(
+            f"no data set at {root}: there is no images.txt in it (CUB-200-2011's layout), and no "
+            "folder train with a folder of images for each class"
+        ) from error
+    return CUB200
 
 
 def current_settings(settings: Any) -> Any:
-    """A run's settings under today's names, where an earlier version wrote them under others."""
+    """A run's settings under today's names, if an earlier version wrote them under others."""
     if not isinstance(settings, Mapping) or not isinstance(settings.get("data"), Mapping):
         return settings  # the reader says what is wrong with it
-    data = {_RENAMED.get(name, name): value for name, value in settings["data"].items()}
+    data = {
+        _RENAMED.get(name, name): value
+        for name, value in settings["data"].items()
+        if name not in _REMOVED
+    }
     return {**settings, "data": data}
 
 
 def read_data_config(run: Path) -> DataConfig:
-    """That of a run's config.yaml.
+    """Reads the data settings in a run's config.yaml.
 
     Raises:
         ValueError: it is not the config of a run.
@@ -131,7 +154,7 @@ def read_data_config(run: Path) -> DataConfig:
 
 
 def scoring_data(run: Path, root: str | None, batch_size: int, image_size: int) -> DataConfig:
-    """The data that a run, or a model folder with `root`, is scored on; each image is read once.
+    """The data that a run is scored on, or a model folder with `root`.
 
     Raises:
         ValueError: neither the folder nor `root` names the data.
@@ -139,23 +162,4 @@ def scoring_data(run: Path, root: str | None, batch_size: int, image_size: int) 
     if root is None and not (run / "config.yaml").is_file():
         raise ValueError(f"{run} has no config.yaml that names its data; give --root")
     config = read_data_config(run) if (run / "config.yaml").is_file() else DataConfig(root)
-    root = root or config.root
-    return replace(config, root=root, batch_size=batch_size, image_size=image_size, cache=None)
-
-
-def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
-    """CUB-200-2011's, where images.txt is found; else a plain folder, where train/ is.
-
-    Raises:
-        ValueError: neither is; says what was looked for.
-    """
-    try:
-        find_root(Path(root))
-    except ValueError as error:
-        if (Path(root) / "train").is_dir():
-            return ImageFolder
-        raise ValueError(
-            f"no data set at {root}: there is no images.txt in it (CUB-200-2011's layout), and no "
-            "folder train with a folder of images for each class"
-        ) from error
-    return CUB200
+    return replace(config, root=root or config.root, batch_size=batch_size, image_size=image_size)

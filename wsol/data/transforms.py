@@ -1,8 +1,12 @@
-"""What happens to an image between the file and the network; boxes follow."""
+"""The steps from an image's pixels to a network's input; boxes follow."""
 
 import os
 
 import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 # When imported, albumentations asks the network for updates, unless this variable is set. It is
 # set for the import only: the environment belongs to the host program.
@@ -26,8 +30,29 @@ def train_transform(size: int = 224, resize: int = 256) -> Transform:
 
 
 def eval_transform(size: int = 224) -> Transform:
-    """The whole frame resized to `size` squared, as the localization protocols do."""
+    """Resize the whole frame to `size` squared, as the localization protocols do."""
     return _compose([_resize(size)])
+
+
+def network_input(
+    pixels: np.ndarray, transform: Transform | None, boxes: ArrayLike = ()
+) -> tuple[Tensor, ArrayLike]:
+    """Turns an image's pixels into the tensor that networks take.
+
+    Args:
+        pixels: (H,W,3) RGB, uint8 or float32 in [0,1].
+        transform: From this module; None keeps the size.
+        boxes: (K,4) half-open xyxy in these pixels.
+
+    Returns:
+        float32 (3,S,S) in [0,1], and the boxes in its pixels without those that a crop has lost.
+    """
+    if transform is not None:
+        changed = transform(image=pixels, bboxes=np.reshape(boxes, (-1, 4)))
+        pixels, boxes = changed["image"], changed["bboxes"]
+    image = torch.from_numpy(np.array(pixels))
+    unit = image if image.is_floating_point() else image.float() / 255
+    return unit.permute(2, 0, 1), boxes
 
 
 def _resize(size: int) -> A.Resize:

@@ -13,7 +13,7 @@ import torch
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import NO_BOX, rescale
 from wsol.data.inputs import ImageLike, each_image, read_pixels
-from wsol.data.transforms import eval_transform
+from wsol.data.transforms import eval_transform, network_input
 from wsol.detectors.base import Network
 from wsol.detectors.saving import is_detector, load_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
@@ -199,10 +199,9 @@ class Localizer:
                     raise
                 on_unreadable(error)
                 continue
-            resized = torch.tensor(transform(image=pixels, bboxes=[])["image"])
-            unit = resized if resized.is_floating_point() else resized.float() / 255
+            tensor, _ = network_input(pixels, transform)
             path = Path(image) if isinstance(image, str | os.PathLike) else None
-            yield _Input(unit.permute(2, 0, 1), label, pixels.shape[1::-1], path)
+            yield _Input(tensor, label, pixels.shape[1::-1], path)
         if not isinstance(wanted, repeat) and next(wanted, -1) != -1:
             raise ValueError("there are more labels than images")
 

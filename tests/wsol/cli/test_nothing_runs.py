@@ -112,6 +112,9 @@ def _commands(mark):
         "log_gradient": f"model: {{log_gradient: {run}}}",
         "weights": f"model: {{weights: {call}}}",
         "root": f"data: {{root: {run}}}",
+        "data set called": "data: {root: x, class_path: os.system}",
+        "data set run": "data: {root: x, class_path: subprocess.Popen}",
+        "data set with settings": f"data: {{root: x, class_path: {run}}}",
         "multipliers": f"lr_multipliers: {{a: {run}}}",
         "callbacks": f"fabric: {{callbacks: [{run}, {call}]}}",
         "callback": f"fabric: {{callbacks: {call}}}",
@@ -139,7 +142,9 @@ def test_settings_run_nothing(tmp_path, mark, name):
 
 def test_settings_of_a_run_run_nothing(tmp_path, mark):
     for text in _commands(mark).values():
-        (tmp_path / "config.yaml").write_text(text.replace("data: {root", "data: {cache"))
+        (tmp_path / "config.yaml").write_text(
+            text.replace("data: {root: {", "data: {root: x, class_path: {")
+        )
         with pytest.raises(ValueError, match=r"config.yaml"):
             read_data_config(tmp_path)
 
@@ -149,7 +154,7 @@ def test_aliases_that_stand_for_billions_are_refused(tmp_path):
     lines += [f"k{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     bomb, loop = tmp_path / "bomb.yaml", tmp_path / "loop.yaml"
     bomb.write_text("\n".join(lines))
-    loop.write_text("data: &a {root: *a, cache: [*a, *a]}")
+    loop.write_text("data: &a {root: *a, class_path: [*a, *a]}")
     parser = Parser()
     parser.add_argument("--config", action="config")
     for file in (bomb, loop):

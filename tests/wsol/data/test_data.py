@@ -67,7 +67,7 @@ def test_masks_and_boxes_agree(toy):
     ("file", "line", "message"),
     [
         ("images.txt", "x 001.a/b.jpg", r"images.txt, line 3"),
-        ("images.txt", "1 001.a/b.jpg", r"images.txt, line 3: id 1 stands there twice"),
+        ("images.txt", "1 001.a/b.jpg", r"images.txt, line 3: id 1 is listed twice"),
         ("image_class_labels.txt", "3 99", r"classes.txt: no line for class 99"),
         ("image_class_labels.txt", "3", r"image_class_labels.txt, line 3: expected an id and 1"),
         ("train_test_split.txt", "3 2", r"train_test_split.txt, line 3: expected 1"),

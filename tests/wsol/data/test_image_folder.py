@@ -191,8 +191,7 @@ def test_the_size_of_a_turned_image_is_known_without_reading_it(tmp_path, suffix
         assert image_size(file, upright=upright) == read_image(file, upright=upright).shape[1::-1]
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_boxes_are_in_the_image_as_viewers_show_it(small, tmp_path, network, cached):
+def test_boxes_are_in_the_image_as_viewers_show_it(small, network):
     """A camera's sideways file: the same item as the upright picture, trained on, scored and
     localized."""
     generator = np.random.default_rng(0)
@@ -204,8 +203,7 @@ def test_boxes_are_in_the_image_as_viewers_show_it(small, tmp_path, network, cac
     Image.fromarray(np.rot90(upright)).save(small / "test/b/1.png", exif=exif)
     write_image(small / "train" / "c" / "1.png")
     write_boxes(small, [(f"test/{name}/1.png", 10, 4, 64, 28) for name in "ab"])
-    cache = {"cache": tmp_path / "cache", "cache_size": 32} if cached else {}
-    data = ImageFolder(small, "test", transform=eval_transform(32), **cache)
+    data = ImageFolder(small, "test", transform=eval_transform(32))
     first, second = data
     for key in ("image", "box", "size"):
         assert torch.equal(first[key], second[key])

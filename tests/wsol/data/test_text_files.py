@@ -128,7 +128,7 @@ def test_an_image_under_two_ids_is_named(toy, tmp_path):
     lines = (folder / "images.txt").read_text().splitlines()
     lines[1] = "2 " + lines[0].split()[1]
     (folder / "images.txt").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"images.txt: .*_0001.jpg stands there under two ids"):
+    with pytest.raises(ValueError, match=r"images.txt: .*_0001.jpg is listed under two ids"):
         CUB200(folder, "train")
 
 

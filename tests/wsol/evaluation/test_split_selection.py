@@ -128,7 +128,7 @@ def test_without_a_box_accuracy_is_scored_and_what_is_missing_said(trained):
     assert "GT-known, %" not in page
     assert "What the boxes are" not in page
     output = root.parent / "detectors"
-    status, _, error = tool("train_detector.py", run, "--output", output, "--cache", "null")
+    status, _, error = tool("train_detector.py", run, "--output", output)
     assert (status, output.exists()) == (2, False)
     assert error.startswith("error: none of the 20 test images has a box")
 
@@ -151,7 +151,7 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
         assert {row["image"] for row in csv.DictReader(lines)} == {name for name, *_ in few}
     assert policies(evaluate(run, "--threshold", 0.4)[0])[0] == "fixed:0.4"
     output = root.parent / "taught"
-    options = ("--teachers", "oracle", "--output", output, "--cache", "null")
+    options = ("--teachers", "oracle", "--output", output)
     status, _, error = tool("train_detector.py", run, *options)
     assert (status, output.exists()) == (2, False)
     assert error == "error: oracle teaches true boxes, and no train image has one"

@@ -47,7 +47,7 @@ def scored(toy, tmp_path_factory):
     torch.manual_seed(0)
     model = create_model("test_resnet", 4, image_size=32).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)
-    data = DataConfig(str(root), image_size=32, num_workers=0, cache=None)
+    data = DataConfig(str(root), image_size=32, num_workers=0)
     loader = data.loader("test")
     methods = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
     measured = run_model(model, loader, methods)

@@ -121,7 +121,6 @@ def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
         *("interpret.py", run, "--config", ROOT / "configs" / "toy_standard.yaml"),
         *("--output", tmp_path / "out", "--fractions", 0.5, "--seeds", 0, "--jobs", 2, "--"),
         *("--model.name", "test_resnet", "--data.image_size", 32, "--epochs", 1),
-        *("--data.cache", "null"),
     )
     status, text, error = tool(*arguments)
     assert status == 0, error
