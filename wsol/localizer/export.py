@@ -1,4 +1,7 @@
-"""A localizer as a program of its own: images in, logits and heatmaps out (docs/export.md)."""
+"""Localizers as programs that need no Python package of ours (docs/export.md).
+
+A program takes images and returns logits and heatmaps.
+"""
 
 import contextlib
 import io
@@ -7,7 +10,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,17 +25,65 @@ from robust_training.attribution.export_graph import TracedGradient
 from robust_training.models.classifier import Classifier
 from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.exported_heatmap import ExportedHeatmap
-from wsol.localizer.exported_program import METADATA, load_program
+from wsol.localizer.exported_program import METADATA, is_program, load_program
 from wsol.localizer.localizer import Localizer
 
-# Between a program and the localizer it was made from. Rounding moves a heatmap by 1e-6, but where
-# an activation lies on the kink of a ReLU it also decides between two slopes, in any program.
-LOGITS_TOLERANCE = 1e-3  # largest difference, as a share of the largest logit
+# Allowed differences between a program and its localizer. Rounding changes a heatmap by 1e-6. But
+# if an activation lies on the kink of a ReLU, rounding also decides which slope is taken.
+LOGITS_TOLERANCE = 1e-3  # largest difference, as a fraction of the largest logit
 HEATMAP_TOLERANCE = 1e-3  # mean difference of heatmaps in [0,1]
 BATCHES = (1, 3)
 
 
-class _Both(nn.Module):
+@dataclass(frozen=True)
+class Written:
+    """A program that was written, or the reason why it was not.
+
+    Attributes:
+        difference: The largest difference of its heatmaps to the localizer's; None after an error.
+        error: Why it was not written; None if it was.
+    """
+
+    file: Path
+    difference: float | None
+    error: str | None
+
+
+def export_localizer(
+    localizer: Localizer, folder: str | os.PathLike, formats: Sequence[str] = ("pt2", "onnx")
+) -> Iterator[Written]:
+    """Write programs `localizer.<format>` to a folder, one at a time.
+
+    Args:
+        localizer: A classifier with `Gradient()` heatmaps, on the CPU.
+
+    Raises:
+        ValueError: the architecture cannot be exported in any format.
+    """
+    program = export_program(localizer.model) if formats else None
+    for suffix in formats:
+        file = Path(folder) / f"localizer.{suffix}"
+        try:
+            yield Written(file, write_program(program, localizer, file), None)
+        except ValueError as error:
+            yield Written(file, None, str(error))
+
+
+def load_exportable(folder: str | os.PathLike) -> Localizer:
+    """Load a localizer that can be exported.
+
+    Raises:
+        ValueError: the folder holds no classifier; the message says what it is.
+    """
+    if is_program(folder):
+        raise ValueError(f"{folder} is an exported localizer already")
+    localizer = Localizer.load(folder)
+    if not isinstance(localizer.model, Classifier):
+        raise ValueError(f"{folder} is a detector's: only localizers with heatmaps are exported")
+    return localizer
+
+
+class _LogitsAndHeatmaps(nn.Module):
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.gradient = TracedGradient(model)
@@ -43,7 +95,7 @@ class _Both(nn.Module):
 
 
 def export_program(model: Classifier) -> ExportedProgram:
-    """Images (N,3,S,S) in [0,1], any N -> logits (N,C), heatmaps of the predicted classes (N,S,S).
+    """A graph: images (N,3,S,S) in [0,1], any N -> logits (N,C), predicted classes' maps (N,S,S).
 
     Args:
         model: In evaluation mode, on the CPU.
@@ -56,14 +108,14 @@ def export_program(model: Classifier) -> ExportedProgram:
     try:
         with _quiet(), torch.no_grad():
             example = (torch.zeros(2, 3, side, side),)
-            return torch.export.export(_Both(model), example, dynamic_shapes=batch)
+            return torch.export.export(_LogitsAndHeatmaps(model), example, dynamic_shapes=batch)
     except Exception as error:  # whatever PyTorch's tracers raise
         architecture = model.backbone.pretrained_cfg["architecture"]
         raise ValueError(f"{architecture} cannot be exported: {_reason(error)}") from error
 
 
 def write_program(program: ExportedProgram, localizer: Localizer, file: str | os.PathLike) -> float:
-    """Write `export_program(localizer.model)`, and compare it with the localizer before it appears.
+    """Write `export_program(localizer.model)` to a file, if it computes what the localizer does.
 
     Args:
         localizer: With `Gradient()` heatmaps, on the CPU.
@@ -73,8 +125,8 @@ def write_program(program: ExportedProgram, localizer: Localizer, file: str | os
         The largest difference of its heatmaps (in [0,1]) from the localizer's on a few images.
 
     Raises:
-        ValueError: the architecture cannot be written so (names the operator), or what was written
-            computes something else; then no file is left.
+        ValueError: this format lacks an operator (the message names it), or the program computes
+            something else. Then no file is left.
     """
     if localizer.method != Gradient():
         raise ValueError(f"only maps of {Gradient()} can be exported, not of {localizer.method}")
@@ -93,12 +145,10 @@ def write_program(program: ExportedProgram, localizer: Localizer, file: str | os
 
 
 def describe(localizer: Localizer) -> dict[str, str]:
-    """What a program's file says about itself."""
+    """The metadata in a program's file."""
     model = localizer.model
     return {
-        "class_names": json.dumps(
-            [*(model.class_names or map(str, range(model.backbone.num_classes)))]
-        ),
+        "class_names": json.dumps(list(localizer.class_names)),
         "image_size": str(model.image_size),
         "threshold": str(localizer.threshold),
         "architecture": model.backbone.pretrained_cfg["architecture"],
@@ -107,7 +157,9 @@ def describe(localizer: Localizer) -> dict[str, str]:
 
 
 def largest_difference(localizer: Localizer, file: Path) -> float:
-    """Of the heatmaps of a few images, in batches of several sizes, from the localizer's.
+    """The largest difference between a program's and its localizer's heatmaps of a few images.
+
+    The images come in batches of several sizes.
 
     Raises:
         ValueError: the program computes something else.
@@ -145,7 +197,7 @@ def _write_pt2(program: ExportedProgram, metadata: Mapping[str, str], file: Path
 
 def _write_onnx(program: ExportedProgram, metadata: Mapping[str, str], file: Path) -> None:
     try:
-        with _quiet():  # unoptimized: onnxruntime does that better, and in no time, as it loads
+        with _quiet():  # not optimized: onnxruntime does that when it loads the file
             written = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -167,7 +219,7 @@ _WRITERS = {".pt2": _write_pt2, ".onnx": _write_onnx}
 
 
 def _reason(error: BaseException) -> str:
-    """The operator at fault where the first cause names one, else that cause's first line."""
+    """The operator that the first cause names, or else the first line of that cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
@@ -177,7 +229,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' reports of their own progress and future."""
+    """Silence what the exporters print and log about their progress and future versions."""
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript")]
     before = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,9 +1,11 @@
 """Files that try to run code, to be read or written outside their folder, or to be more than
 text."""
 
+import json
 import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +27,7 @@ from wsol.cli.parser import Parser
 from wsol.data.cub import CUB200
 from wsol.data.loaders import read_data_config
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, read_scoremap
+from wsol.localizer.localizer import Localizer
 from wsol.report.comparison import Trained, scatter
 from wsol.report.score_tables import _FORMULA, image_table, markdown
 from wsol.robustness.roar import write_replaced
@@ -138,6 +141,35 @@ def test_settings_run_nothing(tmp_path, mark, name):
     assert (status, error[:7]) == (2, "error: ")
     assert "config.yaml" in error or "class_path" in error or "nowhere" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_the_names_in_a_runs_metrics_import_nothing(model, tmp_path, mark, monkeypatch):
+    """A heatmap may be named by a class path on the command line; files name no code."""
+    (tmp_path / "evil.py").write_text(f"import pathlib; pathlib.Path({str(mark)!r}).touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    save_model(model, tmp_path / "model")
+    row = {"heatmap": "evil.Map", "policy": "val", "threshold": 0.6}
+    metrics = json.dumps({"localization": [row, row | {"heatmap": "os.system"}]})
+    (tmp_path / "model" / "metrics.json").write_text(metrics)
+    assert Localizer.load(tmp_path / "model").threshold == 0.2
+    assert "evil" not in sys.modules
+
+
+def test_only_heatmap_methods_are_called_by_class_path(model, tmp_path, mark, monkeypatch):
+    touch = f"pathlib.Path({str(mark)!r}).touch()"
+    (tmp_path / "not_methods.py").write_text(
+        f"import pathlib\n\n\ndef function():\n    {touch}\n\n\n"
+        f"class Other:\n    def __init__(self):\n        {touch}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    save_model(model, tmp_path / "model")
+    for name in ("function", "Other"):
+        with pytest.raises(ValueError, match=f"not_methods.{name} is not a subclass"):
+            Localizer.load(tmp_path / "model", f"not_methods.{name}")
+    for path in ("os.system", "subprocess.Popen"):
+        options = ("--method", path, "--output", tmp_path / "out")
+        status, _, error = tool("localize.py", tmp_path / "model", ROOT / "docs", *options)
+        assert (status, "is not a subclass of" in error) == (2, True), error
 
 
 def test_settings_of_a_run_run_nothing(tmp_path, mark):

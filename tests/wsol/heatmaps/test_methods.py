@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -5,8 +7,8 @@ from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.score_table import ScoreRow
 from wsol.evaluation.scores import Headline
 from wsol.heatmaps.averaged import Averaged
-from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient
-from wsol.heatmaps.methods import BASES, baseline_of, find_method, with_baselines
+from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod, min_max
+from wsol.heatmaps.methods import BASES, baseline_of, find_method, method_name, with_baselines
 from wsol.heatmaps.refined import Refined
 
 
@@ -21,7 +23,59 @@ def test_names_compose():
             find_method(name)
 
 
-def test_a_refined_map_stands_beside_the_same_refinement_of_a_centred_box():
+@dataclass(frozen=True)
+class Brightness(HeatmapMethod):
+    """A method of somebody's own."""
+
+    power: float = 1.0
+
+    def __call__(self, model, image, label):
+        maps = image.mean(dim=1).double().numpy() ** self.power
+        return np.stack([min_max(each) for each in maps])
+
+
+class WithoutDefault(Brightness):
+    def __init__(self, power):
+        super().__init__(power)
+
+
+@pytest.mark.parametrize("switch", ["", "refined ", "refined flipped "])
+def test_a_method_is_named_by_its_class_path(switch):
+    name = f"{switch}{__name__}.Brightness"
+    method = find_method(name)
+    while isinstance(method, Averaged | Refined):
+        method = method.method
+    assert method == Brightness()
+    assert method_name(find_method(name)) == method_name(name) == name
+    baseline = "refined centred box" if switch else "centred box"
+    assert list(with_baselines([name])) == [name, baseline]
+
+
+def test_only_heatmap_methods_are_named_by_class_path():
+    for path, message in (
+        ("os.system", "os.system is not a subclass of .*HeatmapMethod"),
+        ("subprocess.Popen", "not a subclass"),
+        ("wsol.heatmaps.methods.find_method", "not a subclass"),
+        ("wsol.heatmaps.heatmap.HeatmapMethod", "abstract"),
+        ("wsol.heatmaps.refined.Refined", "must be made without arguments: .*method"),
+        (f"{__name__}.WithoutDefault", "must be made without arguments"),
+        (f"{__name__}.Nothing", "cannot import"),
+        ("no_such_module.Mine", "cannot import the heatmap method .*PYTHONPATH"),
+        ("refind os.path", "no heatmap method"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_method(path)
+
+
+def test_a_method_has_the_name_that_evaluation_writes():
+    for name in ("gradient", "cam", "flipped cam", "refined averaged gradient", "smoothgrad"):
+        assert method_name(find_method(name)) == method_name(name.replace(" ", "_")) == name
+    assert method_name(None) == "gradient"
+    for method in (Gradient(sigma=1), Refined(Gradient(sigma=1)), Brightness(2.0)):
+        assert method_name(method) is None
+
+
+def test_the_baseline_of_a_refined_map_is_the_same_refinement_of_a_centred_box():
     assert baseline_of("averaged gradient") == baseline_of("centred_box") == "centred box"
     assert baseline_of("refined_averaged_gradient") == "refined centred box"
     assert baseline_of("averaged refined flipped cam") == "averaged refined centred box"

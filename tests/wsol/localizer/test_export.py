@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.helpers.commands import ROOT, tool
 from wsol.heatmaps.heatmap import Gradient, attribution_heatmap
 from wsol.localizer.export import export_program, write_program
 from wsol.localizer.exported_heatmap import ExportedHeatmap
+from wsol.localizer.exported_program import Program
 from wsol.localizer.localizer import Localizer
 
 SIDE = 32
@@ -207,6 +209,45 @@ def test_a_program_localizes_as_the_run_does(exported, toy, kind):
         # flat toy pictures: many activations lie on one ReLU's kink together
         np.testing.assert_allclose(other.heatmap, one.heatmap, atol=1e-2)
         assert other.score == pytest.approx(one.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_threads_share_a_program(exported, kind):
+    """Each of 8 threads gets the boxes, heatmaps and classes of its own images."""
+    images = torch.rand(64, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
+    localizer = Localizer.load(exported / f"localizer.{kind}")
+    expected = [next(localizer.predict(image)) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: next(localizer.predict(image)), images))
+    for one, other in zip(found, expected, strict=True):
+        assert (one.box, one.label, one.score) == (other.box, other.label, other.score)
+        np.testing.assert_array_equal(one.heatmap, other.heatmap)
+
+
+def test_a_program_keeps_no_answer():
+    """Not from another thread, nor from before an image was changed in place."""
+    program = Program(lambda images: (images.flatten(1)[:, :2], images[:, 0]), 1, ["a", "b"], 0.2)
+
+    def is_right(value):
+        logits, heatmaps = program(torch.full((1, 3, 1, 1), float(value)))
+        return float(logits[0, 0]) == float(heatmaps[0, 0, 0]) == value
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(is_right, range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
+    images = torch.ones(1, 3, 1, 1)
+    assert float(program(images)[0][0, 0]) == 1
+    assert float(program(images.zero_())[0][0, 0]) == 0
+    with pytest.raises(ValueError, match="runs on the CPU, not on cuda"):
+        Localizer(program, device="cuda")
+    with pytest.raises(ValueError, match="leave method out"):
+        Localizer(program, "gradient")
+    assert Localizer(program).threshold == 0.2
+    assert Localizer(program, threshold=0.5).threshold == 0.5
 
 
 def test_the_example_finds_the_box_with_onnxruntime_and_opencv_alone(exported, toy, tmp_path):

@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.classifier import create_model, load_model, save_model
 from wsol.annotations.coco_writing import coco_dataset
 from wsol.boxes.geometry import rescale
 from wsol.boxes.heatmap_boxes import largest_boxes
@@ -21,10 +22,12 @@ from wsol.detectors import (
 from wsol.detectors.training import detect
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps
-from wsol.heatmaps.heatmap import CentredBox, Gradient, HeatmapMethod
+from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod
+from wsol.heatmaps.refined import Refined
 from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
 from wsol.localizer.overlay import overlay
+from wsol.localizer.predictors import BoxPredictor, Prediction
 from wsol.report.score_tables import table
 
 
@@ -74,16 +77,16 @@ class BrightDetector(Network):
 
 
 @pytest.fixture(scope="module", params=["heatmap", "detector"])
-def finder(request, model):
+def localizer(request, model):
     if request.param == "heatmap":
         return Localizer(model, Bright(), 0.5)
     return Localizer(BrightDetector(model))
 
 
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (61, 300), (2000, 100)])
-def test_boxes_come_back_in_the_images_own_pixels(finder, model, width, height):
+def test_boxes_come_back_in_the_images_own_pixels(localizer, model, width, height):
     box = (width // 3, height // 5, 2 * width // 3, 4 * height // 5)
-    (found,) = finder.predict([white_square(width, height, box)])
+    (found,) = localizer.predict([white_square(width, height, box)])
     cell = np.array([width, height] * 2) / 48
     assert (np.abs(np.array(found.box) - box) <= np.maximum(2, 1.2 * cell)).all()
     assert found.size == (width, height)
@@ -91,12 +94,12 @@ def test_boxes_come_back_in_the_images_own_pixels(finder, model, width, height):
     assert 0 < found.score <= 1
 
 
-def test_a_turned_photo_is_localized_as_viewers_show_it(finder, tmp_path):
+def test_a_turned_photo_is_localized_as_viewers_show_it(localizer, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown a quarter turn clockwise
     turned = np.rot90(white_square(), 1)
     Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "a.png", exif=exif)
-    (found,) = finder.predict([tmp_path / "a.png"])
+    (found,) = localizer.predict([tmp_path / "a.png"])
     np.testing.assert_allclose(found.box, (30, 12, 60, 48), atol=2)
 
 
@@ -167,6 +170,47 @@ def test_a_detector_looks_for_the_class_that_is_asked_for(model):
     assert likeliest.scores == pytest.approx((0.9, 0.3))
     assert (bee.boxes, bee.score, bee.label) == (((0, 0, 90, 60),), 0.5, 1)
     assert (none.boxes, none.class_name, none.score) == ((likeliest.box,), "dog", 0)
+
+
+def test_every_kind_of_model_is_loaded_as_a_localizer_with_the_same_arguments(model, tmp_path):
+    parameters = [
+        [
+            p
+            for p in inspect.signature(make).parameters.values()
+            if p.name not in ("model", "folder")
+        ]
+        for make in (Localizer, Localizer.load)
+    ]
+    assert parameters[0] == parameters[1]
+    save_model(model, tmp_path / "classifier")
+    save_detector(
+        Regressor(width=8).build(load_model(tmp_path / "classifier"), ["a"]), tmp_path / "detector"
+    )
+    classifier = Localizer.load(tmp_path / "classifier", "refined_cam", 0.4)
+    detector = Localizer.load(tmp_path / "detector", device="cpu")
+    assert type(classifier) is type(detector) is Localizer
+    assert classifier.method == Localizer(model, "refined cam").method == Refined(CAM())
+    assert (classifier.threshold, Localizer(model).threshold) == (0.4, 0.2)
+    assert (detector.method, detector.threshold, detector.class_names) == (None, None, ["object"])
+    own = f"{__name__}.Bright"
+    assert type(Localizer.load(tmp_path / "classifier", own).method).__name__ == "Bright"
+
+
+class Middle(BoxPredictor):
+    """A box predictor of somebody's own."""
+
+    model = None
+    image_size = 8
+    class_names = ("thing",)
+
+    def predict(self, images, labels, count):
+        for _ in images:
+            yield Prediction(np.array([[0.25, 0.25, 0.75, 0.75]]), [0.5], (1, 1), 0)
+
+
+def test_a_box_predictor_of_ones_own_localizes():
+    (found,) = Localizer(Middle()).predict(white_square(80, 40))
+    assert (found.box, found.class_name, found.score) == ((20, 10, 60, 30), "thing", 0.5)
 
 
 def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):

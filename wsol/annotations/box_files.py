@@ -1,0 +1,78 @@
+"""The files that localize.py writes: boxes.json, boxes.csv, overlays and heatmaps."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from robust_training.atomic_io import write_texts
+from wsol.annotations.coco_writing import coco_dataset
+from wsol.data.inputs import read_pixels
+from wsol.localizer.localization import Localization
+from wsol.localizer.overlay import overlay
+
+_COLUMNS = ("image", "rank", "x0", "y0", "x1", "y1", "label", "class", "score")
+
+
+def write_boxes(
+    found: Iterable[Localization], class_names: Sequence[str], output: str | os.PathLike
+) -> int:
+    """Write boxes of image files as boxes.json (COCO, with scores) and boxes.csv.
+
+    Args:
+        found: Boxes of image files, as `Localizer.predict` gives them; taken one after the other.
+        class_names: One for each label.
+        output: A folder, which is made if it is missing.
+
+    Returns:
+        The number of images.
+    """
+    table = io.StringIO()
+    named = ((str(place.path), place) for place in _with_lines(found, table))
+    boxes = coco_dataset(named, class_names)
+    write_texts(Path(output), {"boxes.json": json.dumps(boxes), "boxes.csv": table.getvalue()})
+    return len(boxes["images"])
+
+
+def with_pictures(
+    found: Iterable[Localization], output: str | os.PathLike, root: str | os.PathLike
+) -> Iterator[Localization]:
+    """Write an overlay and a heatmap (if there is one) as PNG for each image that passes through.
+
+    Args:
+        output: The pictures' folder; they lie below overlays/ and heatmaps/.
+        root: The folder that holds all image files; pictures have the same paths relative to it.
+    """
+    output, root = Path(output), Path(root).resolve()
+    for place in found:
+        name = f"{place.path.resolve().relative_to(root)}.png"  # a.jpg and a.png stay apart
+        # read again: to keep a batch of photos would need more memory than the network
+        _write_png(output / "overlays" / name, overlay(read_pixels(place.path), place))
+        if place.heatmap is not None:
+            _write_png(output / "heatmaps" / name, (place.full_heatmap() * 255).round())
+        yield place
+
+
+def _with_lines(found: Iterable[Localization], table: io.StringIO) -> Iterator[Localization]:
+    """Write one line for each box, and one without corners for an image that has none."""
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for place in found:
+        boxes = zip(place.boxes, place.scores, strict=True) if place.boxes else [((), place.score)]
+        for rank, (box, score) in enumerate(boxes, start=1):
+            corners = [round(value, 2) for value in box] or [""] * 4
+            writer.writerow(
+                [place.path, rank, *corners, place.label, place.class_name, f"{score:.6f}"]
+            )
+        yield place
+
+
+def _write_png(file: Path, pixels: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    file.write_bytes(cv2.imencode(".png", bgr.astype(np.uint8))[1].tobytes())

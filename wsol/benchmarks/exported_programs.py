@@ -1,0 +1,70 @@
+"""The speed of exported localizers beside the classifiers that they were made from."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robust_training.models.classifier import Classifier, create_model
+from wsol.heatmaps.heatmap import Gradient
+from wsol.localizer.export import export_program, smooth_images, write_program
+from wsol.localizer.exported_program import load_program
+from wsol.localizer.localizer import Localizer
+from wsol.localizer.predictors import ClassifierPredictor, HeatmapPredictor, ProgramPredictor
+from wsol.localizer.saved_models import ART_THRESHOLD
+
+
+def program_speeds(
+    names: Sequence[str], suffix: str, side: int, batches: Sequence[int], repeats: int
+) -> Iterator[dict[str, Any]]:
+    """Images per second with random weights, heatmaps included: one row for each model and batch.
+
+    Args:
+        names: timm's names of architectures.
+        suffix: Format of the programs, "onnx" or "pt2".
+        side: Of the images, in pixels.
+        repeats: Calls of each, in turn; their medians are compared.
+    """
+    for name in names:
+        model = _random_model(name, side)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, f"localizer.{suffix}")
+            write_program(export_program(model), Localizer(model), file)
+            exported = ProgramPredictor(load_program(file), ART_THRESHOLD)
+        eager = ClassifierPredictor(model, Gradient(), ART_THRESHOLD)
+        for count in batches:
+            images = smooth_images(count, side)
+            slow, fast = _median_seconds([eager, exported], images, repeats)
+            yield {
+                "model": name,
+                "batch": count,
+                "eager, images/s": count / slow,
+                f".{suffix}, images/s": count / fast,
+                "ratio": slow / fast,
+            }
+
+
+def _random_model(name: str, side: int) -> Classifier:
+    torch.manual_seed(0)
+    model = create_model(name, 200, image_size=side).eval()
+    for parameter in model.backbone.get_classifier().parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # a head of zeros has no gradient
+    return model
+
+
+def _median_seconds(
+    predictors: Sequence[HeatmapPredictor], images: Tensor, repeats: int
+) -> list[float]:
+    """Median seconds of each predictor; they take turns, after one call that warms up."""
+    seconds: list[list[float]] = [[] for _ in predictors]
+    for _ in range(repeats + 1):
+        for predictor, times in zip(predictors, seconds, strict=True):
+            start = time.perf_counter()
+            predictor.explain(images, [None] * len(images))
+            times.append(time.perf_counter() - start)
+    return [float(np.median(times[1:])) for times in seconds]
