@@ -1,4 +1,4 @@
-"""Heatmaps put together: averaged over sizes and mirror images, or multiplied."""
+"""Combined heatmaps: averaged over sizes and mirror images, or multiplied."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -17,9 +17,9 @@ class Averaged(HeatmapMethod):
     """The mean of a method's heatmaps of the image in several sizes, and of its mirror images.
 
     Attributes:
-        method: Any; one map of it for each size, two with `flip`.
-        scales: Sizes, in the image's own. Networks built for one size take 1 alone.
-        flip: Mirror images too, their maps mirrored back.
+        method: The method, called once for each size, or twice with `flip`.
+        scales: Factors of the image's size. Networks built for one size take only 1.
+        flip: Whether mirror images are included; their maps are mirrored back.
     """
 
     method: HeatmapMethod
@@ -34,7 +34,7 @@ class Averaged(HeatmapMethod):
         if not self._takes_sizes(model):
             raise ValueError(
                 f"{model.backbone.pretrained_cfg['architecture']} takes images of one size: "
-                "average over mirror images alone (scales=(1,))"
+                "average over mirror images only (scales=(1,))"
             )
         maps = [self._at(model, image, label, scale) for scale in self.scales]
         return np.stack([min_max(each) for each in np.mean(maps, axis=0)])
@@ -61,9 +61,10 @@ class Averaged(HeatmapMethod):
 
 @dataclass(frozen=True)
 class Product(HeatmapMethod):
-    """Pixel by pixel, two methods' heatmaps multiplied, such as gradient and class activation.
+    """The product of two methods' heatmaps, pixel by pixel, such as gradient and class activation.
 
-    A rough map says where, a fine one what (Guided Grad-CAM; Selvaraju et al., ICCV 2017).
+    A coarse map locates the class, a fine one adds detail (Guided Grad-CAM; Selvaraju et al., ICCV
+    2017).
     """
 
     first: HeatmapMethod

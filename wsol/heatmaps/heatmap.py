@@ -1,7 +1,7 @@
-"""From a classifier and an image to a heatmap: where in the image is the class?
+"""Heatmaps: where in an image a classifier sees a class.
 
-Every method here is a function of (model, images, labels), so gradient maps, class activation maps
-and model-free floors go through one pipeline and compare fairly.
+Every method here is a function of (model, images, labels). So gradient maps, class activation maps
+and baselines without a model go through one pipeline and compare fairly.
 """
 
 from abc import ABC, abstractmethod
@@ -20,11 +20,11 @@ from robust_training.models.classifier import Classifier
 
 
 class HeatmapMethod(ABC):
-    """Subclasses are frozen dataclasses without state."""
+    """Makes heatmaps. Subclasses are frozen dataclasses: settings, and no state between calls."""
 
     @abstractmethod
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        """Images (N,3,H,W) in [0,1] and classes (N,) -> heatmaps, float64 (N,H,W) in [0,1]."""
+        """Explain classes (N,) in images (N,3,H,W) in [0,1]: float64 (N,H,W) in [0,1]."""
 
     def fits(self, model: Classifier) -> bool:
         """Whether the method works for this network."""
@@ -36,9 +36,10 @@ class Gradient(HeatmapMethod):
     """Input-gradient magnitude, post-processed as in ART's localization code (util_eval.py).
 
     Attributes:
-        score: What is differentiated: the class's "logit", which is what ART trains, or the
-            published evaluation's "cross_entropy", whose gradient fades where the network is sure.
-        sigma: Of the final Gaussian filter, in pixels.
+        score: The function that is differentiated. "logit" is the class's logit, which ART trains.
+            "cross_entropy" is the published evaluation's; its gradient vanishes if the network is
+            certain.
+        sigma: Standard deviation of the final Gaussian filter, in pixels.
     """
 
     score: Literal["logit", "cross_entropy"] = "logit"
@@ -51,11 +52,11 @@ class Gradient(HeatmapMethod):
 
 @dataclass(frozen=True)
 class Attributed(HeatmapMethod):
-    """The same of any attribution of the class's logit.
+    """Magnitude of any attribution of the class's logit, post-processed as `Gradient` is.
 
     Attributes:
-        attribution: Smoothgrad, integrated gradients, ...
-        sigma: Of the final Gaussian filter, in pixels.
+        attribution: SmoothGrad, integrated gradients, or another.
+        sigma: Standard deviation of the final Gaussian filter, in pixels.
     """
 
     attribution: Attribution
@@ -68,8 +69,7 @@ class Attributed(HeatmapMethod):
 
 @dataclass(frozen=True)
 class CAM(HeatmapMethod):
-    """Class activation map (`class_activation`) of a network with a spatial feature map. No ReLU,
-    cubic upsampling."""
+    """Class activation map of a network with a spatial feature map: no ReLU, cubic upsampling."""
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         # some devices have no float64
@@ -83,11 +83,11 @@ class CAM(HeatmapMethod):
 
 @dataclass(frozen=True)
 class CentredBox(HeatmapMethod):
-    """The floor: a centred box, whatever the image.
+    """The baseline: a centred box that ignores the image.
 
-    The map falls linearly from 1 at the centre to 0 at the border, so that threshold t gives the
-    box of side 1 - t: the policy that chooses a threshold for other maps chooses the size here. On
-    CUB's test images the best side is 0.63 (GT-known 59.5).
+    The map falls linearly from 1 at the centre to 0 at the border, so threshold t gives the box
+    with sides 1 - t. The policy that chooses a threshold for other maps chooses the box's size
+    here. On CUB's test images the best side is 0.63 (GT-known 59.5).
     """
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
@@ -102,10 +102,11 @@ def attribution_heatmap(
 ) -> np.ndarray:
     """Attribution (N,3,H,W) -> heatmap, float64 (N,H,W) in [0,1] (ART's util_eval.py).
 
-    Mean over channels of the magnitude, clipped to percentiles, 0 to 1, a 3 x 3 mean with a border
-    of zeros, a Gaussian filter, 0 to 1. The reference also standardises each image, which the
-    percentiles undo, and stretches the whole batch at once, so that its maps depend on their
-    batch mates; here each image stands by itself. A constant attribution gives zeros.
+    The steps: mean over channels of the magnitude; clip to percentiles; stretch to [0,1]; 3 x 3
+    mean with a border of zeros; Gaussian filter; stretch to [0,1]. A constant attribution gives
+    zeros. The reference differs in two ways: it standardises each image, which has no effect before
+    percentiles, and it stretches the whole batch at once, so that a map depends on the other images
+    of its batch.
     """
     maps = attribution.detach().abs().mean(dim=1).cpu().double().numpy()
     return np.stack([_smooth(_clipped(m, clip), sigma) for m in maps])
@@ -124,6 +125,6 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def min_max(values: np.ndarray) -> np.ndarray:
-    """Stretched to [0,1]; zeros where `values` are constant or hold NaN."""
+    """Stretch `values` to [0,1]; zeros if they are constant or hold NaN."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)

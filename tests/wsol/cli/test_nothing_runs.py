@@ -267,7 +267,9 @@ def test_a_name_is_no_formula_for_a_spreadsheet():
         truth=SimpleNamespace(names=names, labels=truth.labels), predictions=None
     )
     row = SimpleNamespace(threshold=None, heatmap="maps", policy="given")
-    chosen = SimpleNamespace(row=row, boxes=truth.boxes[:, 0], iou=np.ones(6), kinds=["right"] * 6)
+    chosen = SimpleNamespace(
+        row=row, boxes=truth.boxes[:, 0], iou=np.ones(6), error_types=["right"] * 6
+    )
     first = [line.split(",")[0] for line in image_table(measured, [chosen]).splitlines()[1:]]
     assert not any(cell.startswith(_FORMULA) for cell in first)
     assert [os.path.normpath(cell) for cell in first] == names

@@ -116,7 +116,7 @@ def test_a_map_without_a_peak_stays_empty():
 def test_tiny_images_and_peaks_in_the_border_pass(size):
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     corner = Blob(0, 0, sigma=1)
-    (found,) = Refined(corner, share=0.05)(None, image, LABEL)
+    (found,) = Refined(corner, fraction=0.05)(None, image, LABEL)
     assert found.shape == size
     assert np.isfinite(found).all()
 
