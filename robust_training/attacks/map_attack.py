@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Explanation, InputGradient, Maps
-from robust_training.attribution.similarity import pixel_count, require_top_k, top_k_intersection
+from robust_training.attribution.similarity import check_top_k, pixel_count, top_k_intersection
 from robust_training.autograd.batch_norm import under_attack
 from robust_training.autograd.curvature import Curvature, Recomputed, Score
 from robust_training.models.classifier import Classifier
@@ -125,7 +125,7 @@ class MapAttack:
     stop_at: float = 0.0
 
     def __post_init__(self) -> None:
-        require_top_k("MapAttack", self.top_k)
+        check_top_k("MapAttack", self.top_k)
         if self.attack.steps < 1:
             raise ValueError(
                 f"attack.steps of MapAttack must be at least 1, not {self.attack.steps}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
 from robust_training.attribution.scores import class_and_runner_up_scores, class_score, single
-from robust_training.attribution.similarity import cosine, pixel_count, require_top_k
+from robust_training.attribution.similarity import check_top_k, cosine, pixel_count
 from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
@@ -68,7 +68,7 @@ class ART(AttackingObjective):
         require_attribution("ART", self.attribution)
         if self.form not in ("magnitude", "signed"):
             raise ValueError(f'form of ART must be "magnitude" or "signed", not {self.form!r}')
-        require_top_k("ART", self.top_k)
+        check_top_k("ART", self.top_k)
 
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState

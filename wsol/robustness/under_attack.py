@@ -15,6 +15,12 @@ from tqdm import tqdm
 from robust_training.attacks.map_attack import MapAttack, Noise
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import IntegratedGradients
+from robust_training.attribution.similarity import (
+    MEASURES,
+    SMALLEST,
+    is_constant,
+    similarities,
+)
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
@@ -22,7 +28,6 @@ from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
 from wsol.heatmaps.heatmap import Gradient
 from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_right
-from wsol.robustness.map_similarity import MEASURES, SMALLEST, is_constant, similarities
 
 Columns = Mapping[str, np.ndarray]
 
@@ -81,7 +86,7 @@ def robustness(
     """{"robustness": scores} of a split; shares, but for `centre_shift` in pixels.
 
     `maps` has a dict for each attack on maps. Its `measures`: for each of
-    `map_similarity.MEASURES`, between the clean and the attacked map of correctly classified
+    `similarity.MEASURES`, between the clean and the attacked map of correctly classified
     images, `mean` over those with an iterate that kept the class (as ART reports),
     `flipped_as_same` over all of them with the others unchanged (as IG-NORM does), and
     `under_noise`, the mean for random steps of the same length, the floor of any attack, over
