@@ -21,19 +21,19 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
+from robust_training.models.classifier import Classifier
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.ground_truth import GroundTruth, with_classes
 from wsol.annotations.metadata import read_ground_truth, with_mask_cut, with_masks
 from wsol.annotations.predictions import read_predictions
 from wsol.cli.parser import Parser, find_device, output_folder, run
-from wsol.data.loaders import scoring_data
 from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.metrics import IOU_THRESHOLDS
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_scoremaps
 from wsol.evaluation.scores import Scores, accuracies, score_boxes, score_heatmaps
-from wsol.evaluation.split_selection import find_scorable, require_classes
+from wsol.evaluation.split_selection import EvaluationSplits, prepare_evaluation
 from wsol.heatmaps.methods import DEFAULT, NAMES, with_baselines
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
 from wsol.report import Entry, write_report
@@ -66,53 +66,59 @@ def runs_command(arguments: list[str]) -> None:
     settings.robustness = bool(attacks)  # its settings stand with its scores
     wanted = with_baselines(settings.methods + ["gradient"] * settings.robustness)
     device = find_device(settings.device)
-    entries: dict[str, Entry] = {}
+    prepared: dict[str, tuple[Path, Classifier, EvaluationSplits]] = {}
     for folder in map(Path, settings.runs):
         model = load_classifier(folder).to(device)
-        data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
-        scorable = find_scorable(data, settings.threshold)
-        test = scorable.test
+        splits = prepare_evaluation(
+            folder,
+            model,
+            settings.root,
+            batch_size=settings.batch_size,
+            threshold=settings.threshold,
+        )
         name = folder.resolve().name
-        if name in entries:
+        if name in prepared:
             raise ValueError(f"two runs are called {name}; rename one folder")
-        require_classes(folder, model, test.dataset)
         if config:
             config.require_size(model.image_size)
-        for note in scorable.notes:
+        prepared[name] = folder, model, splits
+    entries: dict[str, Entry] = {}
+    for name, (folder, model, splits) in prepared.items():
+        test = splits.test
+        for note in splits.notes:
             print(f"{name}: {note}")
         methods = {title: method for title, method in wanted.items() if method.fits(model)}
         for title in wanted.keys() - methods.keys():
             print(f"{name}: no {title} for this network")
-        if not scorable.boxed:
+        if not splits.boxed:
             methods = {}
-        splits = {"test": test, "val": scorable.validation}
         measured = {
-            split: run_model(
+            part: run_model(
                 model,
-                loader,
+                split,
                 methods,
-                thresholds=_thresholds(settings) if split == "test" else None,
-                every_box=settings.v2 and split == "test",
-                description=f"{name}: {split}",
+                thresholds=_thresholds(settings) if part == "test" else None,
+                every_box=settings.v2 and part == "test",
+                description=f"{name}: {part}",
             )
-            for split, loader in splits.items()
-            if loader is not None
+            for part, split in (("test", test), ("val", splits.validation))
+            if split is not None
         }
-        scores = _score(settings, measured["test"], measured.get("val"), scorable.threshold)
+        scores = _score(settings, measured["test"], measured.get("val"), splits.threshold)
         details = {
             "model": str(folder),
-            "data": data.as_dict(),
+            "data": splits.data.as_dict(),
             "settings": dict(settings.as_dict()),
             **above_baselines(scores.headlines, seed=settings.seed),
-            **laboratory(model, test, measured["test"].correct(1), seed=settings.seed),
+            **laboratory(model, test.loader, measured["test"].correct(1), seed=settings.seed),
         }
-        if scorable.all_test:
-            every = run_model(model, scorable.all_test, {}, description=f"{name}: all test images")
+        if splits.all_test:
+            every = run_model(model, splits.all_test, {}, description=f"{name}: all test images")
             details["all_test_images"] = {"images": len(every.truth), **accuracies(every)}
         if settings.robustness:
             chosen = {each.row.heatmap: each.row.threshold for each in scores.headlines}
             threshold = chosen.get("gradient", ART_THRESHOLD)
-            details |= robustness(model, test, threshold, config, seed=settings.seed)
+            details |= robustness(model, test.loader, threshold, config, seed=settings.seed)
         result = write_scores(folder, measured["test"], scores, details)
         boxes = measured["test"].boxes_alone()
         entries[name] = Entry(model, methods, result, test.dataset, boxes, scores.headlines, folder)

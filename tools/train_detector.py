@@ -26,17 +26,15 @@ from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
-from torch.utils.data import DataLoader
 
 from robust_training.atomic_io import write_texts
 from wsol.annotations.coco_writing import coco_results
 from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.cli.run_folder import alone_in
 from wsol.cli.subprocesses import fingerprint
-from wsol.data.loaders import scoring_data
 from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
-from wsol.evaluation.split_selection import find_scorable, require_classes
+from wsol.evaluation.split_selection import PreparedSplit, prepare_evaluation, prepare_split
 from wsol.heatmaps.methods import NAMES, with_baselines
 from wsol.localizer.saved_models import load_classifier, model_folder
 from wsol.pseudo_labels.boxes import (
@@ -104,25 +102,29 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
         raise ValueError(f"--teachers {' '.join(names)} names a teacher twice")
     device = find_device(settings.device)
     model = load_classifier(folder).to(device)
-    data = scoring_data(folder, settings.root, settings.batch_size, model.image_size)
-    data = replace(data, resize=None)
-    scorable = find_scorable(data, settings.threshold)
-    loaders = {
-        "train": data.loader("train"),
-        "val": data.loader("val"),
-        "test": scorable.test,
+    scored = prepare_evaluation(
+        folder,
+        model,
+        settings.root,
+        batch_size=settings.batch_size,
+        threshold=settings.threshold,
+    )
+    data = replace(scored.data, resize=None)
+    splits = {
+        "train": prepare_split(data.loader("train")),
+        "val": prepare_split(data.loader("val")),
+        "test": scored.test,
     }
-    dataset = scorable.test.dataset
-    require_classes(folder, model, dataset)
+    dataset = scored.test.dataset
     for name, method in methods.items():
         if not method.fits(model):
             raise ValueError(f"{name} is not possible with this network")
     for teacher in given:
-        require_lessons(teacher, (scorable.all_test or scorable.test).dataset)
-    if not scorable.boxed:
-        raise ValueError(*scorable.notes)
+        require_lessons(teacher, (scored.all_test or scored.test).dataset)
+    if not scored.boxed:
+        raise ValueError(*scored.notes)
     if oracle:
-        require_true_boxes(loaders)
+        require_true_boxes(splits)
 
     def build() -> Network:
         student = start_model(folder, settings.weights)
@@ -133,35 +135,36 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
         "model": fingerprint(model_folder(folder) / "model.safetensors"),
         "weights": settings.weights and fingerprint(Path(settings.weights)),
         "threshold": settings.threshold,
-        "true boxes": fingerprint(_true_boxes(loaders)),
+        "true boxes": fingerprint(_true_boxes(splits)),
         "detector": type(detector).__name__,
         **_named("data", data),
         **_named("detector", detector),
         **_named("training", training),
     }
     require_same_lessons(output, learned_from, places, given)
-    for note in scorable.notes:
+    for note in scored.notes:
         print(note)
-    splits = measure_splits(model, loaders, methods)
+    outputs = measure_splits(model, splits, methods)
     teachers = [
-        *(localizing_teacher(name, splits, scorable.threshold) for name in methods),
+        *(localizing_teacher(name, outputs, scored.threshold) for name in methods),
         *given,
-        *(oracle_teacher(splits) for _ in oracle),
+        *(oracle_teacher(outputs) for _ in oracle),
     ]
     own: dict[str, Scored] = {}
     for teacher in teachers:
         place = output / folder_name(teacher.name)
         write_teacher(teacher, place)
-        without = len(splits["train"].truth) - len(teacher.boxes["train"])
+        without = len(outputs["train"].truth) - len(teacher.boxes["train"])
         if without > 0:
             print(f"{teacher.name}: {without} training images without a box are left out")
         if teacher.test_boxes is not None:
-            test = splits["test"]
+            test = outputs["test"]
             results = coco_results(test.truth, test.predictions, teacher.test_boxes)
             write_texts(place, {"results.json": json.dumps(results)})
             file = place / "results.json"
             own[teacher.name] = score_results(teacher.name, teacher.policy, [file], test.truth)
-    school = School(build, training, data, loaders, splits)
+    loaders = {name: split.loader for name, split in splits.items()}
+    school = School(build, training, data, loaders, outputs)
     students = {
         teacher.name: school.teach(teacher, settings.seeds, output / folder_name(teacher.name))
         for teacher in teachers
@@ -169,13 +172,13 @@ def _teach(settings: Namespace, detector: Detector, training: Training, output: 
     _write(output, own, students, settings.as_dict())
 
 
-def _true_boxes(loaders: Mapping[str, DataLoader]) -> str:
+def _true_boxes(splits: Mapping[str, PreparedSplit]) -> str:
     """Those that choose a threshold, and those that score: another text where one differs."""
     return repr(
         [
             (example.name, example.boxes)
             for split in ("val", "test")
-            for example in loaders[split].dataset.examples
+            for example in splits[split].dataset.examples
         ]
     )
 

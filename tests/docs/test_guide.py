@@ -9,7 +9,7 @@ from tests.helpers.commands import ROOT
 from tests.helpers.folders import HEADER, write_image
 from wsol.data.image_folder import ImageFolder
 from wsol.data.loaders import DataConfig
-from wsol.evaluation.split_selection import find_scorable, require_classes
+from wsol.evaluation.split_selection import require_classes, select_splits
 
 
 def rows():
@@ -45,7 +45,7 @@ def other_classes():
 
 
 def nothing_to_score():
-    raise ValueError(*find_scorable(config(), None).notes)
+    raise ValueError(*select_splits(config(), None).notes)
 
 
 MISTAKES = {

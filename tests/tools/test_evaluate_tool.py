@@ -104,7 +104,7 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
 def test_maps_of_one_split_alone_have_no_validation_threshold(toy, tmp_path):
     """Nor may the test images choose it under another name."""
     data = CUB200(toy, "test")
-    truth = dataset_ground_truth(data, [(48, 48)] * len(data))
+    truth = dataset_ground_truth(data)
     (tmp_path / "truth.json").write_text(json.dumps(coco_ground_truth(truth)))
     for name in truth.names:
         file = tmp_path / "maps" / f"{name}.npy"

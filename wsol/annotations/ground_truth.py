@@ -9,6 +9,7 @@ import numpy as np
 
 from wsol.boxes.geometry import NO_BOX
 from wsol.data.dataset import ImageDataset
+from wsol.data.image_files import image_size
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # side of an image
@@ -164,15 +165,19 @@ def _cut_at_edges(
     return kept
 
 
-def dataset_ground_truth(dataset: ImageDataset, sizes: Sequence[Sequence[int]]) -> GroundTruth:
-    """Of a split whose images have `sizes` (N,2: width, height); any of them may have no box."""
+def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
+    """The ground truth of a split, in which any image may have no box.
+
+    Raises:
+        ValueError: an image cannot be read, or a box does not lie in its image; names the image.
+    """
     examples = dataset.examples
     masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
     return make_ground_truth(
         dataset.root,
         [example.name for example in examples],
         [example.label for example in examples],
-        sizes,
+        [image_size(example.path, upright=dataset.upright) for example in examples],
         [example.boxes for example in examples],
         dataset.classes,
         masks=masks if len(masks) == len(examples) else (),

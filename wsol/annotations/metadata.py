@@ -13,7 +13,6 @@ from wsol.annotations.ground_truth import (
     make_ground_truth,
 )
 from wsol.data.dataset import Split
-from wsol.data.image_files import image_size
 from wsol.data.loaders import find_layout
 from wsol.data.text_files import inside, number, read_lines
 
@@ -43,11 +42,7 @@ def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 
         raise ValueError(
             f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set ({error})"
         ) from error
-    dataset = dataset.boxed() or dataset
-    files = (example.path for example in dataset.examples)
-    return dataset_ground_truth(
-        dataset, [image_size(file, upright=dataset.upright) for file in files]
-    )
+    return dataset_ground_truth(dataset.boxed() or dataset)
 
 
 def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:

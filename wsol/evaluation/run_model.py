@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robust_training.models.classifier import Classifier
-from wsol.annotations.ground_truth import GroundTruth, MaskFiles, dataset_ground_truth
+from wsol.annotations.ground_truth import GroundTruth, MaskFiles
 from wsol.annotations.predictions import Predictions
-from wsol.data.image_files import image_size
 from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
 from wsol.evaluation.pixel_metrics import bin_edges, read_mask
+from wsol.evaluation.split_selection import PreparedSplit
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 
@@ -37,14 +36,14 @@ class SplitOutput:
 
 def run_model(
     model: Classifier,
-    loader: DataLoader,
+    split: PreparedSplit,
     methods: Mapping[str, HeatmapMethod],
     *,
     thresholds: np.ndarray | None = None,
     every_box: bool = True,
     description: str = "measuring",
 ) -> SplitOutput:
-    """Predict and localize every image of `loader`, whose data set is a `ImageDataset`.
+    """Predict and localize every image of a split.
 
     Args:
         thresholds: Bins of the pixel scores, for a split whose images all have a mask; None leaves
@@ -54,17 +53,14 @@ def run_model(
     Raises:
         ValueError: a heatmap is not one; names the image.
     """
-    dataset = loader.dataset
-    # first of all, so that what is wrong with the data is said before hours of work
-    sizes = [image_size(each.path, upright=dataset.upright) for each in dataset.examples]
-    truth = dataset_ground_truth(dataset, sizes)
+    dataset, truth = split.dataset, split.truth
     device = next(model.parameters()).device
     masks = [example.mask for example in dataset.examples]
     edges = None if thresholds is None or None in masks else bin_edges(thresholds)
     order: list[torch.Tensor] = []
     confidence: list[torch.Tensor] = []
     rows: dict[str, list[BoxTable]] = {name: [] for name in methods}
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
+    for batch in tqdm(split.loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
         with torch.no_grad():
             probability = model(image).softmax(dim=1)
@@ -73,7 +69,7 @@ def run_model(
         for name, method in methods.items():
             heatmaps = method(model, image, label)
             for heatmap, index in zip(heatmaps, batch["index"].tolist(), strict=True):
-                size = sizes[index]
+                size = tuple(truth.sizes[index].tolist())
                 mask = None
                 if edges is not None:
                     mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, size)

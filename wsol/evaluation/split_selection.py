@@ -1,4 +1,4 @@
-"""What of a data set can be scored, where few of its images have a box, or none."""
+"""The images of a data set that a model is scored on, prepared before any work begins."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,50 +6,110 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from robust_training.models.classifier import Classifier
+from wsol.annotations.ground_truth import GroundTruth, dataset_ground_truth
 from wsol.data.dataset import ImageDataset
 from wsol.data.image_folder import BOXES, HEADER
-from wsol.data.loaders import DataConfig
+from wsol.data.loaders import DataConfig, scoring_data
 from wsol.localizer.saved_models import ART_THRESHOLD
 
 
 @dataclass(frozen=True)
-class Scorable:
-    """Whole frames, in order.
+class PreparedSplit:
+    """A split that a model can be run on.
 
     Attributes:
-        test: The test images that have a box; all of them where none has.
-        all_test: All test images, where `test` holds some of them; else None.
-        boxed: Whether the images of `test` have boxes.
-        validation: The validation images that have a box, which choose thresholds; None where none
-            has.
-        threshold: That was given in advance, if any: ART's published one where nothing chooses
-            another.
-        notes: Sentences for people.
+        loader: Loads whole frames in order.
+        truth: Ground truth of the loader's images.
     """
 
-    test: DataLoader
-    all_test: DataLoader | None
-    boxed: bool
-    validation: DataLoader | None
+    loader: DataLoader
+    truth: GroundTruth
+
+    @property
+    def dataset(self) -> ImageDataset:
+        """The data set that the loader reads."""
+        return self.loader.dataset
+
+
+@dataclass(frozen=True)
+class EvaluationSplits:
+    """The splits that a model is scored on.
+
+    Attributes:
+        data: Settings of the data set.
+        test: The test images that have a box; all of them if no image has one.
+        all_test: All test images, if `test` holds only some of them; otherwise None.
+        validation: The validation images that have a box, which choose thresholds; None if no
+            image has one.
+        threshold: The threshold given in advance, or ART's published one if nothing else gives
+            one; None if validation images choose it.
+        notes: Sentences for users about the images that are left out.
+    """
+
+    data: DataConfig
+    test: PreparedSplit
+    all_test: PreparedSplit | None
+    validation: PreparedSplit | None
     threshold: float | None
     notes: tuple[str, ...]
 
+    @property
+    def boxed(self) -> bool:
+        """Whether the images of `test` have boxes."""
+        return bool(self.test.truth.boxed.any())
 
-def find_scorable(data: DataConfig, threshold: float | None) -> Scorable:
-    """The test and validation images of `data` that have a box, and a threshold for their maps.
+
+def prepare_split(loader: DataLoader) -> PreparedSplit:
+    """Reads the ground truth of a loader over an `ImageDataset` that yields whole frames in order.
+
+    Raises:
+        ValueError: an image cannot be read, or a box lies outside of its image; names the image.
+    """
+    return PreparedSplit(loader, dataset_ground_truth(loader.dataset))
+
+
+def prepare_evaluation(
+    folder: Path, model: Classifier, root: str | None, *, batch_size: int, threshold: float | None
+) -> EvaluationSplits:
+    """Prepares the data that a model is scored on.
 
     Args:
-        threshold: Given in advance, if it was.
+        folder: The model's run, or a model folder with `root`.
+        root: The data set; None is the run's own.
+        threshold: For the model's maps, if it is given in advance.
+
+    Raises:
+        ValueError: there is no data set, it has other classes than the model, or its images or
+            boxes are damaged.
     """
-    everything = data.loader("test")
-    count = len(everything.dataset)
-    test = everything.dataset.boxed()
+    data = scoring_data(folder, root, batch_size, model.image_size)
+    splits = select_splits(data, threshold)
+    require_classes(folder, model, splits.test.dataset)
+    return splits
+
+
+def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits:
+    """Selects the test and validation images that have a box, and a threshold for their maps.
+
+    Args:
+        threshold: The threshold, if it is given in advance.
+
+    Raises:
+        ValueError: as `prepare_split`.
+    """
+    everything = data.dataset("test")
+    count = len(everything)
+    test = everything.boxed()
     if test is None:
+        place = f"a file {BOXES} in {data.root} with the columns {HEADER}"
+        if data.class_path is not None:
+            place = f"boxes of its examples from {data.class_path.__name__}"
         note = (
             f"none of the {count} test images has a box; to score boxes, say where the object is "
-            f"in some of them: a file {BOXES} in {data.root} with the columns {HEADER}"
+            f"in some of them: {place}"
         )
-        return Scorable(everything, None, False, None, threshold, (note,))
+        prepared = prepare_split(data.in_order(everything))
+        return EvaluationSplits(data, prepared, None, None, threshold, (note,))
     notes = []
     if len(test) < count:
         notes.append(f"{len(test)} of {count} test images have a box; the scores are theirs alone")
@@ -58,23 +118,24 @@ def find_scorable(data: DataConfig, threshold: float | None) -> Scorable:
         threshold = ART_THRESHOLD
         notes.append(
             f"no validation image has a box, so boxes are read at ART's published {threshold:g} "
-            "(--threshold gives another); it suits no floor: compare with the oracle's centred box"
+            "(--threshold gives another); it suits no baseline: compare with the oracle's centred "
+            "box"
         )
     unmasked = sum(example.mask is None for example in test.examples)
     if 0 < unmasked < len(test):
         notes.append(f"{unmasked} test images have no mask, so no PxAP")
-    return Scorable(
-        test=data.in_order(test),
-        all_test=everything if len(test) < count else None,
-        boxed=True,
-        validation=None if validation is None else data.in_order(validation),
+    return EvaluationSplits(
+        data=data,
+        test=prepare_split(data.in_order(test)),
+        all_test=prepare_split(data.in_order(everything)) if len(test) < count else None,
+        validation=None if validation is None else prepare_split(data.in_order(validation)),
         threshold=threshold,
         notes=tuple(notes),
     )
 
 
 def require_classes(folder: Path, model: Classifier, dataset: ImageDataset) -> None:
-    """ValueError where the model in `folder` was trained on other classes than the data set's."""
+    """ValueError if the model in `folder` was trained on other classes than the data set's."""
     known = model.class_names
     if model.backbone.num_classes != len(dataset.classes) or (known and known != dataset.classes):
         raise ValueError(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from robust_training.atomic_io import write_texts
 from robust_training.models.classifier import Classifier
@@ -18,6 +17,7 @@ from wsol.data.dataset import Example, ImageDataset
 from wsol.data.image_files import image_size
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scores import validation_threshold
+from wsol.evaluation.split_selection import PreparedSplit
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 ORACLE = "oracle"
@@ -47,12 +47,12 @@ def folder_name(name: str) -> str:
 
 
 def measure_splits(
-    model: Classifier, loaders: Mapping[str, DataLoader], methods: Mapping[str, HeatmapMethod]
+    model: Classifier, splits: Mapping[str, PreparedSplit], methods: Mapping[str, HeatmapMethod]
 ) -> dict[str, SplitOutput]:
     """Predictions, and the true class's heatmap boxes at every threshold, of all splits."""
     return {
-        split: run_model(model, loader, methods, every_box=False, description=split)
-        for split, loader in loaders.items()
+        name: run_model(model, split, methods, every_box=False, description=name)
+        for name, split in splits.items()
     }
 
 
@@ -76,10 +76,10 @@ def localizing_teacher(name: str, splits: Splits, threshold: float | None) -> Te
     return Teacher(name, policy, taught, found["test"])
 
 
-def require_true_boxes(loaders: Mapping[str, DataLoader]) -> None:
+def require_true_boxes(splits: Mapping[str, PreparedSplit]) -> None:
     """ValueError where no image of "train", or none of "val", has one for `oracle_teacher`."""
     for split in ("train", "val"):
-        if loaders[split].dataset.boxed() is None:
+        if splits[split].dataset.boxed() is None:
             raise ValueError(f"{ORACLE} teaches true boxes, and no {split} image has one")
 
 

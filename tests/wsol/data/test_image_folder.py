@@ -17,6 +17,7 @@ from wsol.data.image_folder import ImageFolder
 from wsol.data.loaders import DataConfig, find_layout
 from wsol.data.transforms import eval_transform
 from wsol.evaluation.run_model import run_model
+from wsol.evaluation.split_selection import prepare_split
 from wsol.heatmaps.heatmap import Gradient
 
 
@@ -211,7 +212,7 @@ def test_boxes_are_in_the_image_as_viewers_show_it(small, network):
     assert first["box"].tolist() == [5, 4, 32, 28]
     np.testing.assert_array_equal(data.pixels(1), upright)
     loader = torch.utils.data.DataLoader(data, 2)
-    measured = run_model(network, loader, {"gradient": Gradient()})
+    measured = run_model(network, prepare_split(loader), {"gradient": Gradient()})
     assert read_ground_truth(small, "test").sizes.tolist() == measured.truth.sizes.tolist()
     maps = measured.tables["gradient"]
     scored = rescale(maps.boxes([0.3])[:, 0], maps.frame, measured.truth.sizes)

@@ -22,6 +22,7 @@ from wsol.data.transforms import eval_transform
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_heatmaps, validation_threshold
+from wsol.evaluation.split_selection import prepare_split
 from wsol.pseudo_labels.boxes import oracle_teacher
 from wsol.report.comparison import read_run
 from wsol.robustness.roar import IMPORTANCES, write_replaced
@@ -85,7 +86,7 @@ def test_all_of_cubs_official_boxes_can_be_scored(shared):
         far = (stored[:, 2:] > sizes).any(axis=1)
         assert far.sum() == outside
         with pytest.warns(UserWarning, match="cut at its edge"):
-            boxes = dataset_ground_truth(dataset, sizes).boxes[:, 0]
+            boxes = dataset_ground_truth(dataset).boxes[:, 0]
         assert (boxes == np.minimum(stored, np.concatenate([sizes, sizes], axis=1))).all()
 
 
@@ -256,5 +257,7 @@ def test_detectors_remember_the_true_boxes_they_were_chosen_by(small):
     seen = set()
     for rows in ([], [("test/a/1.png", 0, 0, 2, 2)], [("test/a/1.png", 0, 0, 2, 3)]):
         write_boxes(small, rows)
-        seen.add(remembered({split: config.loader(split) for split in ("val", "test")}))
+        seen.add(
+            remembered({split: prepare_split(config.loader(split)) for split in ("val", "test")})
+        )
     assert len(seen) == 3

@@ -22,6 +22,7 @@ from wsol.detectors import (
 from wsol.detectors.training import detect
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps
+from wsol.evaluation.split_selection import prepare_split
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod
 from wsol.heatmaps.refined import Refined
 from wsol.localizer.localization import Localization
@@ -308,7 +309,7 @@ def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
         "centred box": CentredBox(),
     }
     thresholds = np.array([0.1, 0.2, 0.5])
-    test = run_model(model, config.loader("test"), methods, thresholds=thresholds)
+    test = run_model(model, prepare_split(config.loader("test")), methods, thresholds=thresholds)
     result = score_heatmaps(test, thresholds=thresholds, fixed=0.2).metrics
     rows = {(row["heatmap"], row["policy"]): row for row in result["localization"]}
     assert set(rows) == {(m, p) for m in methods for p in ("fixed:0.2", "oracle", "reference")}
@@ -327,7 +328,7 @@ def test_the_validation_policy_never_looks_at_the_test_images(model, toy):
     methods = {"gradient": Gradient()}
     thresholds = np.arange(0, 1, 0.01)
     validation, test = (
-        run_model(model, config.loader(split), methods, thresholds=thresholds)
+        run_model(model, prepare_split(config.loader(split)), methods, thresholds=thresholds)
         for split in ("val", "test")
     )
     chosen = score_heatmaps(test, validation, thresholds=thresholds).metrics["localization"][0]

@@ -20,6 +20,7 @@ from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps
+from wsol.evaluation.split_selection import prepare_split
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient
 from wsol.report import Entry, write_report
 from wsol.report.curves import training_charts
@@ -50,7 +51,7 @@ def scored(toy, tmp_path_factory):
     data = DataConfig(str(root), image_size=32, num_workers=0)
     loader = data.loader("test")
     methods = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
-    measured = run_model(model, loader, methods)
+    measured = run_model(model, prepare_split(loader), methods)
     scores = score_heatmaps(measured, measured, thresholds=THRESHOLDS)
     (root / "log.csv").write_text("epoch,lr,val_loss\n1,0.1,2.5\n2,0.1,nan\n3,0.05,1.5\n")
     entry = Entry(model, methods, scores.metrics, loader.dataset, measured, scores.headlines, root)
