@@ -22,7 +22,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from robust_training.atomic_io import write_texts
 from robust_training.training.checkpoint import LAST
 from wsol.cli.parser import Parser, output_folder, run, split_options
-from wsol.cli.subprocesses import remember, run_all, run_script, threads_each
+from wsol.cli.run_folder import record_settings
+from wsol.cli.subprocesses import run_parallel, run_script
 from wsol.data.image_folder import BOXES
 from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json
@@ -93,7 +94,7 @@ class Runs:
 
     def _call(self, tool: str, folder: Path, arguments: list[str]) -> None:
         log = folder.with_name(f"{folder.name}.log")
-        run_script(_TOOLS / tool, arguments, log, threads=threads_each(self.jobs))
+        run_script(_TOOLS / tool, arguments, log, at_once=self.jobs)
 
 
 def main() -> None:
@@ -141,8 +142,8 @@ def main() -> None:
         epochs = _fitting_epochs(runs, settings.minutes, settings.seeds[0])
     folders = {(n, s): output / n / f"seed{s}" for s in settings.seeds for n in configs}
     tasks = [(n, s, epochs[n], folder) for (n, s), folder in folders.items()]
-    run_all(runs.train, tasks, runs.jobs, "training")
-    run_all(runs.evaluate, [(folder,) for folder in folders.values()], runs.jobs, "scoring")
+    run_parallel(runs.train, tasks, runs.jobs, "training")
+    run_parallel(runs.evaluate, [(folder,) for folder in folders.values()], runs.jobs, "scoring")
     by_method = [(name, seed) for name in configs for seed in settings.seeds]
     _write(output, [read_run(*key, folders[key]) for key in by_method], settings.images)
 
@@ -152,7 +153,7 @@ def _remember(runs: Runs, name: str, budget: dict[str, float | None]) -> None:
     something else."""
     configs = [Path(each).read_text() for each in (*runs.base, runs.configs[name])]
     now = budget | {"options": runs.options, "configuration": "".join(configs)}
-    remember(runs.output / name, now)
+    record_settings(runs.output / name, now)
 
 
 def _fitting_epochs(runs: Runs, minutes: float, seed: int) -> dict[str, int]:
@@ -163,7 +164,7 @@ def _fitting_epochs(runs: Runs, minutes: float, seed: int) -> dict[str, int]:
         raise ValueError(f"{file} is damaged")
     trials = {name: runs.output / name / "trial" for name in runs.configs if name not in known}
     tasks = [(n, seed, 1, folder) for n, folder in trials.items()]
-    run_all(runs.train, tasks, runs.jobs, "timing")
+    run_parallel(runs.train, tasks, runs.jobs, "timing")
     for name, folder in trials.items():
         known[name] = max(1, int(60 * minutes / epoch_seconds(folder)[0]))
     write_texts(runs.output, {"epochs.json": json.dumps(known, indent=2)})

@@ -30,7 +30,8 @@ from robust_training.atomic_io import write_texts
 from robust_training.models.classifier import load_model
 from robust_training.training.checkpoint import LAST
 from wsol.cli.parser import Parser, find_device, run, split_options
-from wsol.cli.subprocesses import fingerprint, remember, run_all, run_script, threads_each
+from wsol.cli.run_folder import fingerprint, record_settings
+from wsol.cli.subprocesses import run_parallel, run_script
 from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json, read_yaml
 from wsol.localizer.overlay import png
@@ -108,9 +109,11 @@ def main() -> None:
         "data": data,
     }
     models = {source: fingerprint(source / "best" / "model.safetensors") for source in sources}
-    remember(output / RANDOM, trained_with, made="**/CUB_200_2011")
+    record_settings(output / RANDOM, trained_with, results="**/CUB_200_2011")
     for source, model in models.items():
-        remember(output / source.name, trained_with | {"model": model}, made="**/CUB_200_2011")
+        record_settings(
+            output / source.name, trained_with | {"model": model}, results="**/CUB_200_2011"
+        )
 
     def train(trial: Trial) -> None:
         result = trial.run / "accuracy.json"
@@ -120,9 +123,7 @@ def main() -> None:
         place = ["--data.root", str(data), "--seed", str(trial.seed), "--output", str(trial.run)]
         resume = ["--resume"] if (trial.run / LAST).exists() else []
         log = trial.folder / f"seed{trial.seed}.log"
-        run_script(
-            _TRAIN, [*configs, *options, *place, *resume], log, threads=threads_each(settings.jobs)
-        )
+        run_script(_TRAIN, [*configs, *options, *place, *resume], log, at_once=settings.jobs)
         loader = read_data_config(trial.run).loader("test")
         found = accuracy(load_model(trial.run / "best").to(device), loader)
         seconds = sum(epoch_seconds(trial.run))
@@ -146,8 +147,8 @@ def main() -> None:
             )
 
     folders = {trial.folder: trial for trial in distinct.values()}
-    run_all(replace, [(trial,) for trial in folders.values()], 1, "replacing pixels")
-    run_all(train, [(trial,) for trial in distinct.values()], settings.jobs, "training")
+    run_parallel(replace, [(trial,) for trial in folders.values()], 1, "replacing pixels")
+    run_parallel(train, [(trial,) for trial in distinct.values()], settings.jobs, "training")
     studied = {
         source.name: accuracy(
             load_model(source / "best").to(device), read_data_config(source).loader("test")

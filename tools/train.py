@@ -30,7 +30,7 @@ from robust_training.training.nan_guard import replay as replay_batches
 from robust_training.training.schedule import Schedule
 from robust_training.training.step import Step
 from wsol.cli.parser import Parser, run
-from wsol.cli.run_folder import alone_in, require_same_run
+from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
 
 _BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
@@ -199,7 +199,7 @@ def _alone(fabric: Fabric, output: Path, reads_only: bool) -> Iterator[None]:
         problem = None
         if fabric.is_global_zero and not reads_only:
             try:
-                stack.enter_context(alone_in(output))
+                stack.enter_context(lock_folder(output))
             except (ValueError, OSError) as error:
                 problem = str(error)
         problem = fabric.broadcast(problem)

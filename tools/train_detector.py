@@ -30,8 +30,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from robust_training.atomic_io import write_texts
 from wsol.annotations.coco_writing import coco_results
 from wsol.cli.parser import Parser, find_device, output_folder, run
-from wsol.cli.run_folder import alone_in
-from wsol.cli.subprocesses import fingerprint
+from wsol.cli.run_folder import fingerprint, lock_folder
 from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
 from wsol.evaluation.split_selection import PreparedSplit, prepare_evaluation, prepare_split
@@ -88,7 +87,7 @@ def main() -> None:
         raise ValueError(f"--seeds {settings.seeds} names a seed twice")
     built = parser.instantiate(settings)
     output = output_folder(settings.output)
-    with alone_in(output):
+    with lock_folder(output):
         _teach(settings, built.detector, built.training, output)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from robust_training.models.classifier import create_model, save_model
 from tests.helpers.commands import tool
-from wsol.cli.run_folder import alone_in
+from wsol.cli.run_folder import lock_folder
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.detectors import load_detector
@@ -182,7 +182,7 @@ def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path
     shutil.copytree(taught[0] / "gradient", given)
     status, _, error = tool("train_detector.py", small, *command, "--teachers", given)
     assert (status, "another boxes" in error) == (2, True), error
-    with alone_in(output):
+    with lock_folder(output):
         status, _, error = tool("train_detector.py", small, *command)
     assert (status, "another process is training in" in error) == (2, True)
     assert contents(output) == after

@@ -1,5 +1,7 @@
-"""One run, one process at a time, and with the settings that it had."""
+"""A run's folder: one process at a time trains in it, with the settings that it began with."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,11 +9,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from robust_training.atomic_io import write_texts
+from robust_training.training.checkpoint import LAST
 from wsol.data.loaders import current_settings
-from wsol.data.text_files import flat, read_yaml
+from wsol.data.text_files import flat, read_json, read_yaml
 
-# A run may go on with other values of these, and of all below them. They say where and how long it
-# runs, not what it computes; `accumulate` makes up for another number of processes.
+# A resumed run may change these settings, and all settings below them. They say where and how long
+# it runs, not what it computes; `accumulate` makes up for another number of processes. `compile`
+# and `data.cache` are options of earlier versions.
 MAY_CHANGE = (
     "accumulate",
     "channels_last",
@@ -26,15 +31,16 @@ MAY_CHANGE = (
     "save_minutes",
     "skip_nonfinite",
 )
+TRAINED_WITH = "trained_with.json"
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Makes `folder` and keeps other processes out of it for as long as this one lives; a folder
-    that is still empty goes again.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make `folder`, and keep other processes out of it until the context ends or this process
+    dies. A new folder that is still empty at the end is removed.
 
     Raises:
-        ValueError: another process is at work in it.
+        ValueError: another process has locked it.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +54,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # nobody waits for it: to find it locked is an error
+        # safe before the release, because no process waits for the lock: a locked folder is refused
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
         for each in made:
@@ -56,49 +62,81 @@ def alone_in(folder: Path) -> Iterator[None]:
                 each.rmdir()
 
 
+def require_same_run(config: Path, now: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """ValueError if a run's config.yaml has other settings than `now`; the message names them."""
+    changed = changed_settings(current_settings(read_yaml(config)), now, defaults)
+    if changed:
+        raise ValueError(
+            f"{config.parent} holds another run: {'; '.join(changed)} (--allow_changes continues "
+            "it with the new settings)"
+        )
+
+
 def changed_settings(
     before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[str]:
-    """What makes a run another one, in words: `name: old -> new`.
+    """Settings that make a run another one, each as `name: old -> new`.
 
     Args:
-        before: The settings that the run was begun with, nested.
-        now: Those of today.
-        defaults: Values of settings that were not there then.
+        before: Nested settings that the run began with.
+        now: Nested settings of today.
+        defaults: Values of settings that did not exist when the run began.
     """
     old, new, standard = (
         {name: value for name, value in flat(settings).items() if value != {}}
         for settings in (before, now, defaults)
     )
+    old |= {name: standard[name] for name in new if name in standard and name not in old}
     changed = [
         name
         for name in dict.fromkeys((*old, *new))
-        if not _is_in(name, MAY_CHANGE) and old.get(name, standard.get(name)) != new.get(name)
+        if not _is_below(name, MAY_CHANGE) and old.get(name) != new.get(name)
     ]
     # another class has other settings
     kinds = [f"{n.removesuffix('class_path')}init_args" for n in changed if "class_path" in n]
     return [
-        f"{name}: {_word(old, name, standard)} -> {_word(new, name, {})}"
+        f"{name}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
         for name in changed
-        if not _is_in(name, kinds)
+        if not _is_below(name, kinds)
     ]
 
 
-def require_same_run(config: Path, now: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """ValueError where a run's config.yaml has other settings than `now`; names them."""
-    changed = changed_settings(current_settings(read_yaml(config)), now, defaults)
-    if changed:
-        raise ValueError(
-            f"{config.parent} holds another run: {'; '.join(changed)} (--allow_changes goes on "
-            "all the same)"
-        )
-
-
-def _is_in(name: str, groups: Iterable[str]) -> bool:
+def _is_below(name: str, groups: Iterable[str]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
 
 
-def _word(settings: Mapping[str, Any], name: str, otherwise: Mapping[str, Any]) -> str:
-    if name in settings or name in otherwise:
-        return str(settings.get(name, otherwise.get(name)))
-    return "not set"
+def record_settings(
+    folder: Path, settings: Mapping[str, Any], *, results: str = f"**/{LAST}"
+) -> None:
+    """Write trained_with.json: the settings, JSON values, with which the runs below `folder` train.
+
+    Args:
+        results: Pattern of files that exist once something has been trained.
+
+    Raises:
+        ValueError: something has been trained with other settings; the message names one.
+    """
+    file = folder / TRAINED_WITH
+    if file.is_file() and any(folder.glob(results)):
+        before = read_json(file)
+        if not isinstance(before, dict):
+            raise ValueError(f"{file} is damaged")
+        changed = [name for name in settings if settings[name] != before.get(name)]
+        if changed and changed[0] not in before:
+            raise ValueError(
+                f"{folder} holds runs of an earlier version, which did not record {changed[0]}; "
+                "choose another --output"
+            )
+        if changed:
+            value = str(before[changed[0]])
+            was = f" {value}" if len(value) <= 64 and "\n" not in value else ""
+            raise ValueError(
+                f"{folder} holds runs with another {changed[0]}{was}; choose another --output"
+            )
+    write_texts(folder, {file.name: json.dumps(settings, indent=2)})
+
+
+def fingerprint(content: Path | str) -> str:
+    """SHA-256 of a file's bytes, or of a text."""
+    data = content.read_bytes() if isinstance(content, Path) else content.encode()
+    return hashlib.sha256(data).hexdigest()

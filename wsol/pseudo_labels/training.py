@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 
 from robust_training.models.classifier import Classifier, create_model
 from robust_training.training.log import csv_text
-from wsol.cli.run_folder import MAY_CHANGE
-from wsol.cli.subprocesses import TRAINED_WITH, fingerprint, remember
+from wsol.cli.run_folder import MAY_CHANGE, TRAINED_WITH, fingerprint, record_settings
 from wsol.data.loaders import DataConfig
 from wsol.data.text_files import read_json
 from wsol.detectors import Network, save_detector
@@ -121,12 +120,12 @@ def require_same_lessons(
     if inside and TRAINED_WITH not in inside:
         raise ValueError(f"{output} exists already; name a new folder")
     kept = {name: value for name, value in now.items() if name not in MAY_CHANGE}
-    remember(output, kept, made="**/seed*")
+    record_settings(output, kept, results="**/seed*")
     boxes = {
         folder_name(each.name): fingerprint("".join(coco_texts(each).values())) for each in given
     }
     for place in places:
-        remember(output / place, {"boxes": boxes.get(place)}, made="seed*")
+        record_settings(output / place, {"boxes": boxes.get(place)}, results="seed*")
 
 
 def start_model(run: Path, weights: str | None) -> Classifier:

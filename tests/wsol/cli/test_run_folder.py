@@ -1,4 +1,4 @@
-"""One run, one process at a time, and with the settings that it had."""
+"""A run's folder is locked for other processes, and keeps its settings."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.helpers.commands import ROOT, train
-from wsol.cli.run_folder import alone_in, changed_settings
+from wsol.cli.run_folder import changed_settings, lock_folder
 
 
 def test_a_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):
@@ -15,7 +15,7 @@ def test_a_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):
     folder, ready = tmp_path / "new" / "run", tmp_path / "ready"
     holder = os.fork()
     if holder == 0:
-        with alone_in(folder):
+        with lock_folder(folder):
             loader = os.fork()
             if loader > 0:
                 (tmp_path / "pid").write_text(str(loader))
@@ -24,14 +24,14 @@ def test_a_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):
             os._exit(0)
     while not ready.exists():
         time.sleep(0.01)
-    with pytest.raises(ValueError, match="another process is training in"), alone_in(folder):
+    with pytest.raises(ValueError, match="another process is training in"), lock_folder(folder):
         pass
     os.kill(holder, signal.SIGKILL)
     os.waitpid(holder, 0)
-    with alone_in(folder):
+    with lock_folder(folder):
         assert folder.is_dir()
     assert not list(folder.iterdir())
-    with alone_in(tmp_path / "made" / "run"):
+    with lock_folder(tmp_path / "made" / "run"):
         pass
     assert not (tmp_path / "made").exists()  # nothing was put there
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
@@ -39,7 +39,7 @@ def test_a_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):
 
 def test_a_command_is_refused_where_another_trains(run, toy):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    with alone_in(run):
+    with lock_folder(run):
         for more in ((), ("--resume",)):
             status, _, error = train("--data.root", toy, "--output", run, *more)
             assert (status, error[:49]) == (
