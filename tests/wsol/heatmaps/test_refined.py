@@ -122,8 +122,8 @@ def test_tiny_images_and_peaks_in_the_border_pass(size):
 
 
 def test_settings_out_of_range_are_refused():
-    for settings in ({"share": 0.0}, {"share": 1.0}, {"sure": -0.1}, {"iterations": 0}):
-        with pytest.raises(ValueError, match="Refined: share must lie"):
+    for settings in ({"fraction": 0.0}, {"fraction": 1.0}, {"sure": -0.1}, {"iterations": 0}):
+        with pytest.raises(ValueError, match="Refined: fraction must lie"):
             Refined(CentredBox(), **settings)
 
 
