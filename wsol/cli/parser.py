@@ -65,6 +65,9 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
+        if "Subclasses are disabled for DataConfig" in line:
+            # jsonargparse takes a mapping with class_path alone for the class of the whole mapping
+            line = "data: give root beside class_path"
         for pattern, names in (
             (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in self._actions}),
             (_UNKNOWN_CLASS, self._class_names()),
