@@ -1,4 +1,4 @@
-"""What every detector is: settings, and a network on a classifier's backbone."""
+"""The interface of detectors: settings, and a network on a classifier's backbone."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Detections:
     """Boxes in one image, the likeliest first.
 
     Attributes:
-        boxes: (K,4) half-open x0, y0, x1, y1 as shares of the image's sides, in [0,1].
-        labels: int64 (K,), or None of a detector that knows no classes.
+        boxes: (K,4) half-open x0, y0, x1, y1 as fractions of the image's sides, in [0,1].
+        labels: int64 (K,), or None if the detector knows no classes.
         scores: (K,) in [0,1].
     """
 
@@ -29,13 +29,12 @@ class Detections:
         return Detections(self.boxes.cpu(), labels, self.scores.cpu())
 
     def best_box(self, label: int) -> Tensor:
-        """The likeliest box (4,) of that class; where it has none, of all; zeros without any."""
+        """The likeliest box (4,) of a class, else of all classes, else zeros."""
         boxes, _ = self.of_class(label)
         return boxes[0] if len(boxes) else self.boxes.new_zeros(4)
 
     def of_class(self, label: int) -> tuple[Tensor, Tensor]:
-        """Boxes (K,4) and scores (K,) of that class; where it has none, the likeliest box of all,
-        with score 0."""
+        """Boxes (K,4) and scores (K,) of a class, else the likeliest box of all with score 0."""
         if self.labels is None:
             return self.boxes, self.scores
         own = self.labels == label
@@ -45,13 +44,13 @@ class Detections:
 
 
 class Network(nn.Module, ABC):
-    """Images (N,3,H,W) in [0,1] -> what is found in each.
+    """Images (N,3,H,W) in [0,1] -> boxes in each.
 
     Attributes:
         predicts_classes: Whether its boxes have labels.
-        settings: What it was built with.
-        backbone: Of the classifier that it grew on: front end and timm model. Its head is unused.
-        class_names: Of the images that it learns from, in the order of `Detections.labels`.
+        settings: The settings that it was built with.
+        backbone: The classifier that it was built on. The classifier's head is unused.
+        class_names: Class names of the training images, in the order of `Detections.labels`.
     """
 
     predicts_classes: ClassVar[bool] = False
@@ -66,25 +65,25 @@ class Network(nn.Module, ABC):
     def forward(self, image: Tensor) -> list[Detections]: ...
 
     def detect(self, image: Tensor) -> list[Detections]:
-        """As `forward`, with all that is worth its time once, not after every epoch."""
+        """As `forward`, with steps that are too slow to repeat after every epoch of training."""
         return self(image)
 
     @abstractmethod
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Named, weighted terms; the loss is their sum.
+        """Named, weighted terms of the loss, which is their sum.
 
         Args:
-            box: (N,4) half-open xyxy, shares of the image's sides, each with an area.
+            box: (N,4) half-open xyxy as fractions of the image's sides, each with an area.
             label: int64 (N,).
         """
 
 
 class Detector(ABC):
-    """A kind of detector. Subclasses are frozen dataclasses: its settings."""
+    """The settings of a kind of detector. Subclasses are frozen dataclasses."""
 
     @abstractmethod
     def build(self, backbone: Classifier, class_names: list[str]) -> Network:
-        """A network on `backbone`, with a fresh head.
+        """Build a network on `backbone`, with a new head.
 
         Raises:
             ValueError: the backbone has no feature maps to build on.
@@ -92,10 +91,10 @@ class Detector(ABC):
 
 
 def stages(backbone: Classifier) -> list[dict]:
-    """timm's record of the backbone's stages: channels ("num_chs") and stride ("reduction").
+    """timm's description of the backbone's stages: channels ("num_chs"), stride ("reduction").
 
     Raises:
-        ValueError: timm knows none.
+        ValueError: timm describes none.
     """
     timm_model = backbone.backbone
     if not hasattr(timm_model, "forward_intermediates"):
@@ -105,7 +104,7 @@ def stages(backbone: Classifier) -> list[dict]:
 
 
 def feature_maps(backbone: Classifier, image: Tensor, count: int) -> list[Tensor]:
-    """The last `count` stages' maps, (N,C,h,w) each, from fine to coarse."""
+    """The feature maps of the last `count` stages, (N,C,h,w) each, from fine to coarse."""
     return backbone.backbone.forward_intermediates(
         backbone.prepare(image), indices=count, intermediates_only=True
     )

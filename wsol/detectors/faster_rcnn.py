@@ -19,10 +19,10 @@ class FasterRCNN(Detector):
     """Boxes with classes: Faster R-CNN (Ren et al., 2015) on a feature pyramid (Lin et al., 2017).
 
     Attributes:
-        levels: Of the pyramid: the backbone's last stages, and one coarser level on top.
-        width: Channels of the pyramid; of the box head's layers four times as many.
-        anchor: An anchor's side in cells of its level.
-        most: Boxes kept in an image.
+        levels: Number of the backbone's last stages in the pyramid, which adds one coarser level.
+        width: Channels of the pyramid. The layers of the box head have four times as many.
+        anchor: Side of an anchor in strides of its level.
+        most: Largest number of boxes kept in an image.
     """
 
     levels: int = 3
@@ -54,7 +54,7 @@ class _FasterRCNNNetwork(Network):
             pyramid,
             min_size=backbone.image_size,
             max_size=backbone.image_size,
-            image_mean=[0.0] * 3,  # the backbone normalises by itself
+            image_mean=[0.0] * 3,  # the backbone normalises images itself
             image_std=[1.0] * 3,
             rpn_anchor_generator=AnchorGenerator(
                 tuple((round(side),) for side in sides), ((0.5, 1.0, 2.0),) * len(sides)
@@ -62,7 +62,7 @@ class _FasterRCNNNetwork(Network):
             box_roi_pool=pooling,
             box_head=TwoMLPHead(settings.width * 7**2, hidden),
             box_predictor=FastRCNNPredictor(hidden, len(class_names) + 1),  # 0 is background
-            # an image shows one object: an eighth of what is common for COCO's crowds
+            # an image shows one object: an eighth of the numbers that are common for COCO
             rpn_pre_nms_top_n_train=256,
             rpn_pre_nms_top_n_test=256,
             rpn_post_nms_top_n_train=256,
@@ -78,8 +78,8 @@ class _FasterRCNNNetwork(Network):
         height, width = image.shape[2:]
         sides = image.new_tensor([width, height, width, height])
         return [
-            Detections(found["boxes"] / sides, found["labels"] - 1, found["scores"])
-            for found in self.detector(list(image))
+            Detections(each["boxes"] / sides, each["labels"] - 1, each["scores"])
+            for each in self.detector(list(image))
         ]
 
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ class _FasterRCNNNetwork(Network):
 
 
 class _Pyramid(nn.Module):
-    """Images (N,3,H,W) -> maps by name, from fine to coarse; the last is for proposals alone."""
+    """Images (N,3,H,W) -> maps by name, from fine to coarse; the last serves proposals only."""
 
     def __init__(self, backbone: Classifier, levels: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One box for each image, whatever its class."""
+"""A detector of one box for each image, without a class."""
 
 from dataclasses import dataclass, replace
 
@@ -19,18 +19,18 @@ from wsol.heatmaps.refined import refine_box
 class Regressor(Detector):
     """A class-agnostic box from the last feature map (the idea of PSOL, Zhang et al., CVPR 2020).
 
-    A 1 x 1 convolution, pooling to a grid, and one linear layer to centre and size, each behind a
-    sigmoid. It starts as the centred box of half the image's sides.
+    The head is a 1 x 1 convolution, pooling to a grid, and a linear layer whose sigmoids are centre
+    and size. Before training it predicts the centred box with half the image's sides.
 
     Attributes:
-        grid: Cells on each side that the features are pooled to: 1 is PSOL's global pooling.
+        grid: Side of the grid that the features are pooled to; 1 is PSOL's global pooling.
         width: Channels of the convolution.
         giou: Weight of the generalized IoU loss (Rezatofighi et al., CVPR 2019).
-        smooth_l1: Weight of the smooth L1 distance of centres and sizes, shares of the image.
-        beta: Distance below which that is quadratic.
-        flip: Boxes found are the mean of the image's and its mirror image's, at twice the cost.
-        refine: Boxes that `find` gives are drawn halfway to the region of like colours that grows
-            from their middle (`refine_box`), at a grabCut on the CPU for each image.
+        smooth_l1: Weight of the smooth L1 distance of centres and sizes, as fractions of the image.
+        beta: Distance below which the smooth L1 distance is quadratic.
+        flip: Whether boxes are averaged over the image and its mirror image, at twice the cost.
+        refine: Whether `detect` averages each box with the region of similar colours at its middle
+            (`refine_box`), at the cost of a grabCut on the CPU for each image.
     """
 
     grid: int = 4
@@ -67,30 +67,25 @@ class _RegressorNetwork(Network):
         nn.init.zeros_(self.head[-1].bias)
 
     def forward(self, image: Tensor) -> list[Detections]:
-        found = self._centre_and_size(image)
+        predicted = self._centre_and_size(image)
         if self.settings.flip:
             x, *others = self._centre_and_size(image.flip(3)).unbind(1)
-            found = (found + torch.stack([1 - x, *others], dim=1)) / 2
-        boxes = box_convert(found, "cxcywh", "xyxy").clamp(0, 1)
+            predicted = (predicted + torch.stack([1 - x, *others], dim=1)) / 2
+        boxes = box_convert(predicted, "cxcywh", "xyxy").clamp(0, 1)
         return [Detections(box[None], None, box.new_ones(1)) for box in boxes]
 
     def detect(self, image: Tensor) -> list[Detections]:
-        found = self(image)
+        detections = self(image)
         if not self.settings.refine:
-            return found
-        return [self._refined(*pair) for pair in zip(found, to_pixels(image), strict=True)]
-
-    def _refined(self, found: Detections, pixels: np.ndarray) -> Detections:
-        shape, (box,) = pixels.shape[1::-1], found.boxes.double().cpu().numpy()
-        refined = rescale(refine_box(pixels, rescale(box, (1, 1), shape)), shape, (1, 1))
-        return replace(found, boxes=torch.from_numpy(refined).to(found.boxes)[None])
+            return detections
+        return [_refined(*pair) for pair in zip(detections, to_pixels(image), strict=True)]
 
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
-        found = self._centre_and_size(image)
-        corners = box_convert(found, "cxcywh", "xyxy")
+        predicted = self._centre_and_size(image)
+        corners = box_convert(predicted, "cxcywh", "xyxy")
         giou = generalized_box_iou_loss(corners, box, reduction="mean")
-        wanted = box_convert(box, "xyxy", "cxcywh")
-        distance = F.smooth_l1_loss(found, wanted, beta=self.settings.beta)
+        target = box_convert(box, "xyxy", "cxcywh")
+        distance = F.smooth_l1_loss(predicted, target, beta=self.settings.beta)
         return {
             "giou": self.settings.giou * giou,
             "smooth_l1": self.settings.smooth_l1 * distance,
@@ -99,3 +94,9 @@ class _RegressorNetwork(Network):
     def _centre_and_size(self, image: Tensor) -> Tensor:
         """(N,4) cx, cy, w, h in (0,1)."""
         return torch.sigmoid(self.head(feature_maps(self.backbone, image, 1)[-1]))
+
+
+def _refined(detections: Detections, pixels: np.ndarray) -> Detections:
+    size, (box,) = pixels.shape[1::-1], detections.boxes.double().cpu().numpy()
+    refined = rescale(refine_box(pixels, rescale(box, (1, 1), size)), size, (1, 1))
+    return replace(detections, boxes=torch.from_numpy(refined).to(detections.boxes)[None])

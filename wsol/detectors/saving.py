@@ -1,4 +1,4 @@
-"""A detector's folder: a timm model folder with the head and its settings beside."""
+"""A detector's folder: a timm model folder, the head, and the settings."""
 
 import dataclasses
 import json
@@ -22,15 +22,15 @@ _SETTINGS, _HEAD = "detector.json", "head.safetensors"
 def save_detector(
     network: Network, folder: str | os.PathLike, texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write the backbone as `save_model` does, head.safetensors and detector.json.
+    """Write the backbone as `save_model` does, and the head and settings beside it.
 
-    The folder appears whole or not at all; the backbone loses its classifier head.
+    The folder appears complete or not at all. The backbone loses its classifier head.
 
     Args:
-        texts: Further files of the folder: name -> content.
+        texts: Further files for the folder: name -> content.
 
     Raises:
-        ValueError: the folder exists.
+        ValueError: the folder exists already.
     """
     folder = Path(folder)
     if folder.exists():
@@ -45,7 +45,7 @@ def save_detector(
         "class_names": network.class_names,
     }
     new = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(new, ignore_errors=True)  # a killed process may have left it
     try:
         save_model(network.backbone, new)
         safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
@@ -62,10 +62,11 @@ def is_detector(folder: str | os.PathLike) -> bool:
 
 
 def load_detector(folder: str | os.PathLike) -> Network:
-    """What `save_detector` wrote, in evaluation mode.
+    """Load what `save_detector` wrote, in evaluation mode.
 
     Raises:
-        ValueError: a file is missing, damaged, or of another kind of detector; names it.
+        ValueError: a file is missing, is damaged, or belongs to another kind of detector. The
+            message names it.
     """
     folder = Path(folder)
     file, weights = folder / _SETTINGS, folder / _HEAD
@@ -103,21 +104,21 @@ def _kind(name: str) -> type[Detector]:
     kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
     if name not in kinds:
         raise ValueError(
-            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import another one's module)"
+            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import the module of any other)"
         )
     return kinds[name]
 
 
 def _names(names: object) -> list[str]:
     if not (isinstance(names, list) and {*map(type, names)} == {str}):
-        raise ValueError("class_names is no list of texts")
+        raise ValueError("class_names is not a list of texts")
     if len(set(names)) < len(names):
-        raise ValueError("class_names has a name twice")
+        raise ValueError("class_names lists a name twice")
     return names
 
 
 def _head(network: Network) -> dict[str, Tensor]:
-    """All that is not the backbone's; parts of the network may hold that too."""
+    """The state that is not the backbone's, which other parts of the network may hold too."""
     shared = {id(each) for each in network.backbone.state_dict(keep_vars=True).values()}
     state = network.state_dict(keep_vars=True)
     return {name: each.detach() for name, each in state.items() if id(each) not in shared}

@@ -1,4 +1,4 @@
-"""Training a detector on somebody's boxes."""
+"""Training a detector on given boxes, such as pseudo labels."""
 
 import copy
 import time
@@ -17,14 +17,14 @@ from wsol.detectors.base import Detections, Network
 
 @dataclass(frozen=True)
 class Training:
-    """How a detector is trained, with AdamW.
+    """Settings for training a detector with AdamW.
 
     Attributes:
         epochs: Passes over the training images.
         lr: Learning rate of the head.
-        backbone_lr: Factor on it for the backbone, which has learned already.
-        weight_decay: Of all weights.
-        schedule: Learning rate over time.
+        backbone_lr: Factor on the learning rate for the backbone, which is trained already.
+        weight_decay: Weight decay of all weights.
+        schedule: Factor on the learning rate over time.
         clip_norm: Largest gradient norm.
     """
 
@@ -47,20 +47,20 @@ def fit_detector(
     network: Network,
     training: DataLoader,
     validation: DataLoader,
-    how: Training,
+    settings: Training,
     *,
     seed: int = 0,
     title: str = "training",
 ) -> list[dict[str, float]]:
     """Train, and leave `network` in evaluation mode as it was after the best epoch.
 
-    That is the one with the highest mean IoU with the boxes of `validation`, which come from whom
-    those of `training` do; the later one of equals. Batches are those of
-    `wsol.data.dataset.LabelledImages`. An image whose box a crop has lost takes no part. The same
+    The best epoch has the highest mean IoU with the boxes of `validation`, which have the same
+    source as those of `training`; the later one if two are equal. Batches are those of
+    `wsol.data.dataset.LabelledImages`. Images that lose their box to a crop are left out. The same
     seed and network give the same detector.
 
     Returns:
-        One row for each epoch: its number, mean terms of the loss, `val_iou`, `seconds`.
+        One row for each epoch: its number, mean loss terms, `val_iou` and `seconds`.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -71,16 +71,16 @@ def fit_detector(
     ours = set(body)
     head = [parameter for parameter in network.parameters() if parameter not in ours]
     groups = [
-        {"params": head, "lr": how.lr},
-        {"params": body, "lr": how.lr * how.backbone_lr},
+        {"params": head, "lr": settings.lr},
+        {"params": body, "lr": settings.lr * settings.backbone_lr},
     ]
-    optimizer = AdamW(groups, weight_decay=how.weight_decay)
+    optimizer = AdamW(groups, weight_decay=settings.weight_decay)
     steps = len(training)
-    scheduler = LambdaLR(optimizer, lambda step: how.schedule(step / steps, how.epochs))
+    scheduler = LambdaLR(optimizer, lambda step: settings.schedule(step / steps, settings.epochs))
     log: list[dict[str, float]] = []
     best, kept = -1.0, network.state_dict()
-    with tqdm(total=how.epochs * steps, desc=title, unit="step") as bar:
-        for epoch in range(how.epochs):
+    with tqdm(total=settings.epochs * steps, desc=title, unit="step") as bar:
+        for epoch in range(settings.epochs):
             torch.manual_seed(seed * 100_003 + epoch)
             started = time.perf_counter()
             network.train()
@@ -88,14 +88,14 @@ def fit_detector(
             for batch in training:
                 terms = _losses(network, batch)
                 if terms:
-                    _step(terms, network, optimizer, how.clip_norm)
+                    _step(terms, network, optimizer, settings.clip_norm)
                     rows.append({name: term.item() for name, term in terms.items()})
                 scheduler.step()
                 bar.update()
             if not rows:
                 raise ValueError(
-                    "no batch held two images with a box: give a larger batch_size; or the "
-                    "teacher's boxes are so small that random crops lose nearly all of them"
+                    "no batch held two images with a box: give a larger batch_size, or larger "
+                    "boxes, as random crops lost nearly all of these"
                 )
             means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
             agreement = mean_iou(network, validation)
@@ -111,7 +111,7 @@ def fit_detector(
 
 @torch.no_grad()
 def detect(network: Network, loader: DataLoader) -> list[Detections]:
-    """What is found in every image of `loader`, in order; on the CPU."""
+    """Detect boxes in every image of `loader`, in order; the results are on the CPU."""
     network.eval()
     device = next(network.parameters()).device
     return [each.cpu() for batch in loader for each in network.detect(batch["image"].to(device))]
@@ -119,25 +119,25 @@ def detect(network: Network, loader: DataLoader) -> list[Detections]:
 
 @torch.no_grad()
 def mean_iou(network: Network, loader: DataLoader) -> float:
-    """Of each image's likeliest box of its class with the box that `loader` says."""
+    """The mean IoU of each image's likeliest box of its class with the box that `loader` gives."""
     network.eval()
     device = next(network.parameters()).device
     overlaps = []
     for batch in loader:
         image = batch["image"].to(device)
-        boxes = _shares(batch["box"].to(device), image)
-        for found, box, label in zip(network(image), boxes, batch["label"].tolist(), strict=True):
-            overlaps.append(box_iou(found.best_box(label)[None], box[None]).item())
+        boxes = _fractions(batch["box"].to(device), image)
+        for each, box, label in zip(network(image), boxes, batch["label"].tolist(), strict=True):
+            overlaps.append(box_iou(each.best_box(label)[None], box[None]).item())
     return sum(overlaps) / len(overlaps)
 
 
 def _losses(network: Network, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of the images that still have their box; none where these are too few for BatchNorm."""
+    """Loss terms of the images that still have a box; none if too few are left for BatchNorm."""
     device = next(network.parameters()).device
     image = batch["image"].to(device, memory_format=torch.channels_last)
-    label, box = batch["label"].to(device), _shares(batch["box"].to(device), image)
-    there = (box[:, 2:] > box[:, :2]).all(dim=1)
-    return network.losses(image[there], box[there], label[there]) if there.sum() > 1 else {}
+    label, box = batch["label"].to(device), _fractions(batch["box"].to(device), image)
+    kept = (box[:, 2:] > box[:, :2]).all(dim=1)
+    return network.losses(image[kept], box[kept], label[kept]) if kept.sum() > 1 else {}
 
 
 def _step(
@@ -152,7 +152,7 @@ def _step(
     optimizer.step()
 
 
-def _shares(box: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Boxes (N,4) in an image's pixels as shares of its sides."""
+def _fractions(box: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Boxes (N,4) in an image's pixels as fractions of its sides."""
     height, width = image.shape[2:]
     return box / box.new_tensor([width, height, width, height])

@@ -64,7 +64,8 @@ def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The mean of a box and the box around the region of similar colours at its middle.
 
     The region grows from a Gaussian in the box: pixels that cover 0.7 of the box's area are
-    probable foreground. The constants were chosen on training images (docs/experiments/heatmaps.md).
+    probable foreground. The constants were chosen on training images
+    (docs/experiments/heatmaps.md).
 
     Args:
         pixels: uint8 (H,W,3).
