@@ -1,5 +1,7 @@
 """Attribution-robust training of timm classifiers: images in [0,1] and labels in, a model out."""
 
+import importlib
+
 from robust_training import objectives
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import (
@@ -19,15 +21,28 @@ from robust_training.models.classifier import (
     wrap_model,
 )
 from robust_training.models.log_gradient import LogGradient
+from robust_training.training.batches import SeededBatches
+from robust_training.training.settings import TrainingSettings
+
+
+def __getattr__(name: str) -> object:
+    """Load the training loop when it is asked for: who only opens a model need not wait for it."""
+    if name == "fit":
+        return importlib.import_module("robust_training.training.fit").fit
+    raise AttributeError(f"module 'robust_training' has no attribute {name!r}")
+
 
 __all__ = [
     "PGD",
     "Classifier",
     "FiniteDifference",
     "LogGradient",
+    "SeededBatches",
+    "TrainingSettings",
     "class_score",
     "create_model",
     "cross_entropy_score",
+    "fit",
     "input_gradient",
     "input_x_gradient",
     "integrated_gradients",

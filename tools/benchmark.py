@@ -24,7 +24,6 @@ from robust_training.attacks.pgd import PGD
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.models.classifier import create_model
 from robust_training.objectives import ART, AdversarialTraining, Objective, Standard
-from robust_training.training.compiled import compile_backbone
 from robust_training.training.step import Step
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.metadata import read_ground_truth
@@ -131,7 +130,6 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--precision", type=str, default="32-true", help="as Fabric's")
     parser.add_argument("--tf32", type=bool, default=False)
     parser.add_argument("--channels_last", type=bool, default=False)
-    parser.add_argument("--compile", type=bool, default=False, help="first-order steps, too")
     parser.add_argument("--repeats", type=PositiveInt, default=5)
     parser.add_argument("--output", type=str | None, default=None, help="JSON file")
     settings = parser.parse_args(arguments)
@@ -146,11 +144,6 @@ def train(arguments: list[str]) -> None:
     label = torch.randint(settings.classes, (settings.batch,), device=device)
     chosen = {n: o for n, o in OBJECTIVES.items() if n in {"Standard", *settings.objectives}}
     steps = {name: _step(fabric, objective, settings) for name, objective in chosen.items()}
-    if settings.compile:
-        first_order = {name: o for name, o in chosen.items() if name != "ART exact"}
-        for name, objective in first_order.items():
-            steps[f"{name}, compiled"] = _step(fabric, objective, settings)
-            compile_backbone(steps[f"{name}, compiled"].module.model)
     replays = {name: 3 if name.startswith("ART fast") else 1 for name in steps}
     seconds = step_seconds(steps, image, label, replays=replays, repeats=settings.repeats)
     memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}

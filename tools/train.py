@@ -5,155 +5,110 @@ Settings come from configs/base.yaml, then each --config, then dotted options su
 objective on the command line keeps same-named settings of the file's class.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
 from jsonargparse import Namespace
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch.optim import Optimizer
 
+from robust_training import TrainingSettings, create_model, fit
 from robust_training.atomic_io import write_text
-from robust_training.models.classifier import create_model
-from robust_training.models.log_gradient import LogGradient
 from robust_training.objectives import Objective
 from robust_training.training.checkpoint import LAST
-from robust_training.training.compiled import compile_backbone
 from robust_training.training.cpu import prepare_cpu
-from robust_training.training.fit import Selection, fit
 from robust_training.training.interrupts import Stopped
-from robust_training.training.nan_guard import replay as replay_batches
-from robust_training.training.schedule import Schedule
+from robust_training.training.nan_guard import replay
 from robust_training.training.step import Step
 from wsol.cli.parser import Parser, run
 from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
 
 _BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
+_NOT_OF_THE_RUN = ("config", "resume", "allow_changes", "replay")  # options that are not kept
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Which network.
-
-    Attributes:
-        name: Any timm model.
-        pretrained: Download timm's weights.
-        weights: Local .safetensors or .pth file instead; its head may have other classes.
-        last_stride: 1 keeps the last stage at the resolution before it.
-        log_gradient: Log-gradient images in place of RGB; needs a network from scratch.
-    """
-
-    name: str = "resnet50"
-    pretrained: bool = False
-    weights: str | None = None
-    last_stride: int | None = None
-    log_gradient: LogGradient | None = None
-
-
-def train(
-    output: str,
-    data: DataConfig,
-    model: ModelConfig,
-    objective: Objective,
-    optimizer: Callable[[Iterable], Optimizer],
-    schedule: Schedule,
-    epochs: int,
-    seed: int = 0,
-    lr_multipliers: dict[str, float] | None = None,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    replays: int = 1,
-    channels_last: bool = False,
-    compile: bool = False,
-    selection: Selection = "val_accuracy",
-    save_minutes: float = 10.0,
-    skip_nonfinite: int = 0,
-    *,
-    resume: bool,
-    replay: str | None,
-    fabric: Fabric,
-    save_config: Callable[[], None],
-) -> None:
-    """Train a classifier and keep it in `output`.
-
-    Args:
-        output: The run's folder; a new one unless the run is resumed.
-        data: Where the images are and how they are fed.
-        model: Which network.
-        objective: What is minimised.
-        optimizer: Any torch optimizer.
-        schedule: Learning rate over time.
-        epochs: Passes over the training images.
-        seed: Decides everything random.
-        lr_multipliers: Regular expression on parameter names -> factor on the learning rate.
-        clip_norm: Largest gradient norm.
-        accumulate: Batches whose mean gradient makes one step.
-        replays: Steps in a row on each batch, an attack going on where the step before left it.
-        channels_last: Memory format that GPUs prefer.
-        compile: Run the network as a compiled program, with finite-difference curvature.
-        selection: Epoch that becomes best/: the highest validation accuracy, or the last.
-        save_minutes: How often last.ckpt is written within an epoch.
-        skip_nonfinite: Steps of the run that may be skipped because a term or a gradient was not
-            finite.
-        resume: Continue from output/last.ckpt.
-        replay: Instead of training, compute again a batch that was not finite: its file.
-        fabric: Devices, precision and processes.
-        save_config: Called once training is about to begin.
-    """
-    training, validation = data.training_loader(), data.loader("val")
-    classes = training.dataset.classes
-    fabric.seed_everything(seed, verbose=False)
-    network = create_model(
-        model.name,
-        len(classes),
-        pretrained=model.pretrained,
-        weights=model.weights,
-        last_stride=model.last_stride,
-        image_size=data.image_size,
-        log_gradient=model.log_gradient,
+def make_parser() -> Parser:
+    parser = Parser(prog="train.py", description=__doc__, default_config_files=[str(_BASE)])
+    parser.add_argument("--config", action="config", help="YAML file; later ones override")
+    parser.add_argument("--resume", action="store_true", help="continue from output/last.ckpt")
+    parser.add_argument(
+        "--allow_changes", action="store_true", help="resume with settings that make it another run"
     )
-    network.class_names = classes
-    if compile:
-        compile_backbone(network.to(fabric.device))
-    if replay is not None:
-        _replay(replay, Step(network, objective), fabric)
-        return
+    parser.add_argument(
+        "--replay", type=str | None, help="file of a batch that was not finite: compute it again"
+    )
+    parser.add_argument(
+        "--output", type=str, required=True, help="the run's folder; new unless it is resumed"
+    )
+    parser.add_class_arguments(DataConfig, "data")
+    parser.add_function_arguments(create_model, "model", skip={"num_classes", "image_size"})
+    parser.add_argument("--objective", type=Objective, required=True, help="the loss to minimise")
+    parser.add_class_arguments(TrainingSettings, fail_untyped=False)
+    parser.add_class_arguments(Fabric, "fabric", fail_untyped=False)
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
+    options = parser.parse_args()
+    try:
+        built = parser.instantiate(options)
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ValueError(f"the devices asked for are not there: {error}") from error
+    fabric, output = built.fabric, Path(options.output)
+    fabric.launch()
+    try:
+        if options.replay is None:
+            with _only_run_in(output, fabric):
+                resume, save_config = _open_run(parser, options, output, fabric)
+                train(built, resume, save_config)
+            fabric.print(f"the trained model is in {output / 'best'}")
+        else:
+            print_replayed(built, options.replay)
+    except Stopped:
+        if fabric.is_global_zero:  # the run's exit status is that of the first process
+            raise
+
+
+def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> None:
+    """Train as the options say, which are instantiated in `built`."""
+    settings = TrainingSettings(
+        **{each.name: built[each.name] for each in fields(TrainingSettings)}
+    )
+    training, validation = built.data.training_loader(), built.data.loader("val")
+    built.fabric.seed_everything(settings.seed, verbose=False)
+    model = create_model(
+        num_classes=len(training.dataset.classes),
+        image_size=built.data.image_size,
+        **built.model,
+    )
+    model.class_names = training.dataset.classes
     fit(
-        fabric,
-        network,
-        objective,
+        model,
+        built.objective,
         training,
         validation,
-        output,
-        optimizer=optimizer,
-        schedule=schedule,
-        epochs=epochs,
-        seed=seed,
-        lr_multipliers=lr_multipliers,
-        clip_norm=clip_norm,
-        accumulate=accumulate,
-        replays=replays,
-        channels_last=channels_last,
-        selection=selection,
-        save_minutes=save_minutes,
-        skip_nonfinite=skip_nonfinite,
+        built.output,
+        settings,
+        fabric=built.fabric,
         resume=resume,
         on_start=save_config,
     )
-    fabric.print(f"the trained model is in {Path(output) / 'best'}")
 
 
-def _replay(file: str, step: Step, fabric: Fabric) -> None:
-    """Print what is not finite in a batch that training kept."""
+def print_replayed(built: Namespace, file: str) -> None:
+    """Compute the batch that `file` keeps again and print what is not finite in it."""
+    fabric, classes = built.fabric, built.data.training_loader().dataset.classes
+    model = create_model(num_classes=len(classes), image_size=built.data.image_size, **built.model)
     if fabric.device.type == "cpu":
         prepare_cpu()
-    step = fabric.setup_module(step)
-    for found in replay_batches(file, step, fabric):
+    step = fabric.setup_module(Step(model, built.objective))
+    for found in replay(file, step, fabric):
         print(f"images: {', '.join(found.names)}")
         if found.pixels:
             print(f"pixels that are not finite: {', '.join(found.pixels)}")
@@ -164,40 +119,12 @@ def _replay(file: str, step: Step, fabric: Fabric) -> None:
             print(f"parameters whose gradient is not finite: {count}, the first {first}")
 
 
-def main() -> None:
-    parser = Parser(prog="train.py", description=__doc__, default_config_files=[str(_BASE)])
-    parser.add_argument("--config", action="config", help="YAML file; later ones override")
-    parser.add_argument("--resume", action="store_true", help="continue from output/last.ckpt")
-    parser.add_argument(
-        "--allow_changes", action="store_true", help="resume with settings that make it another run"
-    )
-    parser.add_argument(
-        "--replay", type=str | None, help="compute a batch again that was not finite: its file"
-    )
-    own = {"resume", "replay", "fabric", "save_config"}
-    parser.add_function_arguments(train, fail_untyped=False, skip=own)
-    parser.add_class_arguments(Fabric, "fabric", fail_untyped=False)
-    settings = parser.parse_args()
-    try:
-        built = parser.instantiate(settings)
-    except (MisconfigurationException, RuntimeError) as error:
-        raise ValueError(f"the devices asked for are not there: {error}") from error
-    fabric = built.fabric
-    fabric.launch()
-    with _alone(fabric, Path(settings.output), settings.replay is not None):
-        try:
-            _run(parser, settings, built)
-        except Stopped:
-            if fabric.is_global_zero:  # whose exit status is the run's
-                raise
-
-
 @contextmanager
-def _alone(fabric: Fabric, output: Path, reads_only: bool) -> Iterator[None]:
-    """Keeps other runs out of `output`; the first process does so for all."""
+def _only_run_in(output: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep other runs out of `output`; the first process does so for all."""
     with ExitStack() as stack:
         problem = None
-        if fabric.is_global_zero and not reads_only:
+        if fabric.is_global_zero:
             try:
                 stack.enter_context(lock_folder(output))
             except (ValueError, OSError) as error:
@@ -208,18 +135,22 @@ def _alone(fabric: Fabric, output: Path, reads_only: bool) -> Iterator[None]:
         yield
 
 
-def _run(parser: Parser, settings: Namespace, built: Namespace) -> None:
-    output, fabric = Path(settings.output), built.fabric
-    config, resume = output / "config.yaml", settings.resume
-    kept, given = settings.clone(), built.clone()
-    for name in ("config", "resume", "allow_changes", "replay"):
-        for each in (kept, given):
-            each.pop(name, None)
+def _open_run(
+    parser: Parser, options: Namespace, output: Path, fabric: Fabric
+) -> tuple[bool, Callable[[], None]]:
+    """Whether there is a checkpoint to resume, and a function that writes config.yaml.
+
+    Raises:
+        ValueError: The folder holds another run, or one that --resume was not given for.
+    """
+    kept, config, resume = options.clone(), output / "config.yaml", options.resume
+    for name in _NOT_OF_THE_RUN:
+        kept.pop(name, None)
     text = parser.dump(kept, skip_validation=True, skip_unset=False)
-    if settings.replay is None and (output / LAST).exists() and not resume:
+    if (output / LAST).exists() and not resume:
         raise ValueError(f"{output} already holds a run; --resume continues it")
     if resume and config.exists():
-        if not settings.allow_changes:
+        if not options.allow_changes:
             defaults = yaml.safe_load(parser.dump(parser.get_defaults(), skip_validation=True))
             require_same_run(config, yaml.safe_load(text), defaults)
         if not (output / LAST).exists():
@@ -230,7 +161,7 @@ def _run(parser: Parser, settings: Namespace, built: Namespace) -> None:
         if fabric.is_global_zero:
             write_text(config, text)
 
-    train(**given, resume=resume, replay=settings.replay, save_config=save_config)
+    return resume, save_config
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def create_model(
     num_classes: int,
     *,
     pretrained: bool = False,
-    weights: str | os.PathLike | None = None,
+    weights: str | Path | None = None,
     last_stride: int | None = None,
     image_size: int | None = None,
     log_gradient: LogGradient | None = None,

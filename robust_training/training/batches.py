@@ -1,124 +1,196 @@
-"""Which images a step sees, and how they are drawn: a function of seed, epoch and batch alone."""
+"""The batches of an epoch and their random draws, as functions of seed, epoch and place alone."""
 
-import atexit
 import hashlib
-import itertools
 import multiprocessing
 import random
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
 
 def seed_of(*numbers: int | str) -> int:
-    """A seed of 64 bits for what these numbers name."""
+    """A seed of 64 bits that is a hash of `numbers`."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest())
 
 
-class EpochBatches:
-    """The batches of one process in one epoch of `loader`.
+@dataclass(frozen=True)
+class SeededIndices:
+    """The indices of one batch. Whoever iterates over them finds the generators of PyTorch, NumPy
+    and Python seeded anew before each index, so that the random draws for an image depend on its
+    place in the epoch and not on the process that loads it.
 
-    Process r of n takes batches r, r + n, ... of an order that the seed and the epoch decide, so
-    that n processes see in a step what one sees in n batches. What a data set draws for an item,
-    from the generators of PyTorch, NumPy or Python, depends on its place in that order, not on
-    loader processes. So an epoch can be begun anywhere in it, and no skipped image is loaded.
+    Attributes:
+        indices: Indices into the data set.
+        place: Position of the first of them in the epoch's order.
+        seeds: Seeds of the epoch.
+    """
 
-    Where the batches are no multiple of n, the last ones are left out if the loader drops its last
-    batch; otherwise the first ones fill up.
+    indices: list[int]
+    place: int
+    seeds: tuple[int | str, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        for place, index in enumerate(self.indices, self.place):
+            seed_generators(seed_of(*self.seeds, place))
+            yield index
+
+
+class SeededBatches(Sampler[SeededIndices]):
+    """A batch sampler that lets `fit` resume within an epoch without loading the images before.
+
+    Use it as `DataLoader(dataset, batch_sampler=SeededBatches(len(dataset), 32))`. Outside of `fit`
+    it is an ordinary sampler with a new random order for each epoch.
+
+    Args:
+        size: Number of images.
+        batch_size: Images of a batch, in each process.
+        shuffle: Draw a random order; otherwise the images come in the data set's order.
+        drop_last: Leave out a last, smaller batch.
     """
 
     def __init__(
-        self, loader: DataLoader, *seeds: int | str, rank: int = 0, world: int = 1
+        self, size: int, batch_size: int, *, shuffle: bool = True, drop_last: bool = True
     ) -> None:
-        self._loader = loader
-        self._seeds = seeds
-        # samplers, too, draw from PyTorch's generator
-        torch.default_generator.manual_seed(seed_of(*seeds))
-        order = list(loader.batch_sampler)
-        count = share(loader, world)
-        places = [0, *itertools.accumulate(map(len, order))]
-        numbers = (number % len(order) for number in range(rank, count * world, world))
-        self._batches = [(places[number], order[number]) for number in numbers]
+        order = RandomSampler(range(size)) if shuffle else SequentialSampler(range(size))
+        self._sampler = BatchSampler(order, batch_size, drop_last)
+        self._next: list[SeededIndices] | None = None
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._sampler)
 
-    def indices(self, number: int) -> list[int]:
-        """Of the data set's items in this process's batch `number`."""
-        return self._batches[number][1]
+    def __iter__(self) -> Iterator[SeededIndices]:
+        if self._next is None:
+            self.begin_epoch(torch.randint(2**62, ()).item())
+        batches, self._next = self._next, None
+        yield from batches
 
-    def starting_at(self, first: int) -> Iterator[Any]:
-        """What the loader makes of batch `first` and those after it."""
-        loader = self._loader
-        keys = (
-            [(index, seed_of(*self._seeds, place)) for place, index in enumerate(indices, begin)]
-            for begin, indices in self._batches[first:]
-        )
-        workers = {} if not loader.num_workers else {"prefetch_factor": loader.prefetch_factor}
-        return iter(
-            DataLoader(
-                _Seeded(loader.dataset),
-                batch_sampler=keys,
-                num_workers=loader.num_workers,
-                collate_fn=loader.collate_fn,
-                pin_memory=loader.pin_memory,
-                timeout=loader.timeout,
-                worker_init_fn=_Worker(loader.worker_init_fn),
-                multiprocessing_context=loader.multiprocessing_context,
-                **workers,
-            )
-        )
+    def begin_epoch(
+        self, *seeds: int | str, first: int = 0, rank: int = 0, world: int = 1
+    ) -> list[SeededIndices]:
+        """Set the batches that the next iteration yields, and return them: those of one process,
+        from its batch `first` on.
+
+        Process r of n takes batches r, r + n, ... of an order that `seeds` decide, so n processes
+        see in one step what a single one sees in n steps. If the number of batches is no multiple
+        of n, the last ones are left out with `drop_last`; otherwise the first ones are repeated.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(*seeds))  # PyTorch's sampler draws from it
+            order = list(self._sampler)
+        batch_size = self._sampler.batch_size
+        numbers = range(rank, self.per_process(world) * world, world)
+        chosen = [number % len(order) for number in numbers[first:]]
+        self._next = [SeededIndices(order[i], i * batch_size, seeds) for i in chosen]
+        return self._next
+
+    def per_process(self, world: int) -> int:
+        """Number of batches that each of `world` processes takes from an epoch."""
+        return len(self) // world if self._sampler.drop_last else -(-len(self) // world)
 
 
-def share(loader: DataLoader, world: int) -> int:
-    """Batches of each of `world` processes in an epoch."""
-    count = len(loader) // world if loader.drop_last else -(-len(loader) // world)
+def batches_per_process(loader: DataLoader, world: int) -> int:
+    """Number of batches that each of `world` processes takes from an epoch of `loader`.
+
+    Raises:
+        ValueError: There are fewer batches than processes.
+    """
+    sampler = loader.batch_sampler
+    is_seeded = isinstance(sampler, SeededBatches)
+    count = sampler.per_process(world) if is_seeded else len(loader) // world
     if count == 0:
         raise ValueError(
-            f"{len(loader)} batches of training images are fewer than {world} processes"
+            f"{len(loader)} batches of training images are fewer than {world} processes; give a "
+            "smaller batch_size or fewer processes"
         )
     return count
 
 
-class _Seeded(Dataset):
-    """A data set whose items come with the seed of what they draw."""
+def load_epoch(
+    loader: DataLoader, *seeds: int | str, first: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield the batches of one process in an epoch, from its batch `first` on, with the names of
+    their images. Close the iterator to end the loader's processes.
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, seed = key
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (data sets may use it)
-        random.seed(seed)
-        return self.dataset[index]
-
-
-class _Worker:
-    """Starts a loader process that leaves Ctrl-C and SIGTERM, which often reach every process of a
-    job, to the main one: it finishes its step and ends the others then."""
-
-    def __init__(self, start: Callable[[int], None] | None) -> None:
-        self.start = start
-
-    def __call__(self, number: int) -> None:
-        for request in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(request, signal.SIG_IGN)
-        if self.start is not None:
-            self.start(number)
+    With `SeededBatches` nothing before `first` is loaded, and the number of loader processes does
+    not matter. Any other loader is seeded before each batch; the batches before `first` and those
+    of other processes are loaded and dropped, and loader processes draw from their own generators.
+    """
+    sampler = loader.batch_sampler
+    if isinstance(sampler, SeededBatches):
+        chosen = sampler.begin_epoch(*seeds, first=first, rank=rank, world=world)
+        name = getattr(loader.dataset, "name", str)
+        with closing(_loaded(loader)) as batches:
+            for indices, batch in zip(chosen, batches, strict=True):
+                yield batch, [name(index) for index in indices.indices]
+        return
+    numbers = range(rank, batches_per_process(loader, world) * world, world)[first:]
+    seed_generators(seed_of(*seeds))
+    with closing(_loaded(loader)) as batches:
+        for number, batch in enumerate(batches):
+            if number in numbers:
+                count = len(next(iter(batch.values())))
+                yield batch, [f"{i + 1} of batch {number + 1}" for i in range(count)]
+            seed_generators(seed_of(*seeds, number + 1))
 
 
-@atexit.register
-def _end_loader_processes() -> None:
-    """Python ends them by SIGTERM when it exits, and would wait for ever: they leave that alone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch takes it for a worker's failure
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+def seed_generators(seed: int) -> None:
+    """Seed the CPU generators of PyTorch, NumPy and Python, which data sets may draw from."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (data sets may use the global generator)
+    random.seed(seed)
+
+
+def _loaded(loader: DataLoader) -> Iterator[Any]:
+    """The batches of `loader`. Its processes, unless they are persistent, are started with Ctrl-C
+    and SIGTERM blocked, since both often reach every process of a job and the main process has to
+    finish its step first; they end with this iterator."""
+    if loader.persistent_workers:
+        yield from loader
+        return
+    before = multiprocessing.active_children()
+    with _signals_blocked():
+        batches = iter(loader)
+    processes = [p for p in multiprocessing.active_children() if p not in before]
+    try:
+        yield from batches
+    finally:
+        del batches  # PyTorch ends the processes here, unless a traceback still refers to it
+        _kill(processes)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes that are started inside never receive Ctrl-C and SIGTERM, where the system can
+    block signals."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: list[multiprocessing.Process]) -> None:
+    """End those that are still alive; PyTorch must not take it for a failure."""
+    alive = [process for process in processes if process.is_alive()]
+    is_main = threading.current_thread() is threading.main_thread()
+    if alive and is_main and hasattr(signal, "SIGCHLD"):
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in alive:
+        process.kill()
+    for process in alive:
+        process.join()
+    if alive and is_main and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, handler)

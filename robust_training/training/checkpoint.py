@@ -1,7 +1,8 @@
-"""The state of a run on disk: `last.ckpt`, written whole or not at all."""
+"""The state of a run on disk: `last.ckpt`, written completely or not at all."""
 
 import io
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,77 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from robust_training.atomic_io import write_bytes
-from robust_training.training.processes import write_once
+from robust_training.training.processes import totals, write_once
 
 LAST = "last.ckpt"
-_FORMAT = 2  # of what stands in the file; 1 had none
+_FORMAT = 2  # version of the file's content; version 1 did not name itself
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Hands over what PyTorch would write: on a full disk it fails with messages about positions,
-    and leaves half a file."""
+@dataclass
+class EpochProgress:
+    """How far an epoch has come.
+
+    Attributes:
+        batches: Batches done, by all processes together.
+        of: Batches that the loader has, whatever the number of processes.
+        sums: Name of a term -> [its sum over images, number of images], in this process.
+        skipped: Steps skipped in this epoch because something was not finite.
+        seconds: Time spent on it.
+    """
+
+    batches: int = 0
+    of: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def add(self, terms: dict[str, float], images: int) -> None:
+        """Count the mean terms of a batch."""
+        for name, value in terms.items():
+            pair = self.sums.setdefault(name, [0.0, 0])
+            pair[0] += value * images
+            pair[1] += images
+
+    def totals(self, fabric: Fabric) -> dict[str, list[float]]:
+        """Return `sums` over all processes."""
+        numbers = totals(fabric, [number for pair in self.sums.values() for number in pair])
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return {name: list(pair) for name, pair in zip(self.sums, pairs, strict=True)}
+
+    def means(self, fabric: Fabric) -> dict[str, float]:
+        """Return each term's mean over the images of all processes."""
+        return {name: total / count for name, (total, count) in self.totals(fabric).items()}
+
+
+def read_progress(fabric: Fabric, saved: dict[str, Any], of: int) -> EpochProgress:
+    """Return the progress that a checkpoint holds, in an epoch whose loader has `of` batches.
+
+    Raises:
+        ValueError: The epoch was begun with another number of batches.
+    """
+    progress = EpochProgress(**saved) if saved else EpochProgress(of=of)
+    if progress.batches == 0:
+        return EpochProgress(of=of)
+    if progress.of != of:
+        raise ValueError(
+            f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, which "
+            f"has {of} now: resume it with the images and the batch size that it had"
+        )
+    if not fabric.is_global_zero:  # the first process has the sums of all
+        progress.sums = {name: [0.0, 0] for name in progress.sums}
+    return progress
+
+
+class _InMemory(TorchCheckpointIO):
+    """Keeps the bytes that PyTorch would write. On a full disk PyTorch itself leaves half a file
+    and fails with a message about positions in it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Path, storage_options=None) -> None:
         self.data = serialized(checkpoint)
 
 
 def serialized(state: dict[str, Any]) -> memoryview:
-    """What torch.load reads, as bytes."""
+    """Return the bytes that `torch.load` reads."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()
@@ -35,18 +91,19 @@ def save_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
     """Write `state` (modules, optimizers and plain values) to output/last.ckpt.
 
     Raises:
-        OSError: it cannot be written; the file that was there before is left as it was.
+        OSError: It cannot be written; the file that was there before is left as it was.
     """
-    files = fabric.strategy.checkpoint_io = _WholeFiles()
+    files = fabric.strategy.checkpoint_io = _InMemory()
     fabric.save(output / LAST, state | {"format": _FORMAT})
     write_once(fabric, lambda: write_bytes(output / LAST, files.data))
 
 
 def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None:
-    """Fill `state` in place from output/last.ckpt; code in the file is never run.
+    """Fill `state` in place from output/last.ckpt. No code in the file is run.
 
     Raises:
-        ValueError: there is none, or it is of another model, optimizer or version of this package.
+        ValueError: There is no such file, or it belongs to another model, optimizer or version of
+            this package.
     """
     file = output / LAST
     if not file.is_file():
@@ -55,7 +112,7 @@ def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
         found = _format(file)
         if found == _FORMAT:
             fabric.load(file, state, weights_only=True)
-    except Exception as error:  # whatever a damaged file makes PyTorch raise
+    except Exception as error:  # a damaged file makes PyTorch raise nearly anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{file} is damaged or does not fit this model and optimizer: {reason}"

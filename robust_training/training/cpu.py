@@ -1,4 +1,4 @@
-"""What makes PyTorch on a CPU as fast as it can be here."""
+"""Settings that make PyTorch fast on a CPU."""
 
 import ctypes
 import sys
@@ -9,11 +9,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 def prepare_cpu() -> None:
-    """Settings of this process, for as long as it lives.
+    """Change settings of this process, for as long as it lives.
 
     Denormals become zero: softplus fills a network with them, and each takes a hundred times as
     long. Freed memory stays with the process: otherwise glibc hands every tensor above 32 MB, and
-    often the smaller ones, back to the system, and a large activation takes longer to be paged in
+    often smaller ones, back to the system, and a large activation takes longer to be paged in
     again than to be computed (an exact ART step on MobileNetV2: a quarter of its time).
     """
     torch.set_flush_denormal(True)

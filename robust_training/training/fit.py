@@ -3,14 +3,15 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -20,110 +21,78 @@ from tqdm import tqdm
 
 from robust_training.models.classifier import Classifier, save_model
 from robust_training.objectives import Objective
-from robust_training.training import sanity_checks as symptoms
-from robust_training.training.batches import EpochBatches, share
-from robust_training.training.checkpoint import load_checkpoint
+from robust_training.training import sanity_checks
+from robust_training.training.batches import batches_per_process, load_epoch, seed_of
+from robust_training.training.checkpoint import EpochProgress, load_checkpoint, read_progress
 from robust_training.training.cpu import prepare_cpu
-from robust_training.training.epoch import Progress, Training
-from robust_training.training.interrupts import Pauses, continued
-from robust_training.training.learning_rate import parameter_groups, rates
+from robust_training.training.interrupts import Interrupts
 from robust_training.training.log import Row, write_log
+from robust_training.training.nan_guard import MicroBatch, NanGuard, gradient_norm
 from robust_training.training.processes import write_once
-from robust_training.training.schedule import Schedule
-from robust_training.training.step import Step
-
-Selection = Literal["val_accuracy", "last"]
-OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+from robust_training.training.schedule import parameter_groups, rates, set_steps
+from robust_training.training.settings import TrainingSettings
+from robust_training.training.step import Batch, Step, second_derivatives_explained
 
 
 def fit(
-    fabric: Fabric,
     model: Classifier,
     objective: Objective,
     train: DataLoader,
     validation: DataLoader,
     output: str | os.PathLike,
+    settings: TrainingSettings,
     *,
-    optimizer: OptimizerFactory,
-    schedule: Schedule,
-    epochs: int,
-    seed: int = 0,
-    lr_multipliers: Mapping[str, float] | None = None,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    replays: int = 1,
-    channels_last: bool = False,
-    selection: Selection = "val_accuracy",
-    save_minutes: float = 10.0,
-    skip_nonfinite: int = 0,
+    fabric: Fabric | None = None,
     resume: bool = False,
     on_start: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Train `model`, and keep `output`/{last.ckpt, best/, log.csv, tensorboard/} up to date.
 
-    `best/` is the model that `selection` prefers, the later one of equals. Batches are
-    dicts with `image` (N,3,H,W) in [0,1] and `label` (N,). The same seed gives the same run,
-    whatever the number of loader processes: generators start anew with every image and every step,
-    from seed, epoch and place in the epoch, so a run resumed anywhere is the uninterrupted one.
+    `best/` is the model that `settings.selection` prefers; of equal epochs the later one. The same
+    seed gives the same run: the generators are seeded anew for every image and every step, from
+    seed, epoch and place in the epoch, so a resumed run equals the uninterrupted one.
 
     Args:
-        train, validation: Loaders of data sets with a length; validation never comes from the test
-            set. A data set with a method `name(index)` has its images called by that.
-        lr_multipliers: Regular expression -> factor on the learning rate of the backbone
-            parameters whose name it finds; the first that matches counts.
-        clip_norm: Largest gradient norm, or None.
-        accumulate: Batches whose mean gradient makes one step of the optimizer; the last step of an
-            epoch takes what is left. BatchNorm still sees one batch at a time.
-        replays: Steps in a row on each batch, an attack going on where the step before left it, so
-            that one attack step each adds up (Shafahi et al., NeurIPS 2019). An epoch keeps its
-            number of steps: it takes a share of 1 / replays of the batches.
-        selection: Which epoch becomes `best/`: the one with the highest validation accuracy, or the
-            "last" one, where validation images are too few to rank epochs, or where accuracy would
-            favour the epochs before robustness sets in.
-        save_minutes: How often last.ckpt is written within an epoch.
-        skip_nonfinite: Steps of the run that may be left out because a term or a gradient was not
-            finite; they leave weights, optimizer and buffers as they were.
+        train, validation: Loaders with a length, whose batches are dicts with `image` (N,3,H,W) in
+            [0,1] and `label` (N,). The validation images must not come from the test set. If the
+            data set has a method `name(index)`, messages use these names. Make the training loader
+            with `batch_sampler=SeededBatches(...)`: then a run resumes within an epoch at once, and
+            the number of loader processes may change. Any other loader works, too: it loads the
+            images before that point again and drops them, the random draws for its images depend on
+            the number of loader processes, and of several processes each one loads all batches.
+            The processes of a loader end with each epoch, unless it has `persistent_workers`; such
+            processes belong to the caller, and Ctrl-C reaches them.
+        fabric: Devices, precision and processes; the best single device by default.
         resume: Continue from output/last.ckpt.
         on_start: Called once everything is checked and loaded and training is about to begin.
 
     Returns:
-        The rows of log.csv: one dict per epoch; lr is the first group's at the epoch's start.
+        The rows of log.csv, one dict for each epoch; `lr` is the first parameter group's learning
+        rate at the epoch's start.
 
     Raises:
-        ValueError: nothing to resume, or a pattern that matches no parameter.
-        FloatingPointError: a term or a gradient is not finite; says which, where, and what keeps
-            the batch.
-        OSError: the run cannot be written, the disk being full, say.
-        Stopped: Ctrl-C or SIGTERM came, and the run is saved.
+        ValueError: There is nothing to resume, or a pattern of lr_multipliers matches no parameter.
+        FloatingPointError: A term or a gradient is not finite; says which, where, and which file
+            keeps the batch.
+        OSError: The run cannot be written, for example to a full disk.
+        Stopped: Ctrl-C or SIGTERM was received, and the run is saved.
     """
-    output = Path(output)
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, not {epochs}")
-    if accumulate < 1:
-        raise ValueError(f"accumulate must be at least 1 batch, not {accumulate}")
-    if replays < 1 or (replays > 1 and accumulate > 1):
-        raise ValueError(
-            f"replays must be at least 1, and 1 where gradients are accumulated, not {replays}"
-        )
-    if skip_nonfinite < 0 or not save_minutes >= 0:
-        raise ValueError(
-            f"skip_nonfinite and save_minutes must be 0 or more, not {skip_nonfinite} and "
-            f"{save_minutes}"
-        )
+    fabric = fabric or Fabric(devices=1)
+    output, epochs = Path(output), settings.epochs
     if fabric.device.type == "cpu":
         prepare_cpu()
-    if channels_last:
+    if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer_ = optimizer(parameter_groups(model.backbone, lr_multipliers or {}))
-    for group in optimizer_.param_groups:
+    optimizer = settings.optimizer(parameter_groups(model.backbone, settings.lr_multipliers or {}))
+    for group in optimizer.param_groups:
         group["lr"] *= group["multiplier"]
-    per_epoch = share(train, fabric.world_size)
-    updates = math.ceil(per_epoch / accumulate)
-    scheduler = LambdaLR(optimizer_, lambda step: schedule(step / updates, epochs))
-    step, optimizer_ = fabric.setup(Step(model, objective), optimizer_)
+    per_epoch = batches_per_process(train, fabric.world_size)
+    steps = math.ceil(per_epoch / settings.accumulate)
+    scheduler = LambdaLR(optimizer, lambda step: settings.schedule(step / steps, epochs))
+    step, optimizer = fabric.setup(Step(model, objective), optimizer)
     state = {
         "step": step,
-        "optimizer": optimizer_,
+        "optimizer": optimizer,
         "precision": fabric.strategy.precision,
         "epoch": 0,
         "progress": {},
@@ -132,82 +101,187 @@ def fit(
     }
     if resume:
         load_checkpoint(fabric, output, state)
-    progress = continued(fabric, state["progress"], len(train))
-    first = state["epoch"]
-    begun = min(progress.batches // fabric.world_size, per_epoch)
+    progress = read_progress(fabric, state["progress"], len(train))
     on_start()
     output.mkdir(parents=True, exist_ok=True)
     if state["log"]:  # a kill may have come between the checkpoint and the log
         write_once(fabric, partial(write_log, output, state["log"]))
     bar = tqdm(
         total=epochs * per_epoch,
-        initial=first * per_epoch + begun,
+        initial=state["epoch"] * per_epoch + progress.batches // fabric.world_size,
         unit="step",
         disable=not fabric.is_global_zero,
     )
-    with bar, Pauses(fabric, output, state, save_minutes) as pauses:
-        training = Training(
-            fabric=fabric,
-            step=step,
-            objective=objective,
-            loader=train,
-            optimizer=optimizer_,
-            scheduler=scheduler,
-            output=output,
-            epochs=epochs,
-            seed=seed,
-            clip_norm=clip_norm,
-            accumulate=accumulate,
-            replays=replays,
-            skip_nonfinite=skip_nonfinite,
-            pause=pauses,
-            bar=bar,
-        )
-        for epoch in range(first, epochs):
+    guard = NanGuard(
+        fabric,
+        model,
+        output,
+        epochs=epochs,
+        allowed=settings.skip_nonfinite,
+        skipped=progress.skipped + int(sum(row.get("skipped", 0) for row in state["log"])),
+        note=lambda line: bar.write(f"note: {line}"),
+    )
+    with bar, Interrupts(fabric, output, state, settings.save_minutes) as interrupts:
+        loop = _Loop(fabric, step, optimizer, scheduler, train, settings, guard, interrupts, bar)
+        for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
-            row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * updates)[0]}
-            training.skipped = int(sum(row.get("skipped", 0) for row in state["log"]))
-            training.train_epoch(epoch, progress)
+            row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}
+            last = loop.train_epoch(epoch, progress)
             terms = progress.means(fabric)
-            # not sooner: a new head starts at zero, learning rates and weights warm up
-            if fabric.is_global_zero and epoch + 1 == min(epochs, max(3, epochs // 10)):
-                found = symptoms.notes(terms, state["log"], objective, epoch)
-                if training.last is not None:
-                    with fabric.autocast():
-                        found += symptoms.examine(model, objective.at(epoch + 1), training.last)
-                for note in found:
-                    bar.write(f"note: {note}")
+            if fabric.is_global_zero and sanity_checks.is_due(epoch, epochs):
+                with fabric.autocast():
+                    found = sanity_checks.find(model, objective, terms, state["log"], epoch, last)
+                for line in found:
+                    bar.write(f"note: {line}")
             row |= terms
-            if skip_nonfinite:
+            if settings.skip_nonfinite:
                 row["skipped"] = progress.skipped
             started = time.perf_counter()
-            batches = EpochBatches(validation, seed, epoch, "validation").starting_at(0)
-            row |= _validate(fabric, model, batches, partial(pauses, progress))
+            batches = load_epoch(validation, settings.seed, epoch, "validation")
+            row |= _validate(fabric, model, batches, partial(interrupts.check, progress))
             row["seconds"] = progress.seconds + time.perf_counter() - started
-            is_best = selection == "last" or row["val_accuracy"] >= state["best"]
-            if is_best:
+            if settings.selection == "last" or row["val_accuracy"] >= state["best"]:
                 state["best"] = row["val_accuracy"]
                 write_once(fabric, partial(save_model, model, output / "best"))
-            progress = Progress(of=len(train))
+            progress = EpochProgress(of=len(train))
             state |= {"epoch": epoch + 1, "log": [*state["log"], row], "progress": {}}
-            pauses.save(progress)
-            # last, for it says that the epoch is over
+            interrupts.save(progress)
+            # the log comes last, because its row says that the epoch is complete
             write_once(fabric, partial(write_log, output, state["log"]))
     return state["log"]
 
 
+@dataclass
+class _Loop:
+    """The epochs and steps of a run; `step` and `optimizer` are as Fabric wrapped them."""
+
+    fabric: Fabric
+    step: nn.Module
+    optimizer: Optimizer
+    scheduler: LambdaLR
+    loader: DataLoader
+    settings: TrainingSettings
+    guard: NanGuard
+    interrupts: Interrupts
+    bar: tqdm
+
+    def train_epoch(self, epoch: int, progress: EpochProgress) -> Batch | None:
+        """Train from where `progress` stands to the end of the epoch and keep it up to date.
+
+        Returns:
+            The last batch, or None if the epoch was complete.
+        """
+        world, accumulate, replays = (
+            self.fabric.world_size,
+            self.settings.accumulate,
+            self.settings.replays,
+        )
+        self.step.train()
+        started = time.perf_counter() - progress.seconds
+        per_epoch = batches_per_process(self.loader, world)
+        first = min(progress.batches // world, per_epoch)
+        if first < per_epoch:
+            # a run with another number of processes may have stopped within a step
+            first -= first % (accumulate * replays)
+        steps = math.ceil(per_epoch / accumulate)
+        set_steps(self.scheduler, epoch * steps + math.ceil(first / accumulate))
+        last = None
+        with closing(self._micro_batches(epoch, first, per_epoch)) as micro_batches:
+            for begin in range(first, per_epoch, accumulate):
+                end = min(begin + accumulate, per_epoch)
+                last = self._take_step(micro_batches, epoch, begin, end, progress)
+                progress.batches = end * world
+                progress.seconds = time.perf_counter() - started
+                self.bar.update(end - begin)
+                if end % replays == 0 or end == per_epoch:
+                    self.interrupts.check(progress)
+        return last
+
+    def _micro_batches(self, epoch: int, first: int, per_epoch: int) -> Iterator[MicroBatch]:
+        """The micro-batches of this process from number `first` on; each batch of the loader comes
+        `replays` times in a row."""
+        fabric, seed, replays = self.fabric, self.settings.seed, self.settings.replays
+        rank, world = fabric.global_rank, fabric.world_size
+        loaded = load_epoch(
+            self.loader, seed, epoch, first=first // replays, rank=rank, world=world
+        )
+        with closing(loaded):
+            for number in range(first, per_epoch):
+                if number == first or number % replays == 0:
+                    items, names = next(loaded)
+                    items = fabric.to_device(items)
+                    batch = Batch(items["image"], items["label"])
+                step_seed = seed_of(seed, epoch, "step", number * world + rank)
+                yield MicroBatch(batch, names, step_seed, epoch + number / per_epoch)
+
+    def _take_step(
+        self,
+        micro_batches: Iterator[MicroBatch],
+        epoch: int,
+        begin: int,
+        end: int,
+        progress: EpochProgress,
+    ) -> Batch:
+        """Take one step of the optimizer with the mean gradient of the next micro-batches, from
+        number `begin` to `end`, or skip it if it is not finite. Returns its last batch."""
+        self.guard.before_step()
+        taken: list[MicroBatch] = []
+        terms: list[dict[str, Tensor]] = []
+        for number in range(begin, end):
+            taken.append(next(micro_batches))
+            torch.manual_seed(taken[-1].seed)
+            is_last = number + 1 == end
+            with (
+                self.fabric.no_backward_sync(self.step, enabled=not is_last),
+                second_derivatives_explained(),
+            ):
+                found = self.step(taken[-1].batch, taken[-1].epoch)
+                self.fabric.backward(sum(found.values()) / (end - begin))
+            terms.append({name: term.detach() for name, term in found.items()})
+        # a scaler of 16-bit gradients looks for their overflow, and skips steps, by itself
+        is_scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        norm = None if is_scaled else self._clip()
+        if self.guard.accepts(taken, terms, norm, epoch=epoch + 1, step=begin + 1):
+            if is_scaled:
+                self._clip()
+            self.optimizer.step()
+            for each in taken:
+                progress.add(each.terms, len(each.batch.label))
+        else:
+            progress.skipped += 1
+        self.optimizer.zero_grad()
+        set_steps(self.scheduler, self.scheduler.last_epoch + 1)
+        shown = {name: f"{value:.3f}" for name, value in taken[-1].terms.items()}
+        self.bar.set_postfix(shown, refresh=False)
+        return taken[-1].batch
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient if the settings say so, and return its norm from before."""
+        if self.settings.clip_norm is None:
+            return gradient_norm(list(self.step.parameters()))
+        return self.fabric.clip_gradients(
+            self.step, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
+        )
+
+
 @torch.no_grad()
 def _validate(
-    fabric: Fabric, model: Classifier, batches: Iterable, pause: Callable[[], None]
+    fabric: Fabric,
+    model: Classifier,
+    batches: Iterator[tuple[dict[str, Tensor], list[str]]],
+    check_interrupts: Callable[[], None],
 ) -> dict[str, float]:
+    """Return accuracy and mean cross-entropy on the validation images."""
     model.eval()
     accuracy = MulticlassAccuracy(model.backbone.num_classes, average="micro").to(fabric.device)
     loss = MeanMetric().to(fabric.device)
     dtype = next(model.parameters()).dtype
-    for batch in map(fabric.to_device, batches):
-        pause()
-        with fabric.autocast():
-            logits = model(batch["image"].to(dtype)).float()
-        accuracy.update(logits, batch["label"])
-        loss.update(nn.functional.cross_entropy(logits, batch["label"]), len(logits))
+    with closing(batches):
+        for items, _ in batches:
+            check_interrupts()
+            batch = fabric.to_device(items)
+            with fabric.autocast():
+                logits = model(batch["image"].to(dtype)).float()
+            accuracy.update(logits, batch["label"])
+            loss.update(nn.functional.cross_entropy(logits, batch["label"]), len(logits))
     return {"val_accuracy": accuracy.compute().item(), "val_loss": loss.compute().item()}

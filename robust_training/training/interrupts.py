@@ -1,4 +1,4 @@
-"""Between two steps: where a run is saved, and stopped when it is asked to."""
+"""Saving a run while it trains, and stopping it on Ctrl-C or SIGTERM."""
 
 import dataclasses
 import signal
@@ -9,13 +9,12 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from robust_training.training.checkpoint import save_checkpoint
-from robust_training.training.epoch import Progress
+from robust_training.training.checkpoint import EpochProgress, save_checkpoint
 from robust_training.training.processes import in_any
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was asked to stop, and has saved itself; says where.
+    """A run was asked to stop and has saved itself. The message says where it stopped.
 
     Attributes:
         status: The exit status that shells expect: 128 + the signal's number.
@@ -26,13 +25,14 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
 
-class Pauses:
-    """Saves `state` every so many minutes, and when Ctrl-C (SIGINT) or SIGTERM came.
+class Interrupts:
+    """Saves `state` every `minutes`, and when Ctrl-C (SIGINT) or SIGTERM was received.
 
-    Signals are noted inside its `with`; a second one acts at once.
+    Inside its `with` a first signal is only noted, so that a step is never left half done; a second
+    one acts at once.
 
     Args:
-        state: What `load_checkpoint` fills; "progress" is set here.
+        state: The content of the checkpoint; its "progress" is set here.
     """
 
     def __init__(self, fabric: Fabric, output: Path, state: dict[str, Any], minutes: float) -> None:
@@ -44,7 +44,7 @@ class Pauses:
         self._received: int | None = None
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> "Pauses":
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._note)
@@ -58,11 +58,11 @@ class Pauses:
         self._received = number
         self.__exit__()
 
-    def __call__(self, progress: Progress) -> None:
-        """Save the run if it is time.
+    def check(self, progress: EpochProgress) -> None:
+        """Save the run if it is time. Call this between two steps.
 
         Raises:
-            Stopped: in all processes, if one was asked to stop.
+            Stopped: In all processes, if one of them was asked to stop.
         """
         due = self._fabric.is_global_zero and time.monotonic() - self._saved >= self._seconds
         stop, due = in_any(self._fabric, self._received is not None, due)
@@ -76,28 +76,9 @@ class Pauses:
                 self._received or signal.SIGTERM,
             )
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: EpochProgress) -> None:
         """Write last.ckpt."""
-        kept = dataclasses.replace(progress, sums=progress.total(self._fabric))
+        kept = dataclasses.replace(progress, sums=progress.totals(self._fabric))
         self._state["progress"] = dataclasses.asdict(kept)
         save_checkpoint(self._fabric, self._output, self._state)
         self._saved = time.monotonic()
-
-
-def continued(fabric: Fabric, saved: dict[str, Any], of: int) -> Progress:
-    """The progress that `save` wrote, in an epoch whose loader has `of` batches.
-
-    Raises:
-        ValueError: the epoch was begun with another number of batches.
-    """
-    progress = Progress(**saved) if saved else Progress(of=of)
-    if progress.batches == 0:
-        return Progress(of=of)
-    if progress.of != of:
-        raise ValueError(
-            f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, which "
-            f"has {of} now: resume it with the images and the batch size that it had"
-        )
-    if not fabric.is_global_zero:  # the first process has the sums of all
-        progress.sums = {name: [0.0, 0] for name in progress.sums}
-    return progress

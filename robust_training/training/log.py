@@ -11,20 +11,18 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from robust_training.atomic_io import write_bytes, write_text
 
-Row = dict[str, float]  # column -> value; one row an epoch
+Row = dict[str, float]  # column -> value; one row for each epoch
 
 
 def write_log(output: Path, rows: Sequence[Row]) -> None:
-    """Write output/log.csv and output/tensorboard/ anew from all rows.
-
-    Both are whole after a kill, and no epoch stands in them twice.
-    """
+    """Write output/log.csv and output/tensorboard/ anew from all rows, so that both are complete
+    after a kill and no epoch is listed twice."""
     write_bytes(output / "tensorboard" / "events.out.tfevents.0", _events(rows))
     write_text(output / "log.csv", csv_text(rows))
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """A column for each name in any of the rows."""
+    """Return a CSV table with a column for each name in any of the rows."""
     text = io.StringIO()
     columns = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
@@ -34,7 +32,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def _events(rows: Sequence[Row]) -> bytes:
-    """TensorBoard's records; their time is that spent in training."""
+    """TensorBoard's records; their time is the time spent in training."""
     data = io.BytesIO()
     writer = RecordWriter(data)
     writer.write(Event(file_version="brain.Event:2").SerializeToString())

@@ -1,11 +1,11 @@
-"""Batches that no step can be made of: kept on disk, and computed again."""
+"""Steps whose loss or gradient is not finite: found, skipped, kept on disk and computed again."""
 
 import copy
 import dataclasses
 import math
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,69 +15,160 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robust_training.atomic_io import write_bytes
-from robust_training.objectives import AttackState, Objective
+from robust_training.objectives import AttackState
 from robust_training.training.checkpoint import serialized
+from robust_training.training.processes import in_any
 from robust_training.training.step import Batch
 
 
 @dataclass
-class Attempt:
-    """A batch on its way through a step, and what computes it again.
+class MicroBatch:
+    """A batch of a step, with everything that is needed to compute it again.
 
     Attributes:
-        names: Of the images, as the data set calls them.
-        seed: Of PyTorch's generators at the step's start.
-        progress: Epochs trained so far, fractions included, for objectives that change.
-        carried: What the attack of the step before left.
-        terms: What came out; empty before.
+        names: Names of the images, as the data set calls them.
+        seed: Seed of PyTorch's generators at the start of its forward pass.
+        epoch: Epochs trained so far, fractions included, for objectives that change over time.
+        attack_state: State that the attack of the step before left.
+        terms: Values of the objective's terms; empty before they are computed.
     """
 
     batch: Batch
     names: list[str]
     seed: int
-    progress: float
-    carried: AttackState
+    epoch: float
+    attack_state: AttackState = dataclasses.field(init=False)
     terms: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def finite(self) -> bool:
+    def __post_init__(self) -> None:
+        self.attack_state = copy.deepcopy(self.batch.attack_state)
+
+    def is_finite(self) -> bool:
         return all(map(math.isfinite, self.terms.values()))
 
 
-def attempt(batch: Batch, names: list[str], seed: int, progress: float) -> Attempt:
-    return Attempt(batch, names, seed, progress, copy.deepcopy(batch.carried))
+class NanGuard:
+    """Lets only finite steps pass. A step that is not finite is skipped if the run may still skip
+    one, and stops the run otherwise; its batches are kept in `output` in both cases.
 
+    Args:
+        epochs: Epochs of the run, for messages.
+        allowed: Steps that the run may skip.
+        skipped: Steps that it has skipped so far.
+        note: Shows a line to the user.
+    """
 
-class Buffers:
-    """BatchNorm's running statistics and other buffers as they were before a step: a forward pass
-    of a batch that is not finite may have spoiled them."""
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        output: Path,
+        *,
+        epochs: int,
+        allowed: int,
+        skipped: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self._fabric = fabric
+        self._model = model
+        self._output = output
+        self._epochs = epochs
+        self._left = allowed - skipped
+        self._note = note
         self._buffers = list(model.buffers())
         self._copies = [buffer.clone() for buffer in self._buffers]
 
-    def keep(self) -> None:
+    def before_step(self) -> None:
+        """Remember BatchNorm's running statistics and other buffers, which a batch that is not
+        finite spoils in its forward pass."""
         for kept, buffer in zip(self._copies, self._buffers, strict=True):
             kept.copy_(buffer)
 
+    def accepts(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        terms: Sequence[Mapping[str, Tensor]],
+        norm: Tensor | None,
+        *,
+        epoch: int,
+        step: int,
+    ) -> bool:
+        """Return whether the optimizer may take the step, the same in all processes; otherwise put
+        the buffers back.
+
+        Terms and norm are read from the device here, all at once, and the terms' values are set in
+        `micro_batches`.
+
+        Args:
+            terms: The objective's terms for each of `micro_batches`, detached.
+            norm: Norm of the step's gradient; None leaves the gradient unchecked.
+            epoch, step: Both count from 1, for messages.
+
+        Raises:
+            FloatingPointError: No further step may be skipped. Says which term, in which images,
+                and how to compute it again.
+        """
+        tensors = [term.reshape(1) for each in terms for term in each.values()]
+        norms = [] if norm is None else [norm.reshape(1)]
+        values = iter(torch.cat(tensors + norms).tolist())
+        for micro_batch, each in zip(micro_batches, terms, strict=True):
+            micro_batch.terms = {name: next(values) for name in each}
+        failed = [each for each in micro_batches if not each.is_finite()][:1]
+        (is_bad,) = in_any(self._fabric, bool(failed))
+        if not is_bad:
+            if math.isfinite(next(values, 0.0)):
+                return True
+            failed = list(micro_batches)
+        self._restore()
+        self._left -= 1
+        self._report(failed, epoch, step)
+        return False
+
     @torch.no_grad()
-    def restore(self) -> None:
+    def _restore(self) -> None:
         for kept, buffer in zip(self._copies, self._buffers, strict=True):
             buffer.copy_(kept)
 
+    def _report(self, failed: Sequence[MicroBatch], epoch: int, step: int) -> None:
+        """Keep the batches that failed in this process; raise, or say that the step is skipped."""
+        line = f"not finite at epoch {epoch}/{self._epochs}, step {step}"
+        if failed:
+            subject = "a gradient is" if all(each.is_finite() for each in failed) else "the loss is"
+            names = [name for each in failed for name in each.names]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            terms = ", then ".join(str(each.terms) for each in failed)
+            line = f"{subject} {line}: {terms} of images {', '.join(names[:3])}{more}"
+            several = self._fabric.world_size > 1
+            process = f"-process{self._fabric.global_rank}" if several else ""
+            file = self._output / f"nonfinite-epoch{epoch}-step{step}{process}.pt"
+            try:
+                _save(file, self._model, failed)
+                line += f"; --replay {file} computes them again"
+            except OSError as error:
+                line += f"; {error}"
+        if self._left < 0:
+            raise FloatingPointError(line)
+        if failed:
+            self._note(f"a step is skipped: {line}")
 
-def save_attempts(file: Path, model: nn.Module, attempts: Sequence[Attempt]) -> None:
-    """Write what `replay` needs; tensors and plain values alone."""
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def _save(file: Path, model: nn.Module, micro_batches: Sequence[MicroBatch]) -> None:
+    """Write what `replay` needs, as tensors and plain values only."""
     rows = [
         {
-            "image": a.batch.image,
-            "label": a.batch.label,
-            "names": a.names,
-            "seed": a.seed,
-            "progress": a.progress,
-            "carried": dataclasses.asdict(a.carried),
-            "terms": a.terms,
+            "image": each.batch.image,
+            "label": each.batch.label,
+            "names": each.names,
+            "seed": each.seed,
+            "progress": each.epoch,
+            "attack_state": dataclasses.asdict(each.attack_state),
+            "terms": each.terms,
         }
-        for a in attempts
+        for each in micro_batches
     ]
     write_bytes(file, serialized({"model": model.state_dict(), "batches": rows}))
 
@@ -87,8 +178,8 @@ class Replayed:
     """A batch computed again.
 
     Attributes:
-        names: Of the images.
-        terms: The objective's.
+        names: Names of the images.
+        terms: Values of the objective's terms.
         pixels: Names of images with pixels that are not finite.
         gradients: Names of parameters whose gradient is not finite.
     """
@@ -100,13 +191,13 @@ class Replayed:
 
 
 def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Replayed]:
-    """Compute the batches in `file` again, with the weights they met.
+    """Compute the batches in `file` again, with the weights and random numbers that they met.
 
     Args:
         step: A `Step` with the run's network and objective, as Fabric wrapped it.
 
     Raises:
-        ValueError: the file cannot be read or is of another network.
+        ValueError: The file cannot be read or belongs to another network.
     """
     try:
         saved = torch.load(file, map_location=fabric.device, weights_only=True)
@@ -115,26 +206,22 @@ def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Rep
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{file} holds no batch of this run: {reason}") from error
-    objective = step.module.objective
     step.train()
-    return [_computed(row, step, objective.at(row["progress"]), fabric) for row in rows]
+    return [_computed(row, step, fabric) for row in rows]
 
 
-def _computed(
-    row: dict[str, Any], step: nn.Module, objective: Objective, fabric: Fabric
-) -> Replayed:
+def _computed(row: dict[str, Any], step: nn.Module, fabric: Fabric) -> Replayed:
     batch = Batch(row["image"], row["label"])
-    batch.carried = _carried(row["carried"])
-    step.module.objective = objective
+    batch.attack_state = _attack_state(row["attack_state"])
     step.zero_grad()
     torch.manual_seed(row["seed"])
-    terms = step(batch)
+    terms = step(batch, row["progress"])
     fabric.backward(sum(terms.values()))
-    spoiled = [not bool(image.isfinite().all()) for image in batch.image]
+    is_spoiled = [not bool(image.isfinite().all()) for image in batch.image]
     return Replayed(
         names=row["names"],
         terms={name: term.item() for name, term in terms.items()},
-        pixels=[name for name, bad in zip(row["names"], spoiled, strict=True) if bad],
+        pixels=[name for name, bad in zip(row["names"], is_spoiled, strict=True) if bad],
         gradients=[
             name
             for name, parameter in step.module.model.backbone.named_parameters()
@@ -143,9 +230,5 @@ def _computed(
     )
 
 
-def _carried(fields: Mapping[str, Any]) -> AttackState:
-    return AttackState(**{**fields, "parts": [_carried(part) for part in fields["parts"]]})
-
-
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+def _attack_state(fields: Mapping[str, Any]) -> AttackState:
+    return AttackState(**{**fields, "parts": [_attack_state(part) for part in fields["parts"]]})

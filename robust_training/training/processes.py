@@ -1,4 +1,4 @@
-"""What the processes of a run agree on; a single one agrees with itself at no cost."""
+"""Agreement between the processes of a run; a single process agrees with itself at no cost."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 
 
 def in_any(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether it is set in any process."""
+    """Return for each flag whether it is set in any process."""
     if fabric.world_size == 1:
         return flags
     votes = torch.tensor(flags, dtype=torch.float32, device=fabric.device)
@@ -15,7 +15,7 @@ def in_any(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
 
 
 def totals(fabric: Fabric, numbers: Sequence[float]) -> list[float]:
-    """Each number's sum over all processes."""
+    """Return each number's sum over all processes."""
     if fabric.world_size == 1:
         return list(numbers)
     values = torch.tensor(numbers, dtype=torch.float64, device=fabric.device)
@@ -23,10 +23,11 @@ def totals(fabric: Fabric, numbers: Sequence[float]) -> list[float]:
 
 
 def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
-    """Call `write` in the first process; all wait for it.
+    """Call `write` in the first process; all processes wait for it.
 
     Raises:
-        OSError: it raised one; in every process, so that none waits for another that has gone.
+        OSError: `write` raised one. It is raised in every process, so that none waits for another
+            that has gone.
     """
     problem = None
     if fabric.is_global_zero:

@@ -1,4 +1,4 @@
-"""What a run shows that cannot learn, in words."""
+"""Signs that a run cannot learn, told to the user in sentences."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +19,37 @@ from robust_training.training.step import Batch, Step
 _IMAGES = 8
 
 
-def notes(
-    terms: Mapping[str, float], log: Sequence[Row], objective: Objective, epoch: int
+def is_due(epoch: int, epochs: int) -> bool:
+    """Whether to check after `epoch` (from 0): once in a run, and not before a new head, which
+    starts at zero, and weights that warm up have had some epochs."""
+    return epoch + 1 == min(epochs, max(3, epochs // 10))
+
+
+def find(
+    model: Classifier,
+    objective: Objective,
+    terms: Mapping[str, float],
+    log: Sequence[Row],
+    epoch: int,
+    batch: Batch | None,
 ) -> list[str]:
-    """What an epoch's mean terms say, beside the rows of the epochs before it.
+    """Return a sentence for each thing that is wrong; the model is left in evaluation mode.
 
     Args:
-        epoch: Epochs before this one.
+        terms: Mean terms of the epoch.
+        log: Rows of the epochs before it.
+        epoch: Number of epochs before it.
+        batch: A training batch, or None to look at the terms alone.
     """
+    found = check_terms(terms, log, objective, epoch)
+    return found if batch is None else found + check_network(model, objective.at(epoch + 1), batch)
+
+
+def check_terms(
+    terms: Mapping[str, float], log: Sequence[Row], objective: Objective, epoch: int
+) -> list[str]:
+    """Look for a term that is too small to train and for a loss that does not fall; arguments as
+    in `find`."""
     total = sum(map(abs, terms.values()))
     found = [
         f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; its "
@@ -34,8 +57,8 @@ def notes(
         for name, value in terms.items()
         if 0 < abs(value) < 1e-4 * total
     ]
-    comparable = objective.at(0) == objective.at(epoch)  # no term has a warm-up
-    if len(log) >= 2 and terms.keys() <= log[0].keys() and comparable:
+    has_warmup = objective.at(0) != objective.at(epoch)
+    if len(log) >= 2 and terms.keys() <= log[0].keys() and not has_warmup:
         first, now = (sum(row[name] for name in terms) for row in (log[0], terms))
         if not now < first:
             found.append(
@@ -45,8 +68,8 @@ def notes(
     return found
 
 
-def examine(model: Classifier, objective: Objective, batch: Batch) -> list[str]:
-    """What a few images of a training batch say; the model is left in evaluation mode."""
+def check_network(model: Classifier, objective: Objective, batch: Batch) -> list[str]:
+    """Look at logits, gradients and attacks on a few images of `batch`."""
     batch = Batch(batch.image[:_IMAGES], batch.label[:_IMAGES])
     image, label = batch.image.to(next(model.parameters()).dtype), batch.label
     model.eval()
@@ -63,18 +86,18 @@ def examine(model: Classifier, objective: Objective, batch: Batch) -> list[str]:
             f"the gradient of the class score is zero on {empty} of {len(image)} training images: "
             "they have no map"
         )
-    watches: list[_Watched] = []
-    step = Step(model, _watched(objective, watches))
-    if watches:
+    recorders: list[_RecordingPGD] = []
+    step = Step(model, _recorded(objective, recorders))
+    if recorders:
         step(batch)
-    for watch in watches:
-        found.extend(watch.complaints())
+    for recorder in recorders:
+        found.extend(recorder.complaints())
     return found
 
 
 @dataclass(frozen=True)
-class _Watched(PGD):
-    """An attack that remembers what it did."""
+class _RecordingPGD(PGD):
+    """An attack that records its largest change of a pixel, and its score before and after."""
 
     seen: list[tuple[Tensor, ...]] = field(default_factory=list)
 
@@ -92,21 +115,22 @@ class _Watched(PGD):
                 yield "the attack's steps leave images as they are: its eps or its gradient is zero"
             elif not after > before:
                 yield (
-                    f"the attack does not raise what it climbs ({before:.4g} before its steps, "
+                    f"the attack does not raise its score ({before:.4g} before its steps, "
                     f"{after:.4g} after): step_size may be too large, or the score flat"
                 )
 
 
-def _watched(objective: Objective, watches: list[_Watched]) -> Objective:
+def _recorded(objective: Objective, recorders: list[_RecordingPGD]) -> Objective:
+    """The same objective whose attacks record what they do; they are added to `recorders`."""
     if isinstance(objective, Sum):
         parts = tuple(
-            dataclasses.replace(part, objective=_watched(part.objective, watches))
+            dataclasses.replace(part, objective=_recorded(part.objective, recorders))
             for part in objective.parts
         )
         return dataclasses.replace(objective, parts=parts)
     attack = getattr(objective, "attack", None)
     if type(attack) is not PGD:
         return objective
-    watch = _Watched(**{f.name: getattr(attack, f.name) for f in dataclasses.fields(PGD)})
-    watches.append(watch)
-    return dataclasses.replace(objective, attack=watch)
+    recorder = _RecordingPGD(**{f.name: getattr(attack, f.name) for f in dataclasses.fields(PGD)})
+    recorders.append(recorder)
+    return dataclasses.replace(objective, attack=recorder)

@@ -1,23 +1,30 @@
-"""Learning-rate schedules: share of the full rate as a function of training progress."""
+"""Learning rates: factors over training time, and factors for parts of the network."""
 
 import math
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 
 class Schedule(ABC):
-    """Subclasses are frozen dataclasses."""
+    """A factor on the learning rate as a function of training time. Subclasses are frozen
+    dataclasses."""
 
     @abstractmethod
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Factor on the learning rate at `epoch`, a fraction of epochs included, of `epochs`."""
+        """Return the factor after `epoch` of `epochs` epochs; `epoch` may be fractional."""
 
 
 @dataclass(frozen=True)
 class Steps(Schedule):
     """Multiply by `factor` at each milestone (in epochs), after a linear warm-up.
 
-    The default is ART's on CUB: a tenth at epochs 40, 80, 120 and 160.
+    The defaults are those of ART on CUB: a tenth at epochs 40, 80, 120 and 160.
     """
 
     milestones: tuple[float, ...] = (40, 80, 120, 160)
@@ -46,3 +53,42 @@ class Cosine(Schedule):
 
 def _warmup(epoch: float, warmup_epochs: float) -> float:
     return min(1.0, (epoch + 1e-3) / warmup_epochs) if warmup_epochs > 0 else 1.0
+
+
+def parameter_groups(backbone: nn.Module, multipliers: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return optimizer groups {params, multiplier}: one with the parameters that no pattern
+    matches, then one for each pattern.
+
+    Args:
+        multipliers: Regular expression on parameter names -> factor on the learning rate; the first
+            pattern found in a name counts.
+
+    Raises:
+        ValueError: A pattern matches no parameter.
+    """
+    groups: dict[str | None, list[nn.Parameter]] = {None: []} | {p: [] for p in multipliers}
+    for name, parameter in backbone.named_parameters():
+        pattern = next((p for p in multipliers if re.search(p, name)), None)
+        groups[pattern].append(parameter)
+    unused = [pattern for pattern, parameters in groups.items() if pattern and not parameters]
+    if unused:
+        raise ValueError(f"lr_multipliers: no parameter's name matches {', '.join(unused)}")
+    return [
+        {"params": parameters, "multiplier": multipliers[pattern] if pattern else 1.0}
+        for pattern, parameters in groups.items()
+        if parameters
+    ]
+
+
+def rates(scheduler: LambdaLR, steps: int) -> list[float]:
+    """Return each group's learning rate after `steps` steps of the optimizer."""
+    factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    return [base * factor(steps) for base, factor in factors]
+
+
+def set_steps(scheduler: LambdaLR, steps: int) -> None:
+    """Set the learning rates to those after `steps` steps of the optimizer. A resumed run may have
+    another number of processes or epochs than before, so it cannot go on counting."""
+    scheduler.last_epoch = steps
+    for group, rate in zip(scheduler.optimizer.param_groups, rates(scheduler, steps), strict=True):
+        group["lr"] = rate

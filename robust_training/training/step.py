@@ -1,4 +1,4 @@
-"""One training step: what Fabric wraps."""
+"""One forward pass of training: the module that Fabric wraps."""
 
 import re
 from collections.abc import Iterator
@@ -11,26 +11,25 @@ from robust_training.objectives import AttackState, Objective
 
 
 class Batch:
-    """Images and labels in a box that Fabric does not open.
-
-    Its mixed precision rounds every float tensor it is handed to bfloat16, where an attack of
-    eps 2/255 is half a rounding step near 1.
+    """Images (N,3,H,W) in [0,1] and labels (N,), hidden from Fabric: its mixed precision rounds
+    every float tensor that it finds to bfloat16, where an attack of eps 2/255 is half a rounding
+    step near 1.
 
     Attributes:
-        carried: What an attack leaves for the next step on this batch.
+        attack_state: State that an attack leaves for the next step on this batch.
     """
 
     def __init__(self, image: Tensor, label: Tensor) -> None:
         self.image = image
         self.label = label
-        self.carried = AttackState()
+        self.attack_state = AttackState()
 
 
 class Step(nn.Module):
-    """A batch -> the objective's terms.
+    """Computes the objective's terms for a batch.
 
-    Launchers wrap this whole step: wrapped around the model alone, they break the
-    `autograd.grad` calls inside an objective.
+    Fabric wraps this whole step. Wrapped around the model alone, it would break the `autograd.grad`
+    calls inside an objective.
     """
 
     def __init__(self, model: Classifier, objective: Objective) -> None:
@@ -40,10 +39,16 @@ class Step(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, epoch: float = 0.0) -> dict[str, Tensor]:
+        """Return the weighted terms, whose sum is the loss.
+
+        Args:
+            epoch: Epochs trained so far, fractions included, for objectives that change over time.
+        """
+        objective = self.objective.at(epoch)
         image = batch.image.to(next(self.model.parameters()).dtype)
         try:
-            return self.objective.forward_with_state(self.model, image, batch.label, batch.carried)
+            return objective.forward_with_state(self.model, image, batch.label, batch.attack_state)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -54,11 +59,11 @@ class Step(nn.Module):
 
 
 @contextmanager
-def second_derivatives() -> Iterator[None]:
-    """Says in words where PyTorch cannot differentiate a layer's gradient.
+def second_derivatives_explained() -> Iterator[None]:
+    """Turn PyTorch's error about a missing second derivative into one that says what to do.
 
     Raises:
-        ValueError: names the operation and what to set instead.
+        ValueError: Names the operation and the settings to change.
     """
     try:
         yield

@@ -1,4 +1,5 @@
-"""A script for test_two_processes.py: FILE. The gradients of each objective, by two processes."""
+"""A script for test_two_processes.py: FILE. Computes each objective's gradients in two
+processes."""
 
 import sys
 
@@ -7,7 +8,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_training.autograd.curvature import FiniteDifference
-from robust_training.models.classifier import create_model
+from robust_training.models.classifier import Classifier, create_model
 from robust_training.objectives import (
     AAT,
     ART,
@@ -51,18 +52,28 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+class Each(Objective):
+    """The n-th of `OBJECTIVES` after n epochs."""
+
+    def at(self, epoch: float) -> Objective:
+        return list(OBJECTIVES.values())[int(epoch)]
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        raise AssertionError("a step asks for the objective of its epoch")
+
+
 def gradients(fabric: Fabric) -> dict[str, list[Tensor]]:
-    """Of a float64 network without batch statistics, on this process's share of eight images."""
+    """The gradients of a float64 network without batch statistics, on the images of eight that
+    belong to this process."""
     torch.manual_seed(0)
     model = create_model("test_vit", 3, image_size=32)
     torch.nn.init.normal_(model.backbone.get_classifier().weight)
     image, label = torch.rand(8, 3, 32, 32), torch.arange(8) % 3
-    share = slice(fabric.global_rank, None, fabric.world_size)
-    step = fabric.setup(Step(model, Standard()))
+    own = slice(fabric.global_rank, None, fabric.world_size)
+    step = fabric.setup(Step(model, Each()))
     found = {}
-    for name, objective in OBJECTIVES.items():
-        step.module.objective = objective
-        terms = step(Batch(image[share].double(), label[share]))
+    for epoch, name in enumerate(OBJECTIVES):
+        terms = step(Batch(image[own].double(), label[own]), epoch)
         fabric.backward(sum(terms.values()))
         found[name] = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         step.zero_grad()

@@ -18,8 +18,7 @@ from robust_training.models.classifier import create_model
 from robust_training.objectives import Standard
 from robust_training.training.fit import fit
 from robust_training.training.interrupts import Stopped
-from robust_training.training.schedule import Steps
-from tests.robust_training.training.test_fit import Stripes
+from tests.robust_training.training.test_fit import Stripes, loader, recipe
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,17 @@ class Troubled(Standard):
         return {name: value * (float("nan") if self.now else 1) for name, value in terms.items()}
 
 
-def run(fabric, folder, **settings):
+def run(fabric, folder, *, stop=False, resume=False):
     torch.manual_seed(0)
     fit(
-        fabric,
         create_model("test_resnet", 2, image_size=32),
-        Troubled(fabric.global_rank == 1, settings.pop("stop", False)),
-        DataLoader(Stripes(), 2, shuffle=True),
+        Troubled(fabric.global_rank == 1, stop),
+        loader(2),
         DataLoader(Stripes(), 8),
         folder,
-        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
-        schedule=Steps(milestones=(2,)),
-        epochs=3,
-        skip_nonfinite=1,
-        **settings,
+        recipe(milestones=(2,), epochs=3, skip_nonfinite=1),
+        fabric=fabric,
+        resume=resume,
     )
 
 

@@ -20,7 +20,6 @@ from wsol.data.text_files import flat, read_json, read_yaml
 MAY_CHANGE = (
     "accumulate",
     "channels_last",
-    "compile",
     "data.num_workers",
     "epochs",
     "fabric.accelerator",

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
+from robust_training.training.batches import SeededBatches
 from wsol.data.cub import CUB200, find_root
 from wsol.data.dataset import Example, ImageDataset, LabelledImages, Split
 from wsol.data.image_folder import ImageFolder
@@ -69,7 +70,10 @@ class DataConfig:
 
     def training_loader(self) -> DataLoader:
         """Loads augmented training images in random order, without a last, incomplete batch."""
-        return self._shuffled(self._dataset("train", self._augmentation()))
+        dataset = self._dataset("train", self._augmentation())
+        self._require_one_batch(dataset)
+        batches = SeededBatches(len(dataset), self.batch_size)
+        return DataLoader(dataset, batch_sampler=batches, num_workers=self.num_workers)
 
     def loader_of(
         self, examples: Sequence[Example], *, training: bool, upright: bool = False
@@ -81,25 +85,22 @@ class DataConfig:
         """
         transform = self._augmentation() if training else eval_transform(self.image_size)
         images = LabelledImages(examples, upright=upright, transform=transform)
-        return self._shuffled(images) if training else self.in_order(images)
+        if not training:
+            return self.in_order(images)
+        self._require_one_batch(images)
+        return DataLoader(
+            images, self.batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers
+        )
 
     def _augmentation(self) -> Transform:
         return train_transform(self.image_size, self.resize or round(self.image_size * 8 / 7))
 
-    def _shuffled(self, images: LabelledImages) -> DataLoader:
+    def _require_one_batch(self, images: LabelledImages) -> None:
         if len(images) < self.batch_size:
             raise ValueError(
                 f"{len(images)} training images are fewer than one batch of {self.batch_size}; "
                 "give a smaller batch_size"
             )
-        return DataLoader(
-            images,
-            self.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=self.num_workers,
-            persistent_workers=False,
-        )
 
     def _dataset(self, split: Split, transform: Transform) -> ImageDataset:
         kind = self.class_path or find_layout(self.root)

@@ -8,8 +8,10 @@ from torch.utils.data import DataLoader, Dataset
 from robust_training.attacks.pgd import PGD
 from robust_training.models.classifier import create_model, load_model
 from robust_training.objectives import ART, MarginalDensity, Objective, Standard
-from robust_training.training.fit import fit, parameter_groups
-from robust_training.training.schedule import Cosine, Steps
+from robust_training.training.batches import SeededBatches
+from robust_training.training.fit import fit
+from robust_training.training.schedule import Cosine, Steps, parameter_groups
+from robust_training.training.settings import TrainingSettings
 from robust_training.training.step import Step
 
 
@@ -26,34 +28,47 @@ class Stripes(Dataset):
         return {"image": image + 0.05 * torch.rand(3, 32, 32), "label": label}
 
 
+def loader(batch=8, *, is_seeded=True, workers=0):
+    if not is_seeded:
+        return DataLoader(Stripes(), batch, shuffle=True, num_workers=workers)
+    batches = SeededBatches(len(Stripes()), batch)
+    return DataLoader(Stripes(), batch_sampler=batches, num_workers=workers)
+
+
+def recipe(*, milestones=(1,), epochs=2, **settings):
+    return TrainingSettings(
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+        schedule=Steps(milestones=milestones),
+        epochs=epochs,
+        **settings,
+    )
+
+
 def train(
     output,
     *,
-    epochs=2,
     objective=None,
     seed=0,
     resume=False,
     precision="32-true",
     batch=8,
     network="test_resnet",
-    milestones=(1,),
+    images=None,
+    on_start=lambda: None,
     **settings,
 ):
     torch.manual_seed(seed)
     model = create_model(network, 2, image_size=32)
     log = fit(
-        Fabric(accelerator="cpu", devices=1, precision=precision),
         model,
         objective or Standard(),
-        DataLoader(Stripes(), batch, shuffle=True),
+        images or loader(batch),
         DataLoader(Stripes(), 8),
         output,
-        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
-        schedule=Steps(milestones=milestones),
-        epochs=epochs,
-        seed=seed,
+        recipe(seed=seed, **settings),
+        fabric=Fabric(accelerator="cpu", devices=1, precision=precision),
         resume=resume,
-        **settings,
+        on_start=on_start,
     )
     return model, log
 

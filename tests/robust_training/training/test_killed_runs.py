@@ -34,7 +34,7 @@ def weights(folder):
 
 
 def assert_whole(folder):
-    """What a kill leaves can be read."""
+    """Everything that a kill leaves can be read."""
     if (folder / "last.ckpt").exists():
         assert weights(folder)
     if (folder / "best").exists():

@@ -1,11 +1,11 @@
-"""What a run that cannot learn is told."""
+"""Runs that cannot learn are told so."""
 
 import pytest
 import torch
 
 from robust_training.attacks.pgd import PGD
 from robust_training.objectives import ART, AdversarialTraining, Part, Standard, Sum
-from robust_training.training.sanity_checks import examine, notes
+from robust_training.training.sanity_checks import check_network, check_terms
 from robust_training.training.step import Batch
 
 
@@ -14,7 +14,7 @@ def log(*losses):
 
 
 def told(model, objective, batch):
-    return " ".join(examine(model, objective, Batch(*batch)))
+    return " ".join(check_network(model, objective, Batch(*batch)))
 
 
 def test_a_network_that_learns_is_told_nothing(tiny, batch):
@@ -46,12 +46,12 @@ def test_an_attack_that_goes_down_is_told(tiny, batch, monkeypatch):
         "robust_training.attacks.pgd._Linf.steepest", lambda gradient: -gradient.sign()
     )
     objective = AdversarialTraining(attack=PGD(random_start=False))
-    assert "does not raise what it climbs" in told(tiny, objective, batch)
+    assert "does not raise its score" in told(tiny, objective, batch)
 
 
 def test_a_loss_that_does_not_fall():
     def found(losses, objective):
-        return " ".join(notes({"cross_entropy": losses[-1]}, log(*losses[:-1]), objective, 2))
+        return " ".join(check_terms({"cross_entropy": losses[-1]}, log(*losses[:-1]), objective, 2))
 
     assert "has not fallen since the first epoch (1, now 1.5)" in found((1.0, 0.9, 1.5), Standard())
     assert found((1.0, 1.1, 0.9), Standard()) == ""

@@ -1,0 +1,68 @@
+"""The settings of the training loop."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch.optim import Optimizer
+
+from robust_training.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The recipe of a training run: `optimizer`, `schedule` and `epochs` are required.
+
+    Attributes:
+        optimizer: Any torch optimizer, as a function from parameter groups to it, such as
+            `functools.partial(torch.optim.AdamW, lr=1e-3)`.
+        schedule: Learning rate over time.
+        epochs: Passes over the training images.
+        seed: Seed of everything random. The same seed gives the same run.
+        lr_multipliers: Regular expression on parameter names -> factor on the learning rate of the
+            backbone's parameters; the first pattern found in a name counts.
+        clip_norm: Largest gradient norm; None does not clip.
+        accumulate: Batches whose mean gradient makes one step of the optimizer. The last step of an
+            epoch takes what is left. BatchNorm still sees one batch at a time.
+        replays: Steps in a row on each batch; each continues the attack of the step before, so
+            that single attack steps add up (Shafahi et al., NeurIPS 2019). An epoch keeps its
+            number of steps and takes a fraction 1 / replays of its batches.
+        channels_last: Use the memory format that GPUs prefer.
+        selection: Epoch that becomes best/: the one with the highest validation accuracy, or the
+            last one, where validation images are too few to rank epochs or where accuracy would
+            favour the epochs before robustness sets in.
+        save_minutes: Minutes between two checkpoints within an epoch.
+        skip_nonfinite: Steps of the run that may be skipped because a term or a gradient was not
+            finite. A skipped step leaves weights, optimizer and buffers as they were.
+    """
+
+    optimizer: Callable[[Iterable], Optimizer]
+    schedule: Schedule
+    epochs: int
+    seed: int = 0
+    lr_multipliers: dict[str, float] | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    replays: int = 1
+    channels_last: bool = False
+    selection: Literal["val_accuracy", "last"] = "val_accuracy"
+    save_minutes: float = 10.0
+    skip_nonfinite: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("accumulate", 1),
+            ("replays", 1),
+            ("skip_nonfinite", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not self.save_minutes >= 0:
+            raise ValueError(f"save_minutes must be 0 or more, not {self.save_minutes}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
+        if self.replays > 1 and self.accumulate > 1:
+            raise ValueError("replays must be 1 where gradients are accumulated (accumulate > 1)")
+        if self.selection not in ("val_accuracy", "last"):
+            raise ValueError(f'selection must be "val_accuracy" or "last", not {self.selection!r}')
