@@ -7,7 +7,7 @@ FOLDER/parts, which SIGTERM to the second process stops and which then goes on.
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ class Troubled(Standard):
     now: bool = False
 
     def at(self, epoch):
-        return Troubled(self.second, self.stop, self.second and epoch == 1.5)
+        return replace(self, now=self.second and epoch == 1.5)
 
     def __call__(self, model, image, label):
         if self.now and self.stop:
@@ -43,7 +43,7 @@ def run(fabric, folder, *, stop=False, resume=False):
     torch.manual_seed(0)
     fit(
         create_model("test_resnet", 2, image_size=32),
-        Troubled(fabric.global_rank == 1, stop),
+        Troubled(second=fabric.global_rank == 1, stop=stop),
         loader(2),
         DataLoader(Stripes(), 8),
         folder,
