@@ -27,8 +27,8 @@ def program_speeds(
     Args:
         names: timm's names of architectures.
         suffix: Format of the programs, "onnx" or "pt2".
-        side: Of the images, in pixels.
-        repeats: Calls of each, in turn; their medians are compared.
+        side: Side of the images in pixels.
+        repeats: Number of calls of each; the two take turns, and their medians are compared.
     """
     for name in names:
         model = _random_model(name, side)

@@ -65,7 +65,7 @@ class Network(nn.Module, ABC):
     def forward(self, image: Tensor) -> list[Detections]: ...
 
     def detect(self, image: Tensor) -> list[Detections]:
-        """As `forward`, with steps that are too slow to repeat after every epoch of training."""
+        """`forward` and the steps that are too slow to repeat after every epoch of training."""
         return self(image)
 
     @abstractmethod

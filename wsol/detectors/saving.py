@@ -104,7 +104,7 @@ def _kind(name: str) -> type[Detector]:
     kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
     if name not in kinds:
         raise ValueError(
-            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import the module of any other)"
+            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import the others' modules)"
         )
     return kinds[name]
 

@@ -1,4 +1,4 @@
-"""`attribution_heatmap` in operators that torch.export and ONNX have."""
+"""`attribution_heatmap` made of operators that torch.export and ONNX have."""
 
 import cv2
 import numpy as np
@@ -9,15 +9,15 @@ from wsol.heatmaps.heatmap import Gradient
 
 
 class ExportedHeatmap(nn.Module):
-    """Attribution (N,3,S,S) -> heatmap, float32 (N,S,S) in [0,1], as `attribution_heatmap`.
+    """Attribution (N,3,S,S) -> heatmap, float32 (N,S,S) in [0,1], equal to `attribution_heatmap`'s.
 
-    Both filters are linear and separable, borders included, so one matrix holds a pass of both over
-    the rows or columns.
+    Both filters are linear and separable, also at borders. So one matrix applies both to the rows,
+    and again to the columns.
 
     Args:
         side: S, at least 2.
-        clip: Percentiles, the first below 50, the second above.
-        sigma: Of the Gaussian filter, in pixels.
+        clip: Two percentiles, one below 50 and one above.
+        sigma: Standard deviation of the Gaussian filter, in pixels.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ExportedHeatmap(nn.Module):
 
 
 def _percentile(values: Tensor, percent: float) -> Tensor:
-    """(N,M) -> (N,1,1), between the neighbours in rank; only the tail is sorted."""
+    """A percentile of each row, (N,M) -> (N,1,1), linearly interpolated; sorts only the tail."""
     place = percent / 100 * (values.shape[1] - 1)
     rank = int(place)
     if percent < 50:
@@ -53,7 +53,7 @@ def _percentile(values: Tensor, percent: float) -> Tensor:
 
 
 def _stretched(maps: Tensor) -> Tensor:
-    """`min_max` of each map."""
+    """Each map stretched to [0,1], as `min_max` does."""
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     span = high - low
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)

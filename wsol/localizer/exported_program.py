@@ -23,7 +23,7 @@ class Program:
         run: Computes logits and heatmaps on the CPU.
         image_size: S.
         class_names: One for each class; numbers as text if the trained model had no names.
-        threshold: Of its heatmaps, a fraction of their maximum.
+        threshold: Fraction of the heatmap's maximum that a box's region exceeds.
     """
 
     run: Run

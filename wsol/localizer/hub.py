@@ -1,4 +1,4 @@
-"""Trained localizers on the Hugging Face hub, or any server that speaks its language."""
+"""Trained localizers on the Hugging Face hub, or any server with the same interface."""
 
 import os
 import re
@@ -14,10 +14,10 @@ _NAME = re.compile(r"[a-zA-Z0-9][\w.-]*/[\w.-]+")
 
 
 def local_folder(place: str | os.PathLike) -> Path:
-    """`place` itself, or a downloaded copy where it is the name of a hub's model.
+    """Return `place` if it is a path; download the model if it is a name on the hub.
 
     Args:
-        place: A path, `hf-hub:user/name`, or `user/name` where there is no such path.
+        place: A path, `hf-hub:user/name`, or `user/name` if there is no such path.
 
     Raises:
         ValueError: the hub cannot be reached or has no such model.
@@ -36,15 +36,18 @@ def local_folder(place: str | os.PathLike) -> Path:
 
 
 def push(files: Mapping[str, Path | str], name: str) -> str:
-    """Upload files as the hub's model `user/name`, made where it is missing; returns its URL.
+    """Upload files as the model `user/name` on the hub, which is created if it is missing.
 
-    Uses the token of `hf auth login` or HF_TOKEN.
+    The token comes from `hf auth login` or HF_TOKEN.
 
     Args:
-        files: Name there -> a file here, or text.
+        files: Name on the hub -> local file, or text.
+
+    Returns:
+        The model's URL.
 
     Raises:
-        ValueError: the hub cannot be reached, or does not let us.
+        ValueError: the hub cannot be reached, or refuses.
     """
     api = HfApi()
     name = name.removeprefix(PREFIX)
@@ -61,7 +64,7 @@ def push(files: Mapping[str, Path | str], name: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the first cause."""
+    """The first line of the error's first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -46,12 +46,12 @@ class Localizer:
         model: A classifier of `robust_training.create_model`, `load_model` or `wrap_model` (for any
             timm classifier), a detector of `wsol.detectors.load_detector`, an exported program of
             `load_program`, or a `BoxPredictor` of your own. It is put in evaluation mode.
-        method: How a classifier's heatmap is made: a method, its name, or the class path of a
+        method: The heatmap method of a classifier: an object, its name, or the class path of a
             `HeatmapMethod` such as "my_module.MyHeatmap". None is `Gradient()`. Programs and
             detectors take none.
         threshold: Fraction of the heatmap's maximum that the box's region exceeds. None is ART's
             published 0.2, or the exported program's own. Detectors take none.
-        device: Where the model is moved; None leaves it where it is.
+        device: Device to which the model is moved; None does not move it.
 
     Raises:
         ValueError: the model is of no known kind, or the method is not possible with it.
@@ -106,7 +106,7 @@ class Localizer:
 
     @property
     def method(self) -> HeatmapMethod | None:
-        """How heatmaps are made; None for programs and detectors."""
+        """The heatmap method; None for programs and detectors."""
         return self._predictor.method
 
     @property

@@ -14,7 +14,7 @@ PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
 
 
 def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
-    """The image with its heatmap if there is one, its boxes and its class: uint8 (H,W,3) RGB."""
+    """Draw the heatmap (if there is one), the boxes and the class: uint8 (H,W,3) RGB."""
     boxes = [(box, PREDICTED) for box in place.boxes]
     heated = image if place.heatmap is None else blend(image, place.heatmap)
     picture = draw_boxes(heated, boxes)
@@ -22,11 +22,11 @@ def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
     text = f"{place.class_name} {place.score:.2f}"
     thickness = max(1, round(scale))
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    scale *= min(1, (image.shape[1] - 8) / width)  # all of it, also on a thumbnail
+    scale *= min(1, (image.shape[1] - 8) / width)  # the whole text fits, also on a thumbnail
     (_, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     font = (cv2.FONT_HERSHEY_SIMPLEX, scale)
     x, y = 4, height + 6
-    # a border of copies: thicker letters are wider ones, in some versions of OpenCV
+    # an outline made of shifted copies: in some versions of OpenCV thicker letters are also wider
     for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         cv2.putText(picture, text, (x + dx, y + dy), *font, (0, 0, 0), thickness, cv2.LINE_AA)
     cv2.putText(picture, text, (x, y), *font, (255, 255, 255), thickness, cv2.LINE_AA)
@@ -34,7 +34,7 @@ def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
 
 
 def blend(image: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.45) -> np.ndarray:
-    """uint8 (H,W,3) RGB under a coloured heatmap (h,w) in [0,1] stretched over it."""
+    """Lay a coloured heatmap (h,w) in [0,1], resized, over an image uint8 (H,W,3) RGB."""
     size = image.shape[1::-1]
     heat = cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR)
     colours = cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
@@ -44,7 +44,7 @@ def blend(image: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.45) -> n
 def draw_boxes(
     image: np.ndarray, boxes: Sequence[tuple[Sequence[float], tuple[int, int, int]]]
 ) -> np.ndarray:
-    """A copy of the image with (box, colour) pairs; half-open xyxy in its pixels."""
+    """Draw (box, colour) pairs on a copy of the image; boxes are half-open xyxy in its pixels."""
     picture = np.ascontiguousarray(image).copy()
     width = max(1, round(max(image.shape[:2]) / 200))
     for box, colour in boxes:
@@ -54,7 +54,7 @@ def draw_boxes(
 
 
 def legend(axes: Axes) -> None:
-    """Names of runs and methods beside the axes, as they are: `$` begins no formula in them."""
+    """Write a legend beside the axes. A `$` in a name begins no formula."""
     box = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     for text in box.get_texts():
         text.set_parse_math(False)

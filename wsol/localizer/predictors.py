@@ -46,7 +46,7 @@ class BoxPredictor(ABC):
         image_size: Side of the square images that the network takes.
         class_names: One for each label; numbers as text if the names are not known.
         predicts_classes: Whether a class can be asked for.
-        method: How heatmaps are made; None if that cannot be chosen.
+        method: The heatmap method; None if it cannot be chosen.
         threshold: Fraction of the heatmap's maximum that the box's region exceeds; None without
             heatmaps.
     """
