@@ -23,8 +23,8 @@ from jsonargparse.typing import (
 
 from robust_training.models.classifier import Classifier
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.ground_truth import GroundTruth, with_classes
-from wsol.annotations.metadata import read_ground_truth, with_mask_cut, with_masks
+from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut, with_masks
+from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import read_predictions
 from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.evaluation.baselines import above_baselines

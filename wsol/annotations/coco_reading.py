@@ -1,4 +1,4 @@
-"""Other programs' boxes, and our own, read from COCO's format."""
+"""Ground truth and boxes from files in COCO's format, whoever wrote them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,37 @@ from wsol.annotations.predictions import Predictions
 from wsol.data.text_files import known_end, read_json
 from wsol.localizer.localization import OBJECT
 
+_Box = tuple[float, float, float, float]
+_Candidate = tuple[float, int, _Box]  # score, label, box
+
+
+@dataclass(frozen=True)
+class GivenBoxes:
+    """Boxes that another program found; rows are images.
+
+    Attributes:
+        predictions: Each image's classes, ranked by the score of their best box; None if the boxes
+            are of objects without a class.
+        boxes: (N,4) half-open in the files' pixels, zeros where an image has no box: the best box
+            of the true category, or the best of all if there is none of that category, since many
+            localizers give one box whatever the class.
+        found: bool (N,), whether an image has any box.
+        results: All boxes as COCO results; None if they are of objects without a class.
+        left_out: Number of images in the file that the ground truth does not have.
+    """
+
+    predictions: Predictions | None
+    boxes: np.ndarray
+    found: np.ndarray
+    results: list[dict[str, Any]] | None
+    left_out: int = 0
+
 
 def read_coco_ground_truth(file: str | Path) -> GroundTruth:
-    """Ground truth from a COCO data set whose images show one category each.
+    """Reads ground truth from a COCO data set whose images show one category each.
 
     Raises:
-        ValueError: it is no such file; names it and what is wrong.
+        ValueError: it is no such file; names it and says what is wrong.
     """
     dataset = read_json(file)
     try:
@@ -26,7 +51,7 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
         images = _by_id(dataset["images"], "image")
         label = {identity: index for index, identity in enumerate(sorted(categories))}
         labels: dict[int, int] = {}
-        boxes: dict[int, list[tuple[float, ...]]] = {identity: [] for identity in images}
+        boxes: dict[int, list[_Box]] = {identity: [] for identity in images}
         for annotation in dataset["annotations"]:
             identity = _whole(annotation["image_id"])
             if identity not in images:
@@ -45,7 +70,7 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
             if identity not in labels:
                 raise ValueError(f"image {identity} has no annotation, so no label")
         names = [image["file_name"] for image in images.values()]
-        if not all(isinstance(name, str) and _is_text(name) for name in names):
+        if not all(isinstance(name, str) and _is_unicode(name) for name in names):
             raise ValueError("a file_name is no text")
         sizes = [(_whole(image["width"]), _whole(image["height"])) for image in images.values()]
         titles = [str(categories[identity]["name"]) for identity in label]
@@ -65,52 +90,41 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
     )
 
 
-@dataclass(frozen=True)
-class GivenBoxes:
-    """Boxes that another program found; rows are images.
-
-    Attributes:
-        predictions: The image's classes, ranked by the score of their best box.
-        boxes: (N,4) half-open in the files' pixels, zeros where there is none: the best of the true
-            category; where it has none, the best of all, since many localizers give one box
-            whatever the class.
-        found: bool (N,), whether there is any box.
-        results: All of them, as COCO has them.
-        left_out: Images of the file that the ground truth does not have.
-
-    Predictions and results are None where the boxes are those of an object of whatever class.
-    """
-
-    predictions: Predictions | None
-    boxes: np.ndarray
-    found: np.ndarray
-    results: list[dict[str, Any]] | None
-    left_out: int = 0
-
-
 def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
-    """From a COCO results list, or a data set whose annotations carry scores, as localize.py's.
+    """Reads a COCO results list, or a data set whose annotations carry scores, as localize.py's.
 
-    A list's image ids are `truth.identities` or `truth.names`. A data set has numbers of its own:
-    its images and categories are known by their names; images that `truth` does not have are left
-    out, and its only category may be `OBJECT`, of a detector that knows no classes.
+    The image ids of a list are `truth.identities` or `truth.names`. A data set has numbers of its
+    own, so its images and categories are found by their names. Images that `truth` does not have
+    are left out. The only category may be `OBJECT`, from a detector that knows no classes.
 
     Raises:
-        ValueError: neither, a list with an unknown image, a data set without a known one, or an
-            unknown category; names it.
+        ValueError: the file is neither, a list names an unknown image, a data set names no known
+            one, or a category is unknown; names it.
     """
-    given = read_json(file)
+    content = read_json(file)
     left_out, classless = 0, False
-    if isinstance(given, dict):
-        given, left_out, classless = _by_the_truths_numbers(file, given, truth)
-    if not isinstance(given, list):
+    if isinstance(content, dict):
+        content, left_out, classless = _annotations(file, content, truth)
+    if not isinstance(content, list):
         raise ValueError(f"{file} is no list of COCO results")
-    rows = {int(identity): row for row, identity in enumerate(truth.identities)}
+    candidates, results = _candidates(file, content, truth)
+    found = np.array([bool(each) for each in candidates])
+    predictions, boxes = _best(candidates, truth)
+    if classless:
+        return GivenBoxes(None, boxes, found, None, left_out)
+    return GivenBoxes(predictions, boxes, found, results, left_out)
+
+
+def _candidates(
+    file: str | Path, content: Sequence[Mapping[str, Any]], truth: GroundTruth
+) -> tuple[list[list[_Candidate]], list[dict[str, Any]]]:
+    """Checks a list of results; returns each image's boxes, and all of them as COCO results."""
+    rows: dict[int | str, int] = {int(i): row for row, i in enumerate(truth.identities)}
     rows |= {name: row for row, name in enumerate(truth.names)}
     label = {int(identity): index for index, identity in enumerate(truth.category_ids)}
-    candidates: list[list[tuple[float, int, tuple[float, ...]]]] = [[] for _ in truth.names]
+    candidates: list[list[_Candidate]] = [[] for _ in truth.names]
     results = []
-    for number, result in enumerate(given, start=1):
+    for number, result in enumerate(content, start=1):
         try:
             score, box = _number(result["score"]), _half_open(result["bbox"])
             image, category = result["image_id"], _whole(result["category_id"])
@@ -128,30 +142,38 @@ def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
             raise ValueError(f"{file}, result {number}: {error}") from error
         candidates[row].append((score, index, box))
         results.append(coco_result(int(truth.identities[row]), category, box, score))
+    return candidates, results
+
+
+def _best(
+    candidates: Sequence[list[_Candidate]], truth: GroundTruth
+) -> tuple[Predictions, np.ndarray]:
+    """Ranks each image's classes, and chooses its box as `GivenBoxes.boxes` describes."""
     ranked = []
     for found in candidates:
         found.sort(key=lambda candidate: -candidate[0])
         ranked.append(list(dict.fromkeys(category for _, category, _ in found))[:5])
-    # as wide as the longest ranking: Top-5 is no score of boxes that come with one class each
+    # The ranking is as wide as the longest one: boxes with one class each have no Top-5 score.
     order = np.full((len(truth), max(1, *map(len, ranked))), -1, np.int64)
     confidence, boxes = np.zeros(len(truth)), np.zeros((len(truth), 4))
     for row, found in enumerate(candidates):
         if found:
             order[row, : len(ranked[row])] = ranked[row]
-            own = [c for c in found if c[1] == truth.labels[row]] or found
+            own = [each for each in found if each[1] == truth.labels[row]] or found
             confidence[row], boxes[row] = found[0][0], own[0][2]
-    has_box = np.array([bool(found) for found in candidates])
-    if classless:
-        return GivenBoxes(None, boxes, has_box, None, left_out)
     classes = max(len(truth.classes), int(order.max()) + 1)
-    return GivenBoxes(Predictions(order, confidence, classes), boxes, has_box, results, left_out)
+    return Predictions(order, confidence, classes), boxes
 
 
-def _by_the_truths_numbers(
+def _annotations(
     file: str | Path, content: Mapping[str, Any], truth: GroundTruth
 ) -> tuple[list[Mapping[str, Any]], int, bool]:
-    """The annotations of a data set, with names of `truth` for its images, ids for its classes; how
-    many images are left out; whether all boxes are of `OBJECT`, and have their image's class."""
+    """Turns the annotations of a data set into results for `truth`.
+
+    Returns:
+        The results, with names of `truth` as image ids and its category ids; the number of images
+        that are left out; and whether all boxes are of `OBJECT`, which get their image's class.
+    """
     ids = dict(zip(truth.classes, truth.category_ids.tolist(), strict=True))
     own = {
         name: int(truth.category_ids[label])
@@ -173,38 +195,37 @@ def _by_the_truths_numbers(
             for identity, category in _by_id(content["categories"], "category").items()
         }
         classless = [*categories.values()] == [OBJECT] and OBJECT not in ids
-        found = []
+        results = []
         for number, each in enumerate(content["annotations"], start=1):
-            place = f"result {number}: "
             image, category = each["image_id"], each["category_id"]
             if image not in images or category not in categories:
                 kind = "category_id" if image in images else "image_id"
-                raise ValueError(f"{place}unknown {kind} {each[kind]!r}")
+                raise ValueError(f"result {number}: unknown {kind} {each[kind]!r}")
             name, title = images[image], categories[category]
             if name is None:
                 continue
             if not (classless or title in ids):
-                raise ValueError(f"{place}{title!r} is no class of the ground truth")
+                raise ValueError(f"result {number}: {title!r} is no class of the ground truth")
             number_of_class = own[name] if classless else ids[title]
-            found.append({**each, "image_id": name, "category_id": number_of_class})
+            results.append({**each, "image_id": name, "category_id": number_of_class})
     except KeyError as error:
         raise ValueError(f"{file} is no data set of boxes: no {error}") from error
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is no data set of boxes: {error}") from error
-    return found, len(images) - len(names), classless
+    return results, len(images) - len(names), classless
 
 
-def _by_id(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, Mapping[str, Any]]:
+def _by_id(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[int, Mapping[str, Any]]:
     table: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
         identity = _whole(entry["id"])
         if identity in table:
-            raise ValueError(f"two {what} entries have id {identity}")
+            raise ValueError(f"two {kind} entries have id {identity}")
         table[identity] = entry
     return table
 
 
-def _is_text(name: str) -> bool:
+def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a letter
 
 
@@ -220,7 +241,7 @@ def _whole(value: object) -> int:
     return int(value)
 
 
-def _half_open(bbox: object) -> tuple[float, float, float, float]:
+def _half_open(bbox: object) -> _Box:
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"box {bbox!r:.60} is no list of four numbers")
     x, y, width, height = map(_number, bbox)

@@ -1,13 +1,9 @@
-"""Boxes in COCO's format, for other programs: [x, y, width, height] in original pixels."""
+"""Boxes and ground truth in COCO's format: boxes are [x, y, width, height] in the files' pixels."""
 
-import contextlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
@@ -17,16 +13,18 @@ from wsol.localizer.localization import Localization
 def coco_dataset(
     found: Iterable[tuple[str, Localization]], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """A COCO data set of what was found, each box with a `score`.
+    """Localizations as a COCO data set in which each box has a `score`.
 
-    Image ids count from 1 in the order given; category ids are label + 1, and 1 without a label.
-    An image without a box has no annotation. pycocotools opens the whole as ground truth, its
+    Image ids count from 1 in the order given. Category ids are label + 1, and 1 without a label.
+    An image without a box has no annotation. pycocotools reads the data set as ground truth and its
     `annotations` as results.
+
+    Args:
+        found: Each image's file name and localization.
     """
     images, annotations = [], []
     for identity, (name, place) in enumerate(found, start=1):
-        width, height = place.size
-        images.append({"id": identity, "file_name": name, "width": width, "height": height})
+        images.append(_image(identity, name, place.size))
         category = 1 if place.label is None else place.label + 1
         for box, score in zip(place.boxes, place.scores, strict=True):
             if has_area(box):
@@ -40,9 +38,8 @@ def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
     """Ground truth as a COCO data set."""
     images, annotations = [], []
     for row, name in enumerate(truth.names):
-        width, height = truth.sizes[row].tolist()
         identity = int(truth.identities[row])
-        images.append({"id": identity, "file_name": name, "width": width, "height": height})
+        images.append(_image(identity, name, truth.sizes[row].tolist()))
         category = int(truth.category_ids[truth.labels[row]])
         for box in truth.boxes[row, : truth.counts[row]].tolist():
             annotations.append(_annotation(len(annotations) + 1, identity, category, box))
@@ -56,9 +53,10 @@ def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
 def coco_results(
     truth: GroundTruth, predictions: Predictions, boxes: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Results for `coco_ground_truth`: a box for each image, with the predicted class's score.
+    """One result for each image, with the predicted class and its probability as the score.
 
     Args:
+        truth: The images; image and category ids are those of `coco_ground_truth`.
         boxes: (N,4) half-open in the files' pixels; an image whose box is empty has no result.
     """
     results = []
@@ -70,47 +68,33 @@ def coco_results(
     return results
 
 
-def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
-    """COCO's AP at IoU .5, by pycocotools' COCOeval, of results such as `coco_results` gives."""
-    if not results:
-        return 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected = COCO()
-        expected.dataset = coco_ground_truth(truth)
-        expected.createIndex()
-        found = expected.loadRes([dict(result) for result in results])
-        run = COCOeval(expected, found, "bbox")
-        run.params.iouThrs = np.array([0.5])
-        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
-        run.params.maxDets = [100]
-        precision = []
-        # COCOeval visits every pair of image and category; all but a category's own hold nothing
-        for category in sorted({entry["category_id"] for entry in expected.anns.values()}):
-            images = set(expected.getImgIds(catIds=[category])) | set(found.catToImgs[category])
-            run.params.catIds, run.params.imgIds = [category], sorted(images)
-            run.evaluate()
-            run.accumulate()
-            precision.append(run.eval["precision"].mean())
-    return float(np.mean(precision))
+def coco_result(image: int, category: int, box: Sequence[float], score: float) -> dict[str, Any]:
+    """One COCO result from a half-open box (x0, y0, x1, y1)."""
+    return {"image_id": image, "category_id": category, "bbox": _bbox(box), "score": score}
 
 
 def has_area(box: Sequence[float]) -> bool:
+    """Whether a box (x0, y0, x1, y1) is not empty."""
     x0, y0, x1, y1 = box
     return x1 > x0 and y1 > y0
 
 
+def _image(identity: int, name: str, size: Sequence[int]) -> dict[str, Any]:
+    return {"id": identity, "file_name": name, "width": size[0], "height": size[1]}
+
+
 def _annotation(number: int, image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
-    x0, y0, x1, y1 = box
+    x, y, width, height = _bbox(box)
     return {
         "id": number,
         "image_id": image,
         "category_id": category,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "area": (x1 - x0) * (y1 - y0),
+        "bbox": [x, y, width, height],
+        "area": width * height,
         "iscrowd": 0,
     }
 
 
-def coco_result(image: int, category: int, box: Sequence[float], score: float) -> dict[str, Any]:
-    annotation = _annotation(0, image, category, box)
-    return {key: annotation[key] for key in ("image_id", "category_id", "bbox")} | {"score": score}
+def _bbox(box: Sequence[float]) -> list[float]:
+    x0, y0, x1, y1 = box
+    return [x0, y0, x1 - x0, y1 - y0]

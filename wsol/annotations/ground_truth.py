@@ -1,4 +1,4 @@
-"""What is true of a split's images: labels, boxes and masks, without the images themselves."""
+"""Ground truth of a split: labels, boxes and masks, without the images themselves."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from wsol.boxes.geometry import NO_BOX
 from wsol.data.dataset import ImageDataset
 from wsol.data.image_files import image_size
+from wsol.data.text_files import inside
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # side of an image
@@ -17,11 +18,14 @@ _LONGEST = 1_000_000  # side of an image
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Segmentation of one image: pixels of any of `objects`, not counting those of `ignore`.
+    """Segmentation of one image: pixels of any of `objects` that are not pixels of `ignore`.
 
     Attributes:
-        cut: A file's mask is its pixels above this, 0 to 254. CUB's have soft edges, of which 127
-            takes half; the published evaluator's cut is 0, DA-WSOL's for CUB too.
+        objects: Mask files; an image may show several objects.
+        ignore: Mask file of pixels that are not scored.
+        cut: A file's mask is its pixels above this value, 0 to 254. CUB's masks have soft edges,
+            and 127 cuts them in the middle. The published evaluator cuts at 0, and so does DA-WSOL
+            on CUB.
     """
 
     objects: tuple[Path, ...]
@@ -31,19 +35,20 @@ class MaskFiles:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Rows are images, in the split's order.
+    """Labels, boxes and masks of a split; rows are images, in the split's order.
 
     Attributes:
-        names: The data set's word for each image; unique.
+        names: The data set's names of the images; unique.
         labels: int64 (N,), from 0.
         sizes: int64 (N,2), width and height of the image files.
         boxes: float64 (N,G,4) half-open xyxy in the files' pixels; rows beyond `counts` repeat the
-            first box, or are zeros where an image has none. G is 0 where no image has one.
-        counts: int64 (N,), true boxes of each image.
-        classes: Their names, in order of labels.
-        masks: One for each image, or none.
-        identities: int64 (N,), and category_ids, int64 (classes,): the numbers that COCO files use.
-        open_classes: There may be more classes, whose names and number nobody said.
+            first box, or are zeros if an image has none. G is 0 if no image has a box.
+        counts: int64 (N,), number of true boxes of each image.
+        classes: Names of the classes, in order of labels.
+        masks: One for each image, or empty.
+        identities: int64 (N,), image ids in COCO files.
+        category_ids: int64 (classes,), category ids in COCO files.
+        open_classes: Whether there may be more classes than `classes` names.
     """
 
     names: tuple[str, ...]
@@ -80,20 +85,21 @@ def make_ground_truth(
     open_classes: bool = False,
     some_boxed: bool = False,
 ) -> GroundTruth:
-    """A checked `GroundTruth`; `where` stands in messages.
+    """Checks ground truth and puts it into arrays.
 
-    A box that ends outside of its image is cut at the image's edge, as the published evaluator's
-    metadata has it (30 of CUB-200-2011's boxes do); a warning says how many. A box that an image
-    has twice counts once. One without area is kept: the published evaluator counts it as a pixel,
-    half-open IoU as nothing.
+    A box that ends outside of its image is cut at the image's edge, as in the published evaluator's
+    metadata (30 of CUB-200-2011's boxes are); a warning tells their number. A box that is listed
+    twice for an image counts once. A box without area is kept: the published evaluator counts it as
+    a pixel, and half-open IoU counts it as nothing.
 
     Args:
-        some_boxed: Images may have no box though others have.
+        where: The source, named in messages.
+        some_boxed: Whether images may have no box though others have one.
 
     Raises:
-        ValueError: no images, a name that is listed twice, a size or label out of range, a box
-            upside down or wholly outside of its image, boxes or masks for some images alone;
-            names the image.
+        ValueError: there are no images, a name is listed twice, a size or label is out of range, a
+            box is upside down or wholly outside of its image, or only some images have boxes or
+            masks; names the image.
     """
     if not names:
         raise ValueError(f"{where}: the split is empty")
@@ -135,7 +141,7 @@ def _cut_at_edges(
     sizes: Sequence[Sequence[int]],
     boxes: Sequence[Sequence[Sequence[float]]],
 ) -> list[list[tuple[float, ...]]]:
-    """Each image's boxes without the parts that lie outside of it, each box once.
+    """Cuts each image's boxes at the image's edge, and keeps each box once.
 
     Raises:
         ValueError: a box is upside down or has no part in its image; names the image.
@@ -186,8 +192,26 @@ def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
     )
 
 
+def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
+    """Adds masks <folder>/<image>.png, the layout of CUB's segmentations.
+
+    Raises:
+        ValueError: an image has no mask there, or its name leads out of the folder; names it.
+    """
+    files = [inside(folder, name).with_suffix(".png") for name in truth.names]
+    for name, file in zip(truth.names, files, strict=True):
+        if not file.is_file():
+            raise ValueError(f"there is no mask {file} for image {name}")
+    return replace(truth, masks=tuple(MaskFiles((file,)) for file in files))
+
+
+def with_mask_cut(truth: GroundTruth, cut: int) -> GroundTruth:
+    """Makes masks of the pixels above `cut`."""
+    return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
+
+
 def with_classes(truth: GroundTruth, classes: int) -> GroundTruth:
-    """The same with at least so many classes, later ones called by their numbers."""
+    """Adds classes, named by their numbers, until there are at least `classes`."""
     extra = range(len(truth.classes), classes)
     first = int(truth.category_ids.max(initial=0)) + 1
     return replace(

@@ -1,7 +1,6 @@
 """Ground truth from files: the published evaluator's text files, a data set, or COCO's JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from wsol.annotations.coco_reading import read_coco_ground_truth
@@ -18,22 +17,23 @@ from wsol.data.text_files import inside, number, read_lines
 
 
 def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 0.1) -> GroundTruth:
-    """Of `split` at `place`: a COCO file (whatever the split), a folder of the published
-    evaluator's files or of one such folder for each split, or a data set in a layout that
-    `find_layout` knows. Of the latter's images those with a box, unless none has.
+    """Reads the ground truth of a split.
 
     Args:
-        val_fraction: Of CUB200 and ImageFolder.
+        place: A COCO file, whatever the split; a folder of the published evaluator's files, or one
+            that holds such a folder for each split; or a data set in a layout that `find_layout`
+            knows, of which the images without a box are left out, unless no image has one.
+        val_fraction: Fraction of a data set's training images that are held out for validation.
 
     Raises:
-        ValueError: there is no such thing; says what was looked for.
+        ValueError: there is none of these at `place`; says what was looked for.
     """
     place = Path(place)
     if place.is_file():
         return read_coco_ground_truth(place)
     for folder in (place / split, place):
         if (folder / "image_ids.txt").is_file():
-            return published_metadata(folder)
+            return read_published_metadata(folder)
     if not place.is_dir():
         raise ValueError(f"there is no file or folder {place}")
     try:
@@ -45,30 +45,12 @@ def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 
     return dataset_ground_truth(dataset.boxed() or dataset)
 
 
-def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
-    """The same with masks <folder>/<image>.png, as CUB's segmentations are.
+def read_published_metadata(folder: str | Path) -> GroundTruth:
+    """Reads the published evaluator's text files (clovaai/wsolevaluation).
 
-    Raises:
-        ValueError: an image has no mask there, or its name leads out of the folder; names it.
-    """
-    files = [inside(folder, name).with_suffix(".png") for name in truth.names]
-    for name, file in zip(truth.names, files, strict=True):
-        if not file.is_file():
-            raise ValueError(f"there is no mask {file} for image {name}")
-    return replace(truth, masks=tuple(MaskFiles((file,)) for file in files))
-
-
-def with_mask_cut(truth: GroundTruth, cut: int) -> GroundTruth:
-    """The same with masks of the pixels above `cut`."""
-    return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
-
-
-def published_metadata(folder: str | Path) -> GroundTruth:
-    """Of the published evaluator's text files (clovaai/wsolevaluation).
-
-    image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt; the last holds boxes
-    (`<id>,x0,y0,x1,y1`, several lines for several boxes) or mask files (`<id>,<mask>,<ignore>`,
-    below `folder`). Boxes are read as half-open, which CUB's are.
+    They are image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt. The last holds
+    boxes (`<id>,x0,y0,x1,y1`, several lines for several boxes) or mask files below `folder`
+    (`<id>,<mask>,<ignore>`). Boxes are read as half-open, which CUB's are.
 
     Raises:
         ValueError: a file is missing or malformed (file and line), or has no line for an image.

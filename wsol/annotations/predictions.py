@@ -1,4 +1,4 @@
-"""What a classifier says of a split's images."""
+"""Classes that a classifier predicts for the images of a split."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from wsol.data.text_files import number, read_lines, whole
 
 @dataclass(frozen=True)
 class Predictions:
-    """Rows are images.
+    """Ranked classes; rows are images.
 
     Attributes:
         order: int64 (N,K), the K likeliest classes, likeliest first; -1 where there are fewer.
-        confidence: float64 (N,), probability of the first; None where it is not known.
-        classes: How many there are to choose from.
+        confidence: float64 (N,), probability of the likeliest class; None if it is not known.
+        classes: Number of classes to choose from.
     """
 
     order: np.ndarray
@@ -25,7 +25,7 @@ class Predictions:
     classes: int
 
     def correct(self, labels: np.ndarray, k: int) -> np.ndarray | None:
-        """(N,): whether the true class is among the first k; None where fewer are known."""
+        """bool (N,): whether the true class is among the first k; None if fewer are ranked."""
         if self.order.shape[1] < min(k, self.classes):
             return None
         return (self.order[:, :k] == np.asarray(labels)[:, None]).any(axis=1)
@@ -34,16 +34,17 @@ class Predictions:
 def read_predictions(
     file: str | Path, truth: GroundTruth, known: Collection[str] = ()
 ) -> Predictions:
-    """Lines `<image>,<class>,<class>,...`, likeliest first, classes counted from 0.
+    """Reads lines `<image>,<class>,<class>,...`, likeliest first, classes counted from 0.
 
     A class may carry its probability: `<image>,17:0.82,3:0.1`.
 
     Args:
-        known: Images that may be named though they are not in `truth`.
+        truth: The images, each of which needs a line.
+        known: Images that may have a line though they are not in `truth`.
 
     Raises:
-        ValueError: an image is missing, unknown or twice there, a class is no number or twice in
-            its line; names file and line.
+        ValueError: an image is missing, unknown or listed twice, or a class is no number or listed
+            twice in its line; names file and line.
     """
     file = Path(file)
     table: dict[str, tuple[list[int], float | None]] = {}

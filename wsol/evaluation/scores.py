@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from wsol.annotations.coco_reading import GivenBoxes
-from wsol.annotations.coco_writing import average_precision, coco_results
+from wsol.annotations.coco_writing import coco_results
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import iou, rescale
+from wsol.evaluation.average_precision import average_precision
 from wsol.evaluation.box_table import BoxTable
 from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
 from wsol.evaluation.metrics import (

@@ -7,9 +7,10 @@ import pytest
 
 from tests.helpers.birds import birds
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.coco_writing import average_precision, coco_ground_truth, coco_results
+from wsol.annotations.coco_writing import coco_ground_truth, coco_results
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import Predictions
+from wsol.evaluation.average_precision import average_precision
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_boxes
 from wsol.report.score_tables import image_table

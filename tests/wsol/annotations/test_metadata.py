@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.birds import THRESHOLDS, birds, write_published
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import MaskFiles, make_ground_truth
-from wsol.annotations.metadata import published_metadata, read_ground_truth
+from wsol.annotations.metadata import read_ground_truth, read_published_metadata
 from wsol.annotations.predictions import read_predictions
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.error_types import ErrorTypes
@@ -57,7 +57,7 @@ def test_broken_metadata_is_named(tmp_path, file, change, message):
     folder = write_published(tmp_path / "meta", birds([(2, 2, 10, 12)] * 3))
     (folder / file).write_text(change((folder / file).read_text()))
     with pytest.raises(ValueError, match=message):
-        published_metadata(folder)
+        read_published_metadata(folder)
 
 
 def test_an_image_without_a_box_is_named():
@@ -76,7 +76,7 @@ def test_openimages_metadata_has_masks(tmp_path):
     folder = write_published(tmp_path / "meta", birds([(2, 2, 10, 12)] * 2))
     lines = ["0.jpg,a.png,i.png", "0.jpg,b.png,", "1.jpg,c.png,"]
     (folder / "localization.txt").write_text("\n".join(lines))
-    truth = published_metadata(folder)
+    truth = read_published_metadata(folder)
     assert truth.boxes.size == 0
     assert truth.masks == (
         MaskFiles((folder / "a.png", folder / "b.png"), folder / "i.png", cut=0),

@@ -21,7 +21,8 @@ from robust_training.models.weights import load_weights
 from robust_training.training.checkpoint import LAST, load_checkpoint
 from tests.helpers.birds import birds, write_published
 from tests.helpers.commands import ROOT, tool
-from wsol.annotations.metadata import published_metadata, with_masks
+from wsol.annotations.ground_truth import with_masks
+from wsol.annotations.metadata import read_published_metadata
 from wsol.benchmarks.synthetic_maps import write_made_up_maps
 from wsol.cli.parser import Parser
 from wsol.data.cub import CUB200
@@ -220,7 +221,7 @@ def test_masks_and_maps_lie_in_their_folders(tmp_path, name):
     for line in (f"0.jpg,{name},", f"0.jpg,m.png,{name}"):
         (folder / "localization.txt").write_text(line)
         with pytest.raises(ValueError, match=r"localization.txt, line 1: .* is no path below"):
-            published_metadata(folder)
+            read_published_metadata(folder)
     named = SimpleNamespace(names=(name,), boxes=truth.boxes, sizes=truth.sizes)
     (tmp_path / "secret.npy").write_bytes(b"")
     for use in (with_masks, lambda truth, f: any_scoremap(f, truth), write_made_up_maps_to):

@@ -26,7 +26,7 @@ from tests.helpers.damage import damaged, harmless
 from tests.helpers.folders import write_small
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.coco_writing import coco_ground_truth
-from wsol.annotations.metadata import published_metadata, read_ground_truth
+from wsol.annotations.metadata import read_ground_truth, read_published_metadata
 from wsol.annotations.predictions import read_predictions
 from wsol.data.cub import CUB200
 from wsol.data.image_folder import ImageFolder
@@ -85,7 +85,7 @@ def _folder(folder: Path) -> Any:
 
 
 def _truth(folder: Path) -> Any:
-    truth = published_metadata(folder / "meta")
+    truth = read_published_metadata(folder / "meta")
     return truth.names, truth.labels.tolist(), truth.sizes.tolist(), truth.boxes.tolist()
 
 

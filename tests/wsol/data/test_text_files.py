@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from robust_training.models.classifier import create_model, load_model, save_model
 from robust_training.models.weights import load_weights
 from tests.helpers.birds import birds, write_published
-from wsol.annotations.metadata import published_metadata
+from wsol.annotations.metadata import read_published_metadata
 from wsol.data.cub import CUB200
 from wsol.data.text_files import bounded, inside, number, read_json, read_lines, read_yaml, whole
 from wsol.localizer.saved_models import chosen_threshold
@@ -154,7 +154,7 @@ def test_a_separator_in_a_name_ends_no_line(tmp_path):
     folder = write_published(tmp_path / "meta", truth)
     for file in folder.iterdir():
         file.write_text(file.read_text().replace("0.jpg", "a\u2028b\x0c.jpg"))
-    assert published_metadata(folder).names == ("a\u2028b\x0c.jpg", "1.jpg")
+    assert read_published_metadata(folder).names == ("a\u2028b\x0c.jpg", "1.jpg")
 
 
 def test_two_images_of_one_stem_stay_two(toy, tmp_path):

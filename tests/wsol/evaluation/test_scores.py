@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.birds import THRESHOLDS, birds, planted
 from wsol.annotations.ground_truth import make_ground_truth
-from wsol.annotations.metadata import published_metadata
+from wsol.annotations.metadata import read_published_metadata
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.geometry import iou, published_truth
 from wsol.evaluation.box_table import box_row, stack_rows
@@ -25,7 +25,7 @@ def test_scores_equal_the_published_evaluators(shared):
     folder = shared / "fixtures" / "boxes"
     expected = json.loads((folder / "cub_test_scores.json").read_text())
     archive = np.load(folder / "cub_test_scores.npz")
-    everything = published_metadata(shared / "data" / "cub_metadata" / "test")
+    everything = read_published_metadata(shared / "data" / "cub_metadata" / "test")
     rows = [everything.names.index(name) for name in archive["image_ids"]]
     truth = make_ground_truth(
         "fixture",
@@ -57,7 +57,7 @@ def test_the_floor_on_cub(shared):
     """A centred square of side 0.63 of the 224 px frame gets GT-known 59.49 with inclusive corners;
     read off a map the published evaluator makes it a pixel wider, and half-open boxes in the
     files' own pixels are stricter."""
-    truth = published_metadata(shared / "data" / "cub_metadata" / "test")
+    truth = read_published_metadata(shared / "data" / "cub_metadata" / "test")
     box = (41, 41, 182, 182)
     inclusive = published_truth(truth.boxes[:, 0], truth.sizes, (224, 224))
     assert round(100 * (iou(box, inclusive) >= 0.5).mean(), 2) == 59.49
