@@ -16,7 +16,7 @@ from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.detectors import load_detector
 from wsol.detectors.training import Training, fit_detector
-from wsol.pseudo_labels.boxes import examples, read_teacher
+from wsol.pseudo_labels.pseudo_boxes import examples, read_pseudo_labels
 
 SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8)
 
@@ -35,39 +35,39 @@ def small(toy, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def taught(small, tmp_path_factory):
+def trained(small, tmp_path_factory):
     """The tool with a localizer and the ceiling, at a fixed threshold."""
     output = tmp_path_factory.mktemp("detectors") / "out"
-    teachers = ("--teachers", "gradient", "oracle", "--threshold", 0.3)
-    status, text, error = tool("train_detector.py", small, *teachers, "--output", output, *SMALL)
+    labels = ("--pseudo_labels", "gradient", "oracle", "--threshold", 0.3)
+    status, text, error = tool("train_detector.py", small, *labels, "--output", output, *SMALL)
     assert status == 0, error
     return output, text
 
 
-def test_the_tool_scores_students_beside_teachers_floors_and_ceiling(small, toy, taught):
-    output, text = taught
+def test_the_tool_scores_detectors_beside_pseudo_labels_baselines_and_oracle(small, toy, trained):
+    output, text = trained
     result = json.loads((output / "detectors.json").read_text())
     names = [(row["name"], row["policy"]) for row in result["scores"]]
     assert names == [
         ("gradient", "fixed:0.3"),
-        ("student of gradient", "fixed:0.3"),
+        ("detector trained on gradient", "fixed:0.3"),
         ("centred box", "fixed:0.3"),
-        ("student of centred box", "fixed:0.3"),
-        ("student of oracle", "oracle"),
+        ("detector trained on centred box", "fixed:0.3"),
+        ("detector trained on oracle", "oracle"),
     ]
     assert text.split("\n\nthe detectors")[0] in (output / "detectors.md").read_text()
     pairs = [(row["name"], row["less"]) for row in result["differences"]]
-    student = "student of gradient"
-    others = ("gradient", "centred box", "student of centred box")
-    assert pairs[:3] == [(student, other) for other in others]
-    assert pairs[3:] == [("student of centred box", "centred box")]
+    detector = "detector trained on gradient"
+    others = ("gradient", "centred box", "detector trained on centred box")
+    assert pairs[:3] == [(detector, other) for other in others]
+    assert pairs[3:] == [("detector trained on centred box", "centred box")]
     folder = output / "gradient"
-    for teacher in (folder, folder / "seed0"):  # what evaluate.py says of the same files
+    for boxes in (folder, folder / "seed0"):  # what evaluate.py says of the same files
         status, scores, error = tool(
-            "evaluate.py", "boxes", "--results", teacher / "results.json", "--metadata", toy
+            "evaluate.py", "boxes", "--results", boxes / "results.json", "--metadata", toy
         )
         assert status == 0, error
-        row = result["scores"][teacher != folder]
+        row = result["scores"][boxes != folder]
         assert f"{100 * row['gt_known_loc']['mean']:.1f} [" in scores.splitlines()[2]
     detector = load_detector(folder / "seed0")
     dataset = DataConfig(str(toy), image_size=32).dataset("test")
@@ -81,9 +81,9 @@ def test_the_tool_scores_students_beside_teachers_floors_and_ceiling(small, toy,
         assert said["image_id"] == example.identity
 
 
-def test_no_true_box_of_a_training_image_is_read(small, toy, taught, tmp_path):
-    """Other true boxes there: the same pseudo-boxes and, bit by bit, the same student. Then without
-    any: training needs images and the teacher's COCO files alone."""
+def test_no_true_box_of_a_training_image_is_read(small, toy, trained, tmp_path):
+    """Other true boxes there: the same pseudo labels and, bit by bit, the same detector. Then
+    without any: training needs only images and the COCO files of pseudo labels."""
     data = tmp_path / "data"
     shutil.copytree(toy, data)
     training = {e.identity for e in CUB200(toy, "train").examples}
@@ -95,48 +95,48 @@ def test_no_true_box_of_a_training_image_is_read(small, toy, taught, tmp_path):
     assert status == 0, error
     for name in ("train.json", "val.json", "results.json", "seed0/results.json"):
         ours = (tmp_path / "out" / "gradient" / name).read_bytes()
-        assert ours == (taught[0] / "gradient" / name).read_bytes()
+        assert ours == (trained[0] / "gradient" / name).read_bytes()
     for name in ("model.safetensors", "head.safetensors"):
         ours = (tmp_path / "out" / "gradient" / "seed0" / name).read_bytes()
-        assert ours == (taught[0] / "gradient" / "seed0" / name).read_bytes()
+        assert ours == (trained[0] / "gradient" / "seed0" / name).read_bytes()
 
     (data / "bounding_boxes.txt").unlink()
-    teacher = read_teacher(taught[0] / "gradient")
+    labels = read_pseudo_labels(trained[0] / "gradient")
     config = DataConfig(str(data), image_size=32, batch_size=8, num_workers=0)
     loaders = (
-        config.loader_of(examples(teacher.boxes[split], data / "images"), training=split == "train")
+        config.loader_of(examples(labels.boxes[split], data / "images"), training=split == "train")
         for split in ("train", "val")
     )
-    network = load_detector(taught[0] / "gradient" / "seed0")
+    network = load_detector(trained[0] / "gradient" / "seed0")
     log = fit_detector(network, *loaders, Training(epochs=1))
     assert 0 <= log[0]["val_iou"] <= 1
 
 
-def test_a_folder_of_coco_boxes_teaches_faster_rcnn(small, taught, tmp_path):
+def test_a_folder_of_coco_boxes_trains_faster_rcnn(small, trained, tmp_path):
     kind = ("--detector", "FasterRCNN", "--detector.levels", 2, *SMALL)
-    teachers = ("--teachers", taught[0] / "gradient")
+    labels = ("--pseudo_labels", trained[0] / "gradient")
     output = tmp_path / "out"
-    status, text, error = tool("train_detector.py", small, *teachers, "--output", output, *kind)
+    status, text, error = tool("train_detector.py", small, *labels, "--output", output, *kind)
     assert status == 0, error
-    assert "| student of gradient | given |" in text
+    assert "| detector trained on gradient | given |" in text
     assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
 
 
-def test_given_boxes_are_of_images_to_learn_from(small, toy, taught, tmp_path):
-    """No test image teaches, and boxes count the pixels of the file."""
+def test_given_boxes_are_of_images_to_learn_from(small, toy, trained, tmp_path):
+    """No test image is trained on, and boxes count the pixels of the file."""
     tested = CUB200(toy, "test", val_fraction=0.1).examples[0].name
-    lesson = json.loads((taught[0] / "gradient" / "train.json").read_text())
-    shutil.copytree(taught[0] / "gradient", tmp_path / "given")
+    given = json.loads((trained[0] / "gradient" / "train.json").read_text())
+    shutil.copytree(trained[0] / "gradient", tmp_path / "given")
     for change, message in (
         ({"file_name": tested}, f"train.json of given has a box of {tested}, which is a test"),
         ({"file_name": f"../images/{tested}"}, "which is a test image"),
         ({"width": 4000}, "train.json of given says that .* has 4000 x .* pixels; it has"),
         ({"file_name": "nowhere.jpg"}, "cannot read image .*nowhere.jpg"),
     ):
-        first, *others = lesson["images"]
-        content = lesson | {"images": [first | change, *others]}
+        first, *others = given["images"]
+        content = given | {"images": [first | change, *others]}
         (tmp_path / "given" / "train.json").write_text(json.dumps(content))
-        options = ("--teachers", tmp_path / "given", "--output", tmp_path / "out", *SMALL)
+        options = ("--pseudo_labels", tmp_path / "given", "--output", tmp_path / "out", *SMALL)
         status, _, error = tool("train_detector.py", small, *options)
         assert status == 2
         assert re.search(message, error), error
@@ -148,9 +148,9 @@ def contents(folder):
     return {file.relative_to(folder): file.read_bytes() for file in files}
 
 
-def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path):
+def test_the_same_command_goes_on_and_another_is_refused(small, trained, tmp_path):
     output = tmp_path / "out"
-    shutil.copytree(taught[0], output)
+    shutil.copytree(trained[0], output)
     before = contents(output)
     (output / "detectors.json").unlink()
     shutil.rmtree(output / "oracle" / "seed0")  # what was interrupted here, left this
@@ -158,7 +158,16 @@ def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path
     (output / "oracle" / ".seed0.partial" / "head.safetensors").touch()
     kept = output / "gradient" / "seed0" / "model.safetensors"
     written = kept.stat().st_mtime_ns
-    command = ("--teachers", "gradient", "oracle", "--threshold", 0.3, "--output", output, *SMALL)
+    command = (
+        "--pseudo_labels",
+        "gradient",
+        "oracle",
+        "--threshold",
+        0.3,
+        "--output",
+        output,
+        *SMALL,
+    )
     status, _, error = tool("train_detector.py", small, *command)
     assert status == 0, error
     assert kept.stat().st_mtime_ns == written
@@ -179,8 +188,8 @@ def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path
         assert (status, message in error) == (2, True), error
     # boxes of the same name from somewhere else
     given = tmp_path / "gradient"
-    shutil.copytree(taught[0] / "gradient", given)
-    status, _, error = tool("train_detector.py", small, *command, "--teachers", given)
+    shutil.copytree(trained[0] / "gradient", given)
+    status, _, error = tool("train_detector.py", small, *command, "--pseudo_labels", given)
     assert (status, "another boxes" in error) == (2, True), error
     with lock_folder(output):
         status, _, error = tool("train_detector.py", small, *command)
@@ -192,7 +201,7 @@ def test_the_same_command_goes_on_and_another_is_refused(small, taught, tmp_path
     ("options", "message"),
     [
         (
-            ("--teachers", "gradeint"),
+            ("--pseudo_labels", "gradeint"),
             "there is no heatmap method 'gradeint'; did you mean gradient?",
         ),
         (("--seeds", 1, 1), "names a seed twice"),
@@ -214,20 +223,20 @@ def test_mistakes_cost_one_line(small, tmp_path, options, message):
     assert not output.exists()
 
 
-def test_an_old_output_or_another_data_set_is_refused(small, taught, tmp_path):
+def test_an_old_output_or_another_data_set_is_refused(small, trained, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     status, _, error = tool("train_detector.py", small, "--output", tmp_path / "mine")
     assert (status, "exists already; name a new folder" in error) == (2, True)
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
-    broken = tmp_path / "teacher"
-    shutil.copytree(taught[0] / "gradient", broken)
-    options = ("--teachers", broken, "--output", tmp_path / "out", *SMALL)
+    broken = tmp_path / "labels"
+    shutil.copytree(trained[0] / "gradient", broken)
+    options = ("--pseudo_labels", broken, "--output", tmp_path / "out", *SMALL)
     dataset = json.loads((broken / "val.json").read_text())
     dataset["categories"][0]["name"] = "another"
     (broken / "val.json").write_text(json.dumps(dataset))
     status, _, error = tool("train_detector.py", small, *options)
-    assert (status, "val.json of teacher has other classes" in error) == (2, True)
+    assert (status, "val.json of labels has other classes" in error) == (2, True)
     (broken / "val.json").unlink()
     status, _, error = tool("train_detector.py", small, *options)
     assert (status, "val.json" in error) == (2, True)

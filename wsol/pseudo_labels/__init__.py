@@ -1,1 +1,1 @@
-"""Detectors taught by a localizer's boxes: teachers, students, and the school that scores both."""
+"""Detectors trained on pseudo labels: on boxes around heatmaps, which need no box annotations."""

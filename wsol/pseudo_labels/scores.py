@@ -1,4 +1,4 @@
-"""Detectors beside the boxes that they learned from: scores, and differences image by image."""
+"""Scores of detectors and of the pseudo labels they were trained on, and paired differences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,23 @@ from wsol.evaluation.metrics import mean_interval
 from wsol.evaluation.score_table import HIT
 from wsol.evaluation.scores import score_boxes
 from wsol.heatmaps.methods import BASELINE
-from wsol.pseudo_labels.boxes import ORACLE
+from wsol.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.report.number_format import markdown, percent
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Boxes of the test images: a teacher's own, or those of the detectors it taught.
+class BoxScore:
+    """Hits of boxes on the test images: of pseudo labels, or of the detectors trained on them.
 
     Attributes:
-        policy: Who chose the heatmaps' threshold, "oracle" where true boxes taught, or "given".
-        hits: float (N,), share of the detectors (one for each seed) whose box of the true class is
-            a hit.
-        top1_hits: The same where the class is right, too.
-        training_gt_known: Share of hits on the images of the training split that have a true box;
-            None where none has, and of a teacher.
-        seconds: Of training, for each seed.
+        name: Of the row in the table.
+        policy: As in `PseudoLabels`.
+        hits: float (N,), fraction of the detectors (one for each seed) whose box of the true class
+            is a hit.
+        top1_hits: float (N,), fraction of the detectors that also predict the true class.
+        training_gt_known: Fraction of hits on the training and validation images that have a true
+            box; None for pseudo labels, or if no image has one.
+        seconds: Training time for each seed.
     """
 
     name: str
@@ -42,14 +43,84 @@ class Scored:
     training_gt_known: float | None = None
     seconds: tuple[float, ...] = ()
 
+    def row(self, *, seed: int = 0) -> dict[str, Any]:
+        """Fractions in [0,1], with 95 % bootstrap intervals over images."""
+        return {
+            "name": self.name,
+            "policy": self.policy,
+            "gt_known_loc": _mean(self.hits, seed),
+            "top1_loc": _mean(self.top1_hits, seed),
+            "training_gt_known_loc": self.training_gt_known,
+            "seconds": list(self.seconds),
+        }
 
-def detections(
+
+@dataclass(frozen=True)
+class DetectorScores:
+    """Scores of detectors and pseudo labels, both by the name of the pseudo labels.
+
+    Attributes:
+        detectors: Scores of the detectors.
+        pseudo_labels: Scores of the pseudo labels whose boxes of the test images are known.
+    """
+
+    detectors: Mapping[str, BoxScore]
+    pseudo_labels: Mapping[str, BoxScore]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the score table: each kind of pseudo labels, then its detector."""
+        pairs = ((self.pseudo_labels.get(name), score) for name, score in self.detectors.items())
+        return [score.row() for pair in pairs for score in pair if score is not None]
+
+    def differences(self) -> list[dict[str, Any]]:
+        """Rows of paired differences."""
+        return [difference_row(*pair) for pair in self._pairs()]
+
+    def _pairs(self) -> Iterator[tuple[BoxScore, BoxScore]]:
+        """Each detector with its pseudo labels, and one on heatmap boxes also with each baseline
+        and the detector trained on it."""
+        baselines = [name for name in self.pseudo_labels if name.endswith(BASELINE)]
+        for name, detector in self.detectors.items():
+            if name in self.pseudo_labels:
+                yield detector, self.pseudo_labels[name]
+            if name not in baselines and name != ORACLE:
+                for baseline in baselines:
+                    yield detector, self.pseudo_labels[baseline]
+                    yield detector, self.detectors[baseline]
+
+    def markdown(self) -> str:
+        """Both tables, with percentages and intervals."""
+        rows = [
+            [
+                row["name"],
+                row["policy"],
+                _cell(row["gt_known_loc"]),
+                _cell(row["top1_loc"]),
+                percent(row["training_gt_known_loc"]),
+                f"{np.mean(row['seconds']):.0f}" if row["seconds"] else "-",
+            ]
+            for row in self.rows()
+        ]
+        paired = [[r["name"], r["less"], _cell(r["gt_known_loc"])] for r in self.differences()]
+        heads = (
+            "boxes of",
+            "policy",
+            "GT-known",
+            "Top-1 Loc",
+            "GT-known, training images",
+            "seconds",
+        )
+        other = ("boxes of", "less those of", "GT-known, paired difference")
+        return "\n\n".join(filter(None, [markdown(heads, rows, 2), markdown(other, paired, 2)]))
+
+
+def detection_results(
     found: Sequence[Detections], truth: GroundTruth, predictions: Predictions
 ) -> list[dict[str, Any]]:
-    """COCO results of what a detector found in the images of `truth`.
+    """COCO results of a detector's boxes in the images of `truth`.
 
     Args:
-        predictions: Class and probability for the boxes of a detector that knows no classes.
+        predictions: Class and probability for the boxes of a detector that predicts no classes.
     """
     results = []
     for row, each in enumerate(found):
@@ -66,8 +137,8 @@ def detections(
 
 
 def boxed_hits(found: Sequence[Detections], truth: GroundTruth) -> np.ndarray:
-    """bool (K,), of the images that have a true box: whether a detector's likeliest box of the true
-    class is a hit."""
+    """bool (K,) for the images that have a true box: whether a detector's most likely box of the
+    true class is a hit."""
     best = [each.best_box(int(label)) for each, label in zip(found, truth.labels, strict=True)]
     boxes = rescale(np.stack([box.double().numpy() for box in best]), (1, 1), truth.sizes)
     return iou(boxes[:, None], truth.boxes).max(axis=1, initial=0)[truth.boxed] >= HIT
@@ -81,74 +152,24 @@ def score_results(
     *,
     training_gt_known: Sequence[float] = (),
     seconds: Sequence[float] = (),
-) -> Scored:
-    """The evaluator's view of COCO results files, one for each seed."""
+) -> BoxScore:
+    """Scores COCO results files as the evaluator does: one file for each seed."""
     hits, top1 = [], []
     for file in results:
         given = read_coco_results(file, truth)
         hits.append(score_boxes(truth, given).headlines[0].iou >= HIT)
         top1.append(hits[-1] & given.predictions.correct(truth.labels, 1))
     known = float(np.mean(training_gt_known)) if training_gt_known else None
-    return Scored(name, policy, np.mean(hits, 0), np.mean(top1, 0), known, tuple(seconds))
+    return BoxScore(name, policy, np.mean(hits, 0), np.mean(top1, 0), known, tuple(seconds))
 
 
-def score_row(each: Scored, *, seed: int = 0) -> dict[str, Any]:
-    """Shares in [0,1], with 95 % bootstrap intervals over images."""
-    return {
-        "name": each.name,
-        "policy": each.policy,
-        "gt_known_loc": _mean(each.hits, seed),
-        "top1_loc": _mean(each.top1_hits, seed),
-        "training_gt_known_loc": each.training_gt_known,
-        "seconds": list(each.seconds),
-    }
-
-
-def difference_row(first: Scored, second: Scored, *, seed: int = 0) -> dict[str, Any]:
-    """GT-known of the first less the second's; each resample draws the same images for both."""
+def difference_row(first: BoxScore, second: BoxScore, *, seed: int = 0) -> dict[str, Any]:
+    """GT-known of `first` minus that of `second`; both are resampled with the same images."""
     return {
         "name": first.name,
         "less": second.name,
         "gt_known_loc": _mean(first.hits - second.hits, seed),
     }
-
-
-def compared(
-    own: Mapping[str, Scored], students: Mapping[str, Scored]
-) -> Iterator[tuple[Scored, Scored]]:
-    """Each student with its teacher; those of maps also with every floor and its student.
-
-    Args:
-        own: Teachers' own boxes by the teacher's name, of those that have boxes of test images.
-        students: By the teacher's name.
-    """
-    floors = [name for name in own if name.endswith(BASELINE)]
-    for name, student in students.items():
-        if name in own:
-            yield student, own[name]
-        if name not in floors and name != ORACLE:
-            for floor in floors:
-                yield student, own[floor]
-                yield student, students[floor]
-
-
-def tables(scores: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: percentages with intervals."""
-    heads = ("boxes of", "policy", "GT-known", "Top-1 Loc", "GT-known, training images", "seconds")
-    rows = [
-        [
-            row["name"],
-            row["policy"],
-            _cell(row["gt_known_loc"]),
-            _cell(row["top1_loc"]),
-            percent(row["training_gt_known_loc"]),
-            f"{np.mean(row['seconds']):.0f}" if row["seconds"] else "-",
-        ]
-        for row in scores
-    ]
-    paired = [[row["name"], row["less"], _cell(row["gt_known_loc"])] for row in differences]
-    other = ("boxes of", "less those of", "GT-known, paired difference")
-    return "\n\n".join(filter(None, [markdown(heads, rows, 2), markdown(other, paired, 2)]))
 
 
 def _mean(values: np.ndarray, seed: int) -> dict[str, Any]:

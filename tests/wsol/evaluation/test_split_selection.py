@@ -23,7 +23,8 @@ from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_heatmaps, validation_threshold
 from wsol.evaluation.split_selection import prepare_split
-from wsol.pseudo_labels.boxes import oracle_teacher
+from wsol.pseudo_labels.pseudo_boxes import oracle_pseudo_labels
+from wsol.pseudo_labels.train_detectors import true_boxes
 from wsol.report.comparison import read_run
 from wsol.robustness.roar import IMPORTANCES, write_replaced
 
@@ -54,9 +55,9 @@ def test_an_image_may_have_several_boxes_or_none():
     assert validation_threshold(measured, "map", np.array([0.2, 0.7])) == 0.7
     with pytest.raises(ValueError, match="some of the images to score have no true box"):
         score_heatmaps(measured, thresholds=np.array([0.2]))
-    taught = oracle_teacher({"train": measured, "val": measured}).boxes["train"]
-    assert taught.names == ("1", "2")
-    assert taught.boxes[:, 0].tolist() == [[0, 0, 8, 8], [10, 4, 20, 12]]
+    labels = oracle_pseudo_labels({"train": measured.truth, "val": measured.truth}).boxes["train"]
+    assert labels.names == ("1", "2")
+    assert labels.boxes[:, 0].tolist() == [[0, 0, 8, 8], [10, 4, 20, 12]]
 
 
 def test_boxes_that_end_outside_of_their_image_are_cut_at_its_edge():
@@ -151,11 +152,11 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
     with open(run / "images.csv") as lines:
         assert {row["image"] for row in csv.DictReader(lines)} == {name for name, *_ in few}
     assert policies(evaluate(run, "--threshold", 0.4)[0])[0] == "fixed:0.4"
-    output = root.parent / "taught"
-    options = ("--teachers", "oracle", "--output", output)
+    output = root.parent / "detectors"
+    options = ("--pseudo_labels", "oracle", "--output", output)
     status, _, error = tool("train_detector.py", run, *options)
     assert (status, output.exists()) == (2, False)
-    assert error == "error: oracle teaches true boxes, and no train image has one"
+    assert error == "error: oracle trains on true boxes, and no train image has one"
 
 
 def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
@@ -250,14 +251,13 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained):
     assert calls == ["evaluate.py"]
 
 
-def test_detectors_remember_the_true_boxes_they_were_chosen_by(small):
-    """Their folder is then refused to another set of boxes (`school.require_same_lessons`)."""
-    remembered = runpy.run_path(str(ROOT / "tools" / "train_detector.py"))["_true_boxes"]
+def test_the_settings_of_detectors_include_the_true_boxes_that_choose_and_score(small):
+    """Their folder is then refused for other boxes."""
     config = DataConfig(str(small), image_size=32, val_fraction=0.5, num_workers=0)
     seen = set()
     for rows in ([], [("test/a/1.png", 0, 0, 2, 2)], [("test/a/1.png", 0, 0, 2, 3)]):
         write_boxes(small, rows)
         seen.add(
-            remembered({split: prepare_split(config.loader(split)) for split in ("val", "test")})
+            true_boxes({split: prepare_split(config.loader(split)) for split in ("val", "test")})
         )
     assert len(seen) == 3

@@ -1,4 +1,4 @@
-"""Teachers and students by hand: boxes in and out as COCO, scores of detections."""
+"""Pseudo labels by hand: boxes in and out as COCO, scores of detections."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from robust_training.atomic_io import write_texts
 from tests.helpers.birds import birds
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.predictions import Predictions
@@ -13,18 +14,17 @@ from wsol.detectors import Detections
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_boxes
-from wsol.pseudo_labels.boxes import (
+from wsol.pseudo_labels.pseudo_boxes import (
     examples,
-    localizing_teacher,
-    oracle_teacher,
-    read_teacher,
-    write_teacher,
+    heatmap_pseudo_labels,
+    oracle_pseudo_labels,
+    read_pseudo_labels,
 )
-from wsol.pseudo_labels.scores import Scored, boxed_hits, detections, difference_row, score_row
-from wsol.pseudo_labels.training import School
+from wsol.pseudo_labels.scores import BoxScore, boxed_hits, detection_results, difference_row
+from wsol.pseudo_labels.trainer import DetectorTrainer
 
 
-def planted_splits():
+def planted_outputs():
     """Heatmaps of 20 x 16: .4 in a wide box, 1 in a narrow one; the third image's is empty. The
     wide box is the true one of the validation images; the others' have nothing to do with it."""
     heatmaps = np.zeros((3, 16, 20))
@@ -38,29 +38,31 @@ def planted_splits():
     }
 
 
-def test_a_teachers_boxes_are_its_maps_and_go_through_coco(tmp_path):
-    splits = planted_splits()
+def test_pseudo_labels_are_the_maps_boxes_and_go_through_coco(tmp_path):
+    outputs = planted_outputs()
     wide, narrow = [4, 4, 24, 20], [8, 8, 16, 16]
     for threshold, policy, box in ((None, "val", wide), (0.6, "fixed:0.6", narrow)):
-        teacher = localizing_teacher("map", splits, threshold)
-        assert teacher.policy == policy
-        assert teacher.test_boxes.tolist() == [box, box, [0, 0, 0, 0]]
-        write_teacher(teacher, tmp_path / policy)
-        again = read_teacher(tmp_path / policy)
-        for boxes in (teacher.boxes["train"], again.boxes["train"]):
+        labels = heatmap_pseudo_labels("map", outputs, threshold)
+        assert labels.policy == policy
+        assert labels.test_boxes.tolist() == [box, box, [0, 0, 0, 0]]
+        write_texts(tmp_path / policy, labels.coco_texts())
+        again = read_pseudo_labels(tmp_path / policy)
+        for boxes in (labels.boxes["train"], again.boxes["train"]):
             assert boxes.names == ("0.jpg", "1.jpg")  # the empty map's image is left out
             assert boxes.boxes[:, 0].tolist() == [box, box]
             assert boxes.labels.tolist() == [0, 1]
             assert boxes.classes == ("a", "b", "c")
     first, second = examples(again.boxes["val"], tmp_path)
     assert (first.path, second.label, second.boxes) == (tmp_path / "0.jpg", 1, ((8, 8, 16, 16),))
-    assert oracle_teacher(splits).boxes["val"].boxes[0, 0].tolist() == [4, 4, 24, 20]
+    assert oracle_pseudo_labels({name: each.truth for name, each in outputs.items()}).boxes[
+        "val"
+    ].boxes[0, 0].tolist() == [4, 4, 24, 20]
     empty = {
         split: SplitOutput(m.truth, None, {"map": stack_rows([box_row(np.zeros((16, 20)))] * 3)})
-        for split, m in splits.items()
+        for split, m in outputs.items()
     }
-    with pytest.raises(ValueError, match="found no box in any image"):
-        localizing_teacher("map", empty, 0.5)
+    with pytest.raises(ValueError, match="no box in any image"):
+        heatmap_pseudo_labels("map", empty, 0.5)
 
 
 def test_detections_are_scored_as_their_boxes_are(tmp_path):
@@ -76,7 +78,7 @@ def test_detections_are_scored_as_their_boxes_are(tmp_path):
     ]
     for found, hits, top1 in ((agnostic, [1, 0, 1], [1, 0, 0]), (labelled, [1, 1, 0], [0, 0, 0])):
         file = tmp_path / "results.json"
-        file.write_text(json.dumps(detections(found, truth, predictions)))
+        file.write_text(json.dumps(detection_results(found, truth, predictions)))
         given = read_coco_results(file, truth)
         chosen = score_boxes(truth, given).headlines[0]
         assert (chosen.iou >= 0.5).tolist() == hits
@@ -87,22 +89,22 @@ def test_detections_are_scored_as_their_boxes_are(tmp_path):
 
 def test_differences_are_paired():
     hits = np.array([1.0, 1, 0, 1] * 25)
-    first = Scored("a", "val", hits, hits)
-    second = Scored("b", "val", hits - np.array([1.0, 0, 0, 0] * 25), hits)
-    assert score_row(first)["gt_known_loc"]["mean"] == 0.75
+    first = BoxScore("a", "val", hits, hits)
+    second = BoxScore("b", "val", hits - np.array([1.0, 0, 0, 0] * 25), hits)
+    assert first.row()["gt_known_loc"]["mean"] == 0.75
     row = difference_row(first, second)
     assert (row["name"], row["less"], row["gt_known_loc"]["mean"]) == ("a", "b", 0.25)
     low, high = row["gt_known_loc"]["interval"]
     assert 0.25 - 0.12 < low < 0.25 - 0.05 < 0.25 + 0.05 < high < 0.25 + 0.12  # +-1.96 x .043
-    same = Scored("b", "val", hits, hits)
+    same = BoxScore("b", "val", hits, hits)
     assert difference_row(first, same)["gt_known_loc"]["interval"] == [0, 0]
 
 
-def test_a_damaged_student_is_named(tmp_path):
-    splits = planted_splits()
+def test_a_damaged_detector_is_named(tmp_path):
+    outputs = planted_outputs()
     score = tmp_path / "seed0" / "score.json"
     score.parent.mkdir()
-    school = School(None, None, None, None, splits)
+    trainer = DetectorTrainer(None, None, None, None, outputs)
     for text, message in (
         (None, "score.json: No such file"),
         ("{", "score.json is not JSON"),
@@ -112,4 +114,8 @@ def test_a_damaged_student_is_named(tmp_path):
         if text is not None:
             score.write_text(text)
         with pytest.raises(ValueError, match=rf"{message}.*: delete .*seed0 to train it again"):
-            school.teach(oracle_teacher(splits), [0], tmp_path)
+            trainer.train(
+                oracle_pseudo_labels({name: each.truth for name, each in outputs.items()}),
+                [0],
+                tmp_path,
+            )

@@ -1,0 +1,159 @@
+"""Boxes that a detector is trained on: boxes around heatmaps, from other programs, or true ones."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wsol.annotations.coco_reading import read_coco_ground_truth
+from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.ground_truth import GroundTruth
+from wsol.boxes.geometry import area, rescale
+from wsol.data.dataset import Example, ImageDataset
+from wsol.data.image_files import image_size
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scores import validation_threshold
+
+ORACLE = "oracle"
+TRAINING_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """One box for each image that a detector is trained or validated on.
+
+    Attributes:
+        name: Heatmap method, "oracle", or the name of the folder with the boxes.
+        policy: How the heatmaps' threshold was chosen, "val" or "fixed:<t>"; "oracle" for true
+            boxes, "given" for boxes from other programs.
+        boxes: Images and boxes of "train" and "val", without the images that have no box.
+        test_boxes: (N,4) in the image files' pixels, zeros for an image without a box; None if
+            they are not known.
+    """
+
+    name: str
+    policy: str
+    boxes: Mapping[str, GroundTruth]
+    test_boxes: np.ndarray | None = None
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder that holds the boxes and the detectors trained on them."""
+        return folder_name(self.name)
+
+    def coco_texts(self) -> dict[str, str]:
+        """Contents of train.json and val.json, as `read_pseudo_labels` reads them.
+
+        File names in them are relative to the data set's folder of images.
+        """
+        return {f"{s}.json": json.dumps(coco_ground_truth(t)) for s, t in self.boxes.items()}
+
+
+def folder_name(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def heatmap_pseudo_labels(
+    name: str, outputs: Mapping[str, SplitOutput], threshold: float | None
+) -> PseudoLabels:
+    """Boxes around the heatmaps called `name`. True boxes of training images are not used.
+
+    Args:
+        outputs: Heatmap boxes of the splits "train", "val" and "test".
+        threshold: Fraction of the heatmap's maximum; None takes the one with the most hits on the
+            true boxes of the validation images.
+    """
+    policy = "val" if threshold is None else f"fixed:{threshold:g}"
+    if threshold is None:
+        threshold = validation_threshold(outputs["val"], name)
+    boxes = {
+        split: rescale(
+            each.tables[name].boxes([threshold])[:, 0], each.tables[name].frame, each.truth.sizes
+        )
+        for split, each in outputs.items()
+    }
+    truths = {split: with_boxes(outputs[split].truth, boxes[split]) for split in TRAINING_SPLITS}
+    return PseudoLabels(name, policy, truths, boxes["test"])
+
+
+def oracle_pseudo_labels(truths: Mapping[str, GroundTruth]) -> PseudoLabels:
+    """The first true box of each image in `truths`, by split, that has one.
+
+    They give an upper bound: a weakly supervised method may not use them.
+
+    Raises:
+        ValueError: no image of "train", or none of "val", has a true box.
+    """
+    for split in TRAINING_SPLITS:
+        if not truths[split].boxed.any():
+            raise ValueError(f"{ORACLE} trains on true boxes, and no {split} image has one")
+    return PseudoLabels(ORACLE, ORACLE, _first_boxes(truths))
+
+
+def read_pseudo_labels(folder: Path) -> PseudoLabels:
+    """The first box of each image in the COCO data sets train.json and val.json of a folder.
+
+    Raises:
+        ValueError: a file is missing or no COCO data set with one category for each image; the
+            message names it.
+    """
+    truths = {split: read_coco_ground_truth(folder / f"{split}.json") for split in TRAINING_SPLITS}
+    return PseudoLabels(folder.resolve().name, "given", _first_boxes(truths))
+
+
+def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
+    return {
+        split: with_boxes(truths[split], truths[split].boxes[:, 0]) for split in TRAINING_SPLITS
+    }
+
+
+def check_pseudo_labels(labels: PseudoLabels, test: ImageDataset) -> None:
+    """ValueError if boxes belong to images of `test`, or to other classes than its classes, or if
+    they count pixels of another image size; the message names the file."""
+    tested = {example.path.resolve() for example in test.examples}
+    for split, boxes in labels.boxes.items():
+        where = f"{split}.json of {labels.name}"
+        if list(boxes.classes) != test.classes:
+            raise ValueError(f"{where} has other classes than {test.root}")
+        for name, size in zip(boxes.names, boxes.sizes.tolist(), strict=True):
+            file = test.images / name
+            if file.resolve() in tested:
+                raise ValueError(f"{where} has a box of {name}, which is a test image")
+            width, height = image_size(file, upright=test.upright)
+            if size != [width, height]:
+                raise ValueError(
+                    f"{where} says that {name} has {size[0]} x {size[1]} pixels; it has {width} x "
+                    f"{height}"
+                )
+
+
+def examples(boxes: GroundTruth, images: Path) -> Sequence[Example]:
+    """Training examples from pseudo labels, whose files lie below the folder `images`."""
+    rows = zip(boxes.identities, boxes.names, boxes.labels, boxes.boxes[:, 0], strict=True)
+    return [
+        Example(int(identity), name, images / name, int(label), (tuple(box.tolist()),), None)
+        for identity, name, label, box in rows
+    ]
+
+
+def with_boxes(truth: GroundTruth, boxes: np.ndarray) -> GroundTruth:
+    """Replace the boxes by `boxes` (N,4), and leave images out whose new box is empty.
+
+    Raises:
+        ValueError: all boxes are empty.
+    """
+    kept = area(boxes) > 0
+    if not kept.any():
+        raise ValueError("there is no box in any image to train a detector on")
+    return replace(
+        truth,
+        names=tuple(name for name, keep in zip(truth.names, kept, strict=True) if keep),
+        labels=truth.labels[kept],
+        sizes=truth.sizes[kept],
+        boxes=np.asarray(boxes, np.float64)[kept, None],
+        counts=np.ones(int(kept.sum()), np.int64),
+        masks=(),
+        identities=truth.identities[kept],
+    )

@@ -1,0 +1,193 @@
+"""The whole experiment: pseudo labels from a classifier, detectors trained on them, scores."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_training.atomic_io import write_texts
+from robust_training.models.classifier import Classifier, create_model
+from wsol.annotations.coco_writing import coco_results
+from wsol.cli.run_folder import MAY_CHANGE, TRAINED_WITH, fingerprint, record_settings
+from wsol.detectors import Detector, Network
+from wsol.detectors.training import Training
+from wsol.evaluation.run_model import SplitOutput, run_model
+from wsol.evaluation.split_selection import PreparedSplit, prepare_evaluation, prepare_split
+from wsol.heatmaps.methods import with_baselines
+from wsol.localizer.saved_models import load_classifier, model_folder
+from wsol.pseudo_labels.pseudo_boxes import (
+    ORACLE,
+    PseudoLabels,
+    check_pseudo_labels,
+    folder_name,
+    heatmap_pseudo_labels,
+    oracle_pseudo_labels,
+    read_pseudo_labels,
+)
+from wsol.pseudo_labels.scores import BoxScore, DetectorScores, score_results
+from wsol.pseudo_labels.trainer import DetectorTrainer
+
+
+def train_detectors(
+    run: Path,
+    names: Sequence[str],
+    output: Path,
+    *,
+    detector: Detector,
+    training: Training,
+    seeds: Sequence[int] = (0,),
+    root: str | None = None,
+    weights: str | None = None,
+    threshold: float | None = None,
+    batch_size: int = 20,
+    device: torch.device,
+    note: Callable[[str], object] = print,
+) -> DetectorScores:
+    """Train detectors on each kind of pseudo labels, and score them beside the pseudo labels.
+
+    Everything that can be wrong with the input is checked before the first heatmap is computed.
+    Detectors that already exist in `output` are kept.
+
+    Args:
+        run: Run folder, or model folder with `root`; its model gives heatmaps and the backbone.
+        names: Kinds of pseudo labels: heatmap methods, "oracle", folders of COCO data sets.
+        output: Folder for pseudo labels and detectors; locked by the caller.
+        root: The data set; None is the run's own.
+        weights: File of weights for the backbone, in place of the run's.
+        threshold: Fraction of the heatmaps' maximum; None lets validation images choose it.
+        note: Called with each sentence for the user.
+
+    Raises:
+        ValueError: a name, a file or a setting is wrong, or `output` holds other detectors.
+    """
+    given = [read_pseudo_labels(Path(name)) for name in names if _is_folder(name)]
+    methods = with_baselines(name for name in names if name != ORACLE and not _is_folder(name))
+    every = [*methods, *(each.name for each in given), *[ORACLE] * names.count(ORACLE)]
+    folders = [folder_name(name) for name in every]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"--pseudo_labels {' '.join(names)} names the same ones twice")
+    model = load_classifier(run).to(device)
+    scored = prepare_evaluation(run, model, root, batch_size=batch_size, threshold=threshold)
+    data = replace(scored.data, resize=None)
+    splits = {
+        "train": prepare_split(data.loader("train")),
+        "val": prepare_split(data.loader("val")),
+        "test": scored.test,
+    }
+    for name, method in methods.items():
+        if not method.fits(model):
+            raise ValueError(f"{name} is not possible with this network")
+    for labels in given:
+        check_pseudo_labels(labels, (scored.all_test or scored.test).dataset)
+    if not scored.boxed:
+        raise ValueError(*scored.notes)
+    truths = {name: split.truth for name, split in splits.items()}
+    oracle = [oracle_pseudo_labels(truths)] if ORACLE in names else []
+
+    def build() -> Network:
+        backbone = _backbone(run, weights)
+        return detector.build(backbone, scored.test.dataset.classes).to(device)
+
+    build()  # reports wrong settings now, not after hours
+    settings = {
+        "model": fingerprint(model_folder(run) / "model.safetensors"),
+        "weights": weights and fingerprint(Path(weights)),
+        "threshold": threshold,
+        "true boxes": fingerprint(true_boxes(splits)),
+        "detector": type(detector).__name__,
+        **_fields("data", data),
+        **_fields("detector", detector),
+        **_fields("training", training),
+    }
+    _require_same_settings(output, settings, folders, given)
+    for each in scored.notes:
+        note(each)
+    outputs = {
+        name: run_model(model, split, methods, every_box=False, description=name)
+        for name, split in splits.items()
+    }
+    kinds = [heatmap_pseudo_labels(name, outputs, scored.threshold) for name in methods]
+    kinds += [*given, *oracle]
+    own: dict[str, BoxScore] = {}
+    for labels in kinds:
+        folder = output / labels.folder_name
+        write_texts(folder, labels.coco_texts())
+        without = len(splits["train"].truth) - len(labels.boxes["train"])
+        if without > 0:
+            note(f"{labels.name}: {without} training images without a box are left out")
+        if labels.test_boxes is not None:
+            own[labels.name] = _score(labels, outputs["test"], folder)
+    trainer = DetectorTrainer(build, training, data, splits, outputs)
+    detectors = {
+        labels.name: trainer.train(labels, seeds, output / labels.folder_name) for labels in kinds
+    }
+    return DetectorScores(detectors, own)
+
+
+def _score(labels: PseudoLabels, test: SplitOutput, folder: Path) -> BoxScore:
+    """Write results.json, the pseudo labels' boxes of the test images, and score it."""
+    results = coco_results(test.truth, test.predictions, labels.test_boxes)
+    write_texts(folder, {"results.json": json.dumps(results)})
+    return score_results(labels.name, labels.policy, [folder / "results.json"], test.truth)
+
+
+def _is_folder(name: str) -> bool:
+    return (Path(name) / "train.json").is_file()
+
+
+def _backbone(run: Path, weights: str | None) -> Classifier:
+    """The run's best model; with `weights`, the same architecture with these weights."""
+    model = load_classifier(run)
+    if weights is None:
+        return model
+    return create_model(
+        model.backbone.pretrained_cfg["architecture"],
+        model.backbone.num_classes,
+        weights=weights,
+        last_stride=model.last_stride,
+        image_size=model.image_size,
+        log_gradient=model.log_gradient,
+    )
+
+
+def true_boxes(splits: Mapping[str, PreparedSplit]) -> str:
+    """A text that changes with any true box that chooses a threshold ("val") or scores ("test")."""
+    return repr(
+        [
+            (example.name, example.boxes)
+            for split in ("val", "test")
+            for example in splits[split].dataset.examples
+        ]
+    )
+
+
+def _fields(part: str, settings: object) -> dict[str, str]:
+    """A dataclass's fields by dotted names."""
+    return {f"{part}.{name}": str(value) for name, value in vars(settings).items()}
+
+
+def _require_same_settings(
+    output: Path, settings: Mapping[str, Any], folders: Sequence[str], given: Sequence[PseudoLabels]
+) -> None:
+    """Record what the detectors in `output` are trained with.
+
+    Args:
+        settings: JSON values for all detectors, by dotted names.
+        folders: Names of the folders of all pseudo labels.
+        given: Pseudo labels that come from a folder; their boxes are recorded, too.
+
+    Raises:
+        ValueError: detectors were trained with something else, or `output` is another kind of
+            folder.
+    """
+    inside = {each.name for each in output.iterdir()} - {".lock"}
+    if inside and TRAINED_WITH not in inside:
+        raise ValueError(f"{output} exists already; name a new folder")
+    kept = {name: value for name, value in settings.items() if name not in MAY_CHANGE}
+    record_settings(output, kept, results="**/seed*")
+    boxes = {each.folder_name: fingerprint("".join(each.coco_texts().values())) for each in given}
+    for name in folders:
+        record_settings(output / name, {"boxes": boxes.get(name)}, results="seed*")

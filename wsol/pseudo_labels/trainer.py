@@ -1,0 +1,100 @@
+"""Training of detectors on pseudo labels: one detector for each seed, saved with its score."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robust_training.training.log import csv_text
+from wsol.data.loaders import DataConfig
+from wsol.data.text_files import read_json
+from wsol.detectors import Network, save_detector
+from wsol.detectors.training import Training, detect, fit_detector
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.split_selection import PreparedSplit
+from wsol.pseudo_labels.pseudo_boxes import TRAINING_SPLITS, PseudoLabels, examples
+from wsol.pseudo_labels.scores import BoxScore, boxed_hits, detection_results, score_results
+
+_RESULTS, _SCORE = "results.json", "score.json"
+
+
+@dataclass(frozen=True)
+class DetectorTrainer:
+    """Trains detectors with the same settings on several kinds of pseudo labels.
+
+    Attributes:
+        build: Makes an untrained detector from PyTorch's next random numbers.
+        training: Settings of the training.
+        data: Settings of the data set.
+        splits: "train", "val" and "test": whole frames in order.
+        outputs: The classifier's predictions for these splits.
+    """
+
+    build: Callable[[], Network]
+    training: Training
+    data: DataConfig
+    splits: Mapping[str, PreparedSplit]
+    outputs: Mapping[str, SplitOutput]
+
+    def train(self, labels: PseudoLabels, seeds: Sequence[int], folder: Path) -> BoxScore:
+        """Train one detector for each seed, in folder/seed<n>; existing folders are kept."""
+        folders = [folder / f"seed{seed}" for seed in seeds]
+        for seed, detector in zip(seeds, folders, strict=True):
+            if not detector.exists():
+                self._train_one(labels, seed, detector)
+        scores = [_read_score(detector) for detector in folders]
+        known = [score["training_gt_known_loc"] for score in scores]
+        return score_results(
+            f"detector trained on {labels.name}",
+            labels.policy,
+            [detector / _RESULTS for detector in folders],
+            self.outputs["test"].truth,
+            training_gt_known=[each for each in known if each is not None],
+            seconds=[score["seconds"] for score in scores],
+        )
+
+    def _train_one(self, labels: PseudoLabels, seed: int, folder: Path) -> None:
+        test, dataset = self.outputs["test"], self.splits["test"].dataset
+        loaders = (
+            self.data.loader_of(
+                examples(labels.boxes[split], dataset.images),
+                training=split == "train",
+                upright=dataset.upright,
+            )
+            for split in TRAINING_SPLITS
+        )
+        torch.manual_seed(seed)
+        network = self.build()
+        title = f"detector on {labels.name}, seed {seed}"
+        log = fit_detector(network, *loaders, self.training, seed=seed, title=title)
+        found = {name: detect(network, split.loader) for name, split in self.splits.items()}
+        hits = [boxed_hits(found[split], self.outputs[split].truth) for split in TRAINING_SPLITS]
+        every = np.concatenate(hits)
+        score = {
+            "training_gt_known_loc": float(every.mean()) if len(every) else None,
+            "seconds": sum(row["seconds"] for row in log),
+        }
+        results = detection_results(found["test"], test.truth, test.predictions)
+        texts = {_RESULTS: json.dumps(results), _SCORE: json.dumps(score), "log.csv": csv_text(log)}
+        save_detector(network, folder, texts)
+
+
+def _read_score(detector: Path) -> dict[str, Any]:
+    again = f"delete {detector} to train it again"
+    try:
+        score = read_json(detector / _SCORE)
+    except ValueError as error:
+        raise ValueError(f"{error}: {again}") from error
+    kinds = {"training_gt_known_loc": float | None, "seconds": float}
+    if not (
+        isinstance(score, dict)
+        and all(name in score and isinstance(score[name], kind) for name, kind in kinds.items())
+    ):
+        raise ValueError(f"{detector / _SCORE} is damaged: {again}")
+    if not (detector / _RESULTS).is_file():
+        raise ValueError(f"there is no {_RESULTS} in {detector}: {again}")
+    return score
