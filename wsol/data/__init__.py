@@ -1,1 +1,1 @@
-"""Images, labels and boxes: CUB-200-2011, plain folders, toy birds, and how they are prepared."""
+"""Data sets (CUB-200-2011, plain folders, toy birds), readers of files, transforms and loaders."""

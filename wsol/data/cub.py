@@ -51,7 +51,7 @@ class CUB200(ImageDataset):
 
 
 def find_root(folder: Path) -> Path:
-    """The folder with images.txt: `folder` itself or CUB_200_2011 once or twice below it."""
+    """Finds the folder with images.txt: `folder` itself or CUB_200_2011 once or twice below it."""
     name = "CUB_200_2011"
     for candidate in (folder, folder / name, folder / name / name):
         if (candidate / "images.txt").is_file():
@@ -100,7 +100,7 @@ def _read_layout(root: Path) -> tuple[list[str], list[Example], list[Example]]:
 
 
 def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> dict[int, Any]:
-    """`<id> <column> ...` lines -> {id: parsed columns}.
+    """Reads lines `<id> <column> ...` into {id: parsed columns}.
 
     Raises:
         ValueError: a line is malformed or an id is listed twice (file and line).
@@ -127,7 +127,7 @@ def _flag(fields: list[str]) -> bool:
 
 
 def parse_box(fields: list[str]) -> Box:
-    """x, y, width and height -> half-open (x0, y0, x1, y1)."""
+    """Parses x, y, width and height into half-open (x0, y0, x1, y1)."""
     x, y, width, height = map(number, fields)
     if not (width > 0 and height > 0 and np.isfinite([x + width, y + height]).all()):
         raise ValueError("expected x y width height with a positive width and height")

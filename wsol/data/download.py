@@ -1,4 +1,8 @@
-"""Archives from the network: resumed, checked, and unpacked nowhere but in their folder."""
+"""Downloads of archives: resumed, checked by md5, and unpacked inside their own folder only.
+
+The download is our own because pooch checks files but cannot resume, and pypdl, which does both,
+resumes only if the server sends an ETag, needs twice the disk space and brings aiohttp along.
+"""
 
 import hashlib
 import os
@@ -19,7 +23,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Archive:
-    """A .tgz file to be had at `url`, with the md5 sum that says it is the right one."""
+    """A .tgz file at `url`, and its md5 sum."""
 
     url: str
     name: str
@@ -46,15 +50,19 @@ def prepare_cub(
     images_archive: str | os.PathLike | None = None,
     masks_archive: str | os.PathLike | None = None,
 ) -> Path:
-    """Make `root`/CUB_200_2011, with segmentations/ in it unless `masks` is None.
+    """Makes `root`/CUB_200_2011, with segmentations/ in it unless `masks` is None.
 
-    What is already in place is left alone, and a broken download goes on where it stopped.
+    Folders that exist are kept, and an interrupted download continues where it stopped.
 
     Args:
         images_archive, masks_archive: Local files to use instead of downloading.
 
+    Returns:
+        The folder that holds images.txt.
+
     Raises:
-        ValueError: an archive cannot be had, has the wrong md5 sum, or would write outside.
+        ValueError: an archive cannot be downloaded, has the wrong md5 sum, or would write outside
+            of its folder.
     """
     root = Path(root)
     folder = root / "CUB_200_2011"
@@ -81,7 +89,11 @@ def _obtain(archive: Archive, root: Path, local: str | os.PathLike | None) -> Pa
 
 
 def download(archive: Archive, file: Path) -> None:
-    """Fetch `archive` to `file`; an earlier part in `file`.part is continued."""
+    """Downloads `archive` to `file`; a part of it in `file`.part is continued.
+
+    Raises:
+        ValueError: the server cannot be reached, or the connection closed early.
+    """
     part = file.with_name(file.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "wsol"}  # the server refuses requests without one
@@ -91,7 +103,7 @@ def download(archive: Archive, file: Path) -> None:
         with urllib.request.urlopen(
             urllib.request.Request(archive.url, headers=headers), timeout=60
         ) as response:
-            if response.status != 206:  # the server sends everything again
+            if response.status != 206:  # the server sends the whole file
                 have = 0
             length = response.headers.get("Content-Length")
             total = have + int(length) if length else None
@@ -128,7 +140,7 @@ def md5(file: Path) -> str:
 
 
 def _unpack_into(parent: Path, name: str, file: Path) -> None:
-    """Unpack the folder `name` of an archive to parent/name, whole or not at all."""
+    """Unpacks the folder `name` of an archive to parent/name, completely or not at all."""
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".unpacking-") as temporary:
         try:
@@ -146,7 +158,8 @@ def _unpack_into(parent: Path, name: str, file: Path) -> None:
 
 
 def _check_links(file: Path, folder: Path) -> None:
-    """tarfile keeps links in the temporary folder; once moved, they must stay in `folder`."""
+    """ValueError if a link leads out of `folder`, which will move out of the temporary folder."""
+    # tarfile's data filter only checks that links stay in the temporary folder
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"cannot unpack {file}: the link {path.name} leads out of its folder")

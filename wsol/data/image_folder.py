@@ -72,7 +72,7 @@ class ImageFolder(ImageDataset):
 
 
 def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
-    """Class names; of each split the images' names and labels."""
+    """Finds class names, and for each split the images' names and labels."""
     classes = [folder.name for folder in _classes(root / "train")]
     if len(classes) < 2:
         raise ValueError(
@@ -98,7 +98,7 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
 
 
 def _classes(folder: Path) -> list[Path]:
-    """The folders in a split's, sorted; none where it is not there."""
+    """Finds the class folders of a split, sorted; none if the split has no folder."""
     if not folder.is_dir():
         return []
     loose = [each for each in folder.iterdir() if is_image(each, folder)]
@@ -117,7 +117,7 @@ def _name(file: Path, root: Path) -> str:
 
 
 def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
-    """Boxes of the images that are `known`."""
+    """Reads the boxes of `known` images from boxes.csv."""
     lines = read_lines(file)
     _, head = next(lines, (1, ""))
     columns = _cells(head)
@@ -144,7 +144,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _find(image: str, known: Collection[str]) -> str:
-    """The data set's name of an image, which may have folders before it, as localize.py writes."""
+    """Finds the data set's name of an image whose path may start with more folders."""
     name = known_end(image, known)
     if name is None:
         raise ValueError("there is no such image below train/, val/ or test/")
@@ -159,7 +159,7 @@ def _box(corners: Sequence[str]) -> Box:
 
 
 def _check_boxes(file: Path, examples: Sequence[Example], boxes: _Boxes) -> None:
-    """ValueError where a box leaves its image."""
+    """ValueError if a box leaves its image; names the line."""
     for example in examples:
         if example.name not in boxes:
             continue

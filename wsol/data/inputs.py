@@ -1,4 +1,4 @@
-"""Images as people have them: files, folders, PIL images, arrays, tensors."""
+"""Images from users: files, folders, PIL images, arrays, tensors."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,10 +16,10 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
-    """One image or many, one by one; in place of a folder, the images in it.
+    """Yields one image or many, one by one; a folder yields the images in it.
 
     Raises:
-        ValueError: a folder without images.
+        ValueError: a folder has no images.
     """
     for image in [images] if _is_one(images) else images:
         if isinstance(image, str | os.PathLike) and os.path.isdir(image):
@@ -29,8 +29,9 @@ def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
 
 
 def find_images(folder: str | os.PathLike) -> list[Path]:
-    """All image files in a folder and the folders in it, sorted. Hidden ones (`.name`), and what
-    lies in hidden folders, are left out.
+    """Finds all image files in a folder, at any depth, sorted.
+
+    Hidden files (`.name`) and files in hidden folders are left out.
 
     Raises:
         ValueError: there are none.
@@ -42,14 +43,17 @@ def find_images(folder: str | os.PathLike) -> list[Path]:
 
 
 def is_image(file: Path, folder: Path) -> bool:
-    """Whether a path in a folder is named as a visible image file is; macOS leaves hidden ones,
-    `._photo.jpg`, which are none, beside photo.jpg."""
+    """Whether a path in a folder has the name of a visible image file."""
+    # macOS puts hidden files such as ._photo.jpg, which are no images, beside photo.jpg
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return file.suffix.lower() in _SUFFIXES and not hidden and not file.is_dir()
 
 
 def read_pixels(image: ImageLike) -> np.ndarray:
-    """(H,W,3) RGB: uint8, or float32 in [0,1] of a tensor. Files are turned as viewers show them.
+    """Reads an image's pixels; a file is turned as its camera's orientation tag says.
+
+    Returns:
+        (H,W,3) RGB: float32 in [0,1] if the image is a tensor, otherwise uint8.
 
     Raises:
         ValueError: it is no image, or has no pixels.
@@ -57,7 +61,7 @@ def read_pixels(image: ImageLike) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(image, upright=True)
     if isinstance(image, Tensor):
-        return _of_tensor(image)
+        return _tensor_pixels(image)
     if isinstance(image, Image.Image):
         try:
             image = np.asarray(image.convert("RGB"))
@@ -76,11 +80,11 @@ def read_pixels(image: ImageLike) -> np.ndarray:
 
 
 def to_pixels(image: Tensor) -> np.ndarray:
-    """Images (N,3,H,W) in [0,1] -> uint8 (N,H,W,3)."""
+    """Converts images (N,3,H,W) in [0,1] to uint8 (N,H,W,3)."""
     return (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
 
 
-def _of_tensor(image: Tensor) -> np.ndarray:
+def _tensor_pixels(image: Tensor) -> np.ndarray:
     shape = tuple(image.shape)
     if len(shape) != 3 or shape[0] != 3 or not image.is_floating_point() or not image.numel():
         raise ValueError(f"an image tensor is float (3,H,W) RGB, not {image.dtype} {shape}")

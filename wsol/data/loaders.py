@@ -81,7 +81,7 @@ class DataConfig:
         """Loads `examples`, as `training_loader` does or as whole frames in order.
 
         Args:
-            upright: As for `LabelledImages`.
+            upright: The argument of `LabelledImages`.
         """
         transform = self._augmentation() if training else eval_transform(self.image_size)
         images = LabelledImages(examples, upright=upright, transform=transform)

@@ -1,4 +1,4 @@
-"""Text that somebody else may have written: lines, numbers, file names, JSON, YAML."""
+"""Readers of text files that may be damaged: lines, numbers, file names, JSON, YAML."""
 
 import json
 import math
@@ -13,13 +13,13 @@ MOST_VALUES = 100_000  # in a YAML file
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line that is not blank, without blanks at its ends.
+    """Yields the number (from 1) and the text of each line that is not blank, without outer blanks.
 
-    UTF-8 with or without a byte-order mark; lines end as on any system, and nowhere else: a form
-    feed or a Unicode line separator is part of a name.
+    The file is UTF-8 with or without a byte-order mark. Lines end with LF, CR or both. Form feeds
+    and Unicode line separators do not end a line, since they may be part of a name.
 
     Raises:
-        ValueError: the file cannot be read, is no UTF-8, or holds a NUL (file and line).
+        ValueError: the file cannot be read, is not UTF-8, or holds a NUL (file and line).
     """
     path = Path(path)
     try:
@@ -42,7 +42,7 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
 
 
 def whole(text: str) -> int:
-    """A whole number whose size a float still holds exactly; ValueError if it is none."""
+    """Parses a whole number below 2**53, which a float holds exactly; ValueError if it is none."""
     value = int(text)
     if "_" in text or abs(value) >= 2**53:  # Python reads 1_0 as 10; no writer of data means that
         raise ValueError(f"{text:.40} is no whole number below 2**53")
@@ -50,7 +50,7 @@ def whole(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """A finite number; ValueError if it is none."""
+    """Parses a finite number; ValueError if it is none."""
     value = float(text)
     if "_" in text or not math.isfinite(value):
         raise ValueError(f"{text:.40} is no finite number")
@@ -58,7 +58,7 @@ def number(text: str) -> float:
 
 
 def inside(folder: str | os.PathLike, name: str) -> Path:
-    """folder/name, for a name out of a data file, which must not lead out of the folder.
+    """Joins a folder and a name from a data file, which must not lead out of the folder.
 
     Links that the user put into the folder are followed.
 
@@ -72,20 +72,22 @@ def inside(folder: str | os.PathLike, name: str) -> Path:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """What a JSON file holds; ValueError where it cannot be read, names it."""
+    """Parses a JSON file; ValueError if that is not possible, with the file's name."""
     return _parsed(path, "JSON", json.loads)
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
-    """The same of a YAML file, of plain values alone: a tag that names a Python object is an
-    error."""
+    """Parses a YAML file of plain values; ValueError if that is not possible.
+
+    A tag that names a Python object is an error.
+    """
     return _parsed(path, "YAML", lambda text: bounded(yaml.safe_load(text)))
 
 
 def bounded(tree: Any) -> Any:
-    """The tree that YAML's aliases may have made larger than any file; ValueError where they did.
+    """Returns a tree from YAML; ValueError if its aliases stand for more than `MOST_VALUES` values.
 
-    A file of a few lines can stand for billions of values, or hold itself.
+    With aliases, a file of a few lines can stand for billions of values, or contain itself.
     """
     count, waiting = 0, [tree]
     while waiting:
@@ -99,7 +101,7 @@ def bounded(tree: Any) -> Any:
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names; what is no mapping, or an empty one, is a value."""
+    """Flattens nested settings to dotted names; an empty mapping counts as a value."""
     if not isinstance(tree, Mapping) or not tree:
         return {prefix: tree}
     found = {}
@@ -118,7 +120,7 @@ def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> 
 
 
 def known_end(path: str, names: Collection[str]) -> str | None:
-    """The longest end of a path that is one of `names`, which have slashes; None where none is."""
+    """Finds the longest end of a path that is one of `names` (with slashes); None if none is."""
     parts = PureWindowsPath(path).parts  # knows both kinds of slash
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((end for end in ends if end in names), None)

@@ -39,7 +39,7 @@ def test_average_precision_equals_cocoevals_over_all_pairs():
 
 
 def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
-    """As localize.py writes it: images and classes are found by name, in whatever order."""
+    """localize.py writes such a file: images and classes are found by name, in whatever order."""
     truth = birds([(2, 2, 10, 12), (4, 4, 12, 14), (0, 0, 5, 5)])
     content = {
         "images": [
@@ -77,7 +77,7 @@ def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
 
 
 def test_boxes_of_more_images_and_of_no_class_are_scored(tmp_path):
-    """As localize.py writes them for a whole folder, and with a detector that knows no classes."""
+    """localize.py writes such files for a whole folder, and with a detector without classes."""
     truth = birds([(2, 2, 10, 12), (4, 4, 12, 14)])
     content = {
         "images": [

@@ -182,7 +182,7 @@ READERS = TEXT_READERS | BINARY_READERS
 
 
 def _read(reader: Reader, content: bytes | None) -> str:
-    """What is read, as text, once the file holds `content`; None leaves it whole."""
+    """The text of what is read when the file holds `content`; None leaves it whole."""
     with tempfile.TemporaryDirectory(prefix="damaged-") as temporary:
         folder = Path(temporary)
         reader.write(folder)

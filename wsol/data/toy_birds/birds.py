@@ -18,7 +18,7 @@ _SUPERSAMPLING = 3
 
 @dataclass(frozen=True)
 class Species:
-    """Lengths are shares of the body's length; colours are RGB."""
+    """The look of a species. Lengths are fractions of the body's length; colours are RGB."""
 
     name: str
     body: Colour
@@ -52,7 +52,7 @@ SPECIES = (
 def draw(
     bird: Species, background: str, size: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """One image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
+    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
     big = size * _SUPERSAMPLING
     canvas = BACKGROUNDS[background](big, rng)
     for _ in range(rng.integers(4, 9)):
@@ -70,7 +70,7 @@ def draw(
 
 
 def _bird(bird: Species, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """The bird on an empty layer, float (size,size,3), and its mask, uint8."""
+    """Draws a bird on an empty layer, float (size,size,3), and its mask, uint8."""
     layer = np.zeros((size, size, 3), np.uint8)
     mask = np.zeros((size, size), np.uint8)
     length = size * rng.uniform(0.22, 0.42)
@@ -114,7 +114,7 @@ class _Pose:
     mirrored: bool
 
     def pixels(self, points: Array) -> Array:
-        """Bird coordinates (K,2), in body lengths, head towards +x -> pixels (K,2)."""
+        """Turns bird coordinates (K,2), in body lengths with the head at +x, into pixels (K,2)."""
         cosine, sine = np.cos(self.angle), np.sin(self.angle)
         turned = points @ np.array([[cosine, sine], [-sine, cosine]])
         if self.mirrored:

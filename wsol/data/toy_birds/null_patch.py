@@ -1,7 +1,7 @@
-"""A striking patch that says nothing of the class, behind the toy birds.
+"""A striking patch behind the toy birds that is independent of the class.
 
-After BlockMNIST (Shah et al., NeurIPS 2021, "Do input gradients highlight discriminative
-features?"): an attribution that dwells on it leaks onto what the label does not depend on.
+It follows BlockMNIST (Shah et al., NeurIPS 2021, "Do input gradients highlight discriminative
+features?"): an attribution on the patch leaks onto pixels on which the label does not depend.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ _CELLS = 4
 
 
 def null_patch(side: int) -> np.ndarray:
-    """uint8 (side,side,3) RGB, always the same: a black and white checker under an orange cross."""
+    """Draws a black and white checker under an orange cross, uint8 (side,side,3) RGB."""
     place = np.arange(side)
     cell = place * _CELLS // side
     is_white = (cell[:, None] + cell) % 2 == 1
@@ -25,12 +25,12 @@ def null_patch(side: int) -> np.ndarray:
 def add_null_patch(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Paint the patch, a fifth of the image's side, into `image` where `mask` is 0.
+    """Paints the patch, a fifth of the image's side, into `image` where `mask` is 0.
 
     Args:
         image: uint8 (S,S,3) RGB, changed in place.
         mask: uint8 (S,S), 0 where there is no bird.
-        rng: Draws the place, any at which the whole patch lies in the image.
+        rng: Draws a place at which the whole patch lies in the image.
 
     Returns:
         The patch's x, y, width and height in pixels, hidden parts included.

@@ -11,12 +11,12 @@ Colour = tuple[int, int, int]
 
 
 def pixel(colour: ArrayLike) -> Colour:
-    """RGB values cut to what a pixel can hold, as OpenCV wants them."""
+    """Clips RGB values to 0 to 255 and rounds them down, as OpenCV needs them."""
     return tuple(int(value) for value in np.clip(colour, 0, 255))
 
 
 def add_distractor(canvas: Array, colours: Sequence[Colour], rng: np.random.Generator) -> None:
-    """A leaf, stone, berries or a twig, in one of `colours` half of the time."""
+    """Draws a leaf, a stone, berries or a twig, in one of `colours` half of the time."""
     size = canvas.shape[0]
     bird = colours[rng.integers(len(colours))]
     colour = np.asarray(bird if rng.random() < 0.5 else (95, 110, 70), float)
@@ -40,7 +40,7 @@ def add_distractor(canvas: Array, colours: Sequence[Colour], rng: np.random.Gene
 
 
 def noise(size: int, cells: int, rng: np.random.Generator, stretch: int = 1) -> Array:
-    """Smooth noise (size,size), about -1 to 1; `stretch` > 1 draws it out sideways."""
+    """Makes smooth noise (size,size), about -1 to 1; `stretch` > 1 widens it sideways."""
     grid = rng.uniform(-1, 1, (cells, max(2, cells // stretch))).astype(np.float32)
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
 

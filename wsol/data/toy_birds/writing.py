@@ -24,23 +24,26 @@ def write_toy_birds(
     null_patch: bool = False,
     seed: int = 0,
 ) -> Path:
-    """Draw the toy birds into `root`/CUB_200_2011 and return that folder.
+    """Draws the toy birds into `root`/CUB_200_2011 and returns that folder.
 
-    The same arguments write the same bytes. Besides CUB's files there are `segmentations/` (masks,
+    Equal arguments write equal bytes. Besides CUB's files there are `segmentations/` (masks,
     0 or 255), `backgrounds.txt` (image id, kind of background) and, with null patches,
     `null_patches.txt` (image id, x, y, width, height in pixels).
 
     Args:
-        images: How many in all, spread evenly over the species.
+        images: Number of images, spread evenly over the species.
         size: Side of the square images in pixels.
-        species: How many of the species to draw, at least 2.
+        species: Number of species, at least 2.
         background_tie: Probability that a species stands before the one kind of background assigned
             to it (two species share each of the five kinds), from 0 (independent) to 1 (always), in
             training images. Test images stand before any kind with equal probability, which shows
-            who leaned on the tie (as Waterbirds' balanced test does: Sagawa et al., ICLR 2020).
-        test_fraction: Share of each species that goes to the test split.
-        null_patch: Whether a striking patch, the same in all images and at a place drawn for each,
-            is behind the bird. It says nothing of the species (`wsol.data.toy_birds.null_patch`).
+            whether a model uses the tie (as Waterbirds' balanced test does: Sagawa et al., ICLR
+            2020).
+        test_fraction: Fraction of each species that goes to the test split.
+        null_patch: Whether a striking patch is behind the bird. It looks the same in all images,
+            lies at a random place, and is independent of the species
+            (`wsol.data.toy_birds.null_patch`).
+        seed: Decides everything random.
 
     Raises:
         ValueError: an argument is out of range, or the folder already exists.
@@ -104,7 +107,7 @@ def _write(
         tied = rng.random() < background_tie and is_train
         kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
         image, mask = draw(bird, kind, size, rng)
-        if null_patch:  # drawn last, so that all else is as without it
+        if null_patch:  # drawn last, so that all other pixels are as without it
             x, y, width, height = add_null_patch(image, mask, rng)
             lines["null_patches"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
         name = f"{kind_of_bird + 1:03d}.{bird.name}/{bird.name}_{number + 1:04d}"
