@@ -99,36 +99,29 @@ def download(archive: Archive, file: Path) -> None:
     headers = {"User-Agent": "wsol"}  # the server refuses requests without one
     if have:
         headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(archive.url, headers=headers)
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(archive.url, headers=headers), timeout=60
-        ) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             if response.status != 206:  # the server sends the whole file
                 have = 0
             length = response.headers.get("Content-Length")
             total = have + int(length) if length else None
+            units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
             with (
-                open(part, "ab" if have else "wb") as target,
-                tqdm(
-                    desc=archive.name,
-                    total=total,
-                    initial=have,
-                    unit="B",
-                    unit_scale=True,
-                    unit_divisor=1024,
-                ) as bar,
+                open(part, "ab" if have else "wb") as stream,
+                tqdm.wrapattr(
+                    stream, "write", desc=archive.name, total=total, initial=have, **units
+                ) as target,
             ):
-                while chunk := response.read(_CHUNK):
-                    target.write(chunk)
-                    bar.update(len(chunk))
+                shutil.copyfileobj(response, target, _CHUNK)
         if total is not None and part.stat().st_size < total:
             raise ConnectionError("the connection closed early")
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing left to send
             raise ValueError(f"cannot download {archive.url}: {error}") from error
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:  # also urllib's URLError
         raise ValueError(
-            f"cannot download {archive.url}: {error}; run the command again to go on, or give a "
+            f"cannot download {archive.url}: {error}; run the command again to continue, or give a "
             "local archive"
         ) from error
     os.replace(part, file)

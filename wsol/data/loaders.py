@@ -152,15 +152,3 @@ def read_data_config(run: Path) -> DataConfig:
         return DataConfig(**found.data.as_dict())
     except (ValueError, KeyError, TypeError, AttributeError, ArgumentError) as error:
         raise ValueError(f"{file} is not the config of a run: {error}") from error
-
-
-def scoring_data(run: Path, root: str | None, batch_size: int, image_size: int) -> DataConfig:
-    """The data that a run is scored on, or a model folder with `root`.
-
-    Raises:
-        ValueError: neither the folder nor `root` names the data.
-    """
-    if root is None and not (run / "config.yaml").is_file():
-        raise ValueError(f"{run} has no config.yaml that names its data; give --root")
-    config = read_data_config(run) if (run / "config.yaml").is_file() else DataConfig(root)
-    return replace(config, root=root or config.root, batch_size=batch_size, image_size=image_size)

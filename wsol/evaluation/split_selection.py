@@ -1,6 +1,6 @@
 """The images of a data set that a model is scored on, prepared before any work begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -9,7 +9,7 @@ from robust_training.models.classifier import Classifier
 from wsol.annotations.ground_truth import GroundTruth, dataset_ground_truth
 from wsol.data.dataset import ImageDataset
 from wsol.data.image_folder import BOXES, HEADER
-from wsol.data.loaders import DataConfig, scoring_data
+from wsol.data.loaders import DataConfig, read_data_config
 from wsol.localizer.saved_models import ART_THRESHOLD
 
 
@@ -82,7 +82,13 @@ def prepare_evaluation(
         ValueError: there is no data set, it has other classes than the model, or its images or
             boxes are damaged.
     """
-    data = scoring_data(folder, root, batch_size, model.image_size)
+    if (folder / "config.yaml").is_file():
+        data = read_data_config(folder)
+    elif root is not None:
+        data = DataConfig(root)
+    else:
+        raise ValueError(f"{folder} has no config.yaml that names its data; give --root")
+    data = replace(data, root=root or data.root, batch_size=batch_size, image_size=model.image_size)
     splits = select_splits(data, threshold)
     require_classes(folder, model, splits.test.dataset)
     return splits

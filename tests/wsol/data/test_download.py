@@ -78,7 +78,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     folder, base, handler = server
     images = archive(folder, base, "images.tgz", CUB)
     handler.stop_after = 40
-    with pytest.raises(ValueError, match="run the command again to go on"):
+    with pytest.raises(ValueError, match="run the command again to continue"):
         prepare_cub(tmp_path / "data", images=images, masks=None)
     handler.stop_after = None
     prepare_cub(tmp_path / "data", images=images, masks=None)
