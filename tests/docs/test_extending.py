@@ -67,10 +67,10 @@ def test_an_extension_has_fewer_than_15_lines(name):
 
 
 def test_an_objective(extension, model, image, label):
-    smoothing = extension("label_smoothing").LabelSmoothing
+    focal = extension("focal_loss").FocalLoss
     plain = F.cross_entropy(model(image), label)
-    torch.testing.assert_close(smoothing(0.0)(model, image, label)["cross_entropy"], plain)
-    assert smoothing(0.5)(model, image, label)["cross_entropy"] != plain
+    torch.testing.assert_close(focal(gamma=0.0)(model, image, label)["focal"], plain)
+    assert focal(gamma=1.0)(model, image, label)["focal"] < plain
     terms = extension("small_gradients").SmallGradients(weight=1.0)(model, image, label)
     assert terms["gradient"] > 0
     assert torch.autograd.grad(terms["gradient"], next(model.parameters()))[0].abs().sum() > 0

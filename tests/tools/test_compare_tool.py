@@ -18,13 +18,13 @@ from wsol.report.comparison import SCORES, Trained, interval, method_table, scat
 def configs(tmp_path, monkeypatch):
     """Ordinary training, and a new method: one file, one import, one short YAML file."""
     files = {block.file: block.text for block in blocks(ROOT / "docs" / "extending.md")}
-    for name in ("label_smoothing.py", "smoothing.yaml"):
+    for name in ("focal_loss.py", "focal.yaml"):
         (tmp_path / name).write_text(files[name])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    smoothing = tmp_path / "smoothing.yaml"
+    focal = tmp_path / "focal.yaml"
     standard = tmp_path / "standard.yaml"
     standard.write_text((ROOT / "configs" / "methods" / "standard.yaml").read_text())
-    return standard, smoothing
+    return standard, focal
 
 
 def compare(configs, toy, output, *arguments):
@@ -43,7 +43,7 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     status, text, error = compare(configs, toy, output, *more)
     assert status == 0, error
     assert "| standard | 1 |" in text
-    assert "| smoothing | 1 |" in text
+    assert "| focal | 1 |" in text
     before = {file: file.stat().st_mtime_ns for file in output.glob("*/seed0/*.*")}
     assert {"last.ckpt", "metrics.json"} <= {file.name for file in before}
     status, again, error = compare(configs, toy, output, *more)
@@ -52,8 +52,8 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
 
     with open(output / "comparison.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [(r["method"], r["seed"]) for r in rows] == [("standard", "0"), ("smoothing", "0")]
-    metrics = json.loads((output / "smoothing" / "seed0" / "metrics.json").read_text())
+    assert [(r["method"], r["seed"]) for r in rows] == [("standard", "0"), ("focal", "0")]
+    metrics = json.loads((output / "focal" / "seed0" / "metrics.json").read_text())
     assert float(rows[1]["accuracy"]) == metrics["top1_accuracy"]
     page = (output / "comparison.md").read_text()
     assert "tools/compare.py" in page
@@ -61,7 +61,7 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     assert 0 <= float(rows[0]["map under attack"]) <= 1
     (curve,) = metrics["robustness"]["accuracy"]
     assert float(rows[1]["accuracy under attack"]) == curve["accuracy"][1]
-    report = (output / "smoothing" / "seed0" / "report.html").read_text()
+    report = (output / "focal" / "seed0" / "report.html").read_text()
     assert "Under attack" in report
     assert "TopK on InputXGradient, linf 2/255, 2 steps of 0.5/255" in report
     for name in ("maps.png", "accuracy_gt_known.png", "accuracy_robustness.png"):
@@ -73,7 +73,7 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     configs[1].write_text(configs[1].read_text().replace("0.2", "0.3"))
     status, _, error = compare(configs, toy, output, "--epochs", 1)
     assert status == 2
-    assert "smoothing holds runs with another configuration" in error
+    assert "focal holds runs with another configuration" in error
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_equal_time_gives_a_dear_method_fewer_epochs(configs, toy, tmp_path):
 
 def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
     """And what failed before is not held against what is put right."""
-    failed = tmp_path / "out" / "smoothing" / "trained_with.json"
+    failed = tmp_path / "out" / "focal" / "trained_with.json"
     failed.parent.mkdir(parents=True)
     failed.write_text('{"epochs": 7}')
     configs[1].write_text("objective: {class_path: Standart}\n")
