@@ -70,7 +70,7 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     status, _, error = compare(configs, toy, output, "--epochs", 2)
     assert status == 2
     assert "holds runs with another epochs 1" in error
-    configs[1].write_text(configs[1].read_text().replace("0.2", "0.3"))
+    configs[1].write_text(configs[1].read_text().replace("gamma: 1.0", "gamma: 2.0"))
     status, _, error = compare(configs, toy, output, "--epochs", 1)
     assert status == 2
     assert "focal holds runs with another configuration" in error
