@@ -14,11 +14,14 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveInt
 
+from robust_training.models.classifier import Classifier
 from wsol.benchmarks.exported_programs import program_speeds
 from wsol.benchmarks.timing import report
 from wsol.cli.parser import Parser, run
-from wsol.localizer.export import export_localizer, load_exportable
+from wsol.localizer.export import export_program, write_program
+from wsol.localizer.exported_program import is_program
 from wsol.localizer.hub import local_folder, push
+from wsol.localizer.localizer import Localizer
 from wsol.localizer.saved_models import model_folder
 from wsol.report.model_card import complete_card, shared_files
 
@@ -36,20 +39,26 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--push_to_hub", type=str | None, default=None, help="USER/NAME")
     settings = parser.parse_args(arguments)
     source = local_folder(settings.run)
+    if is_program(source):
+        raise ValueError(f"{source} is an exported localizer already")
     output = Path(settings.output or source)
-    localizer = load_exportable(source)
+    localizer = Localizer.load(source)
+    if not isinstance(localizer.model, Classifier):
+        raise ValueError(f"{source} is a detector's: only localizers with heatmaps are exported")
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")
-    failed = 0
-    for written in export_localizer(localizer, output, settings.formats):
-        if written.error:
+    program, failed = export_program(localizer.model), 0
+    for suffix in settings.formats:
+        file = output / f"localizer.{suffix}"
+        try:
+            difference = write_program(program, localizer, file)
+        except ValueError as error:
             failed += 1
-            print(f"error: {written.error}", file=sys.stderr)
-        else:
-            size = written.file.stat().st_size / 2**20
-            difference = f"heatmaps differ by at most {written.difference:.1e}"
-            print(f"{written.file}: {size:.1f} MiB, {difference}")
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        size = file.stat().st_size / 2**20
+        print(f"{file}: {size:.1f} MiB, heatmaps differ by at most {difference:.1e}")
     if settings.push_to_hub:
         print(f"pushed: {push(shared_files(source, output), settings.push_to_hub)}")
     return 1 if failed else 0

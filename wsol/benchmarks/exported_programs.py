@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.export import export_program, smooth_images, write_program
 from wsol.localizer.exported_program import load_program
 from wsol.localizer.localizer import Localizer
-from wsol.localizer.predictors import ClassifierPredictor, HeatmapPredictor, ProgramPredictor
-from wsol.localizer.saved_models import ART_THRESHOLD
+from wsol.localizer.predictors import Explanations, explain_by_classifier, explain_by_program
 
 
 def program_speeds(
@@ -35,8 +35,8 @@ def program_speeds(
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, f"localizer.{suffix}")
             write_program(export_program(model), Localizer(model), file)
-            exported = ProgramPredictor(load_program(file), ART_THRESHOLD)
-        eager = ClassifierPredictor(model, Gradient(), ART_THRESHOLD)
+            exported = partial(explain_by_program, load_program(file))
+        eager = partial(explain_by_classifier, model, Gradient())
         for count in batches:
             images = smooth_images(count, side)
             slow, fast = _median_seconds([eager, exported], images, repeats)
@@ -58,13 +58,13 @@ def _random_model(name: str, side: int) -> Classifier:
 
 
 def _median_seconds(
-    predictors: Sequence[HeatmapPredictor], images: Tensor, repeats: int
+    calls: Sequence[Callable[..., Explanations]], images: Tensor, repeats: int
 ) -> list[float]:
-    """Median seconds of each predictor; they take turns, after one call that warms up."""
-    seconds: list[list[float]] = [[] for _ in predictors]
+    """Median seconds of each function; they take turns, after one call that warms up."""
+    seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats + 1):
-        for predictor, times in zip(predictors, seconds, strict=True):
+        for explain, times in zip(calls, seconds, strict=True):
             start = time.perf_counter()
-            predictor.explain(images, [None] * len(images))
+            explain(images, [None] * len(images))
             times.append(time.perf_counter() - start)
     return [float(np.median(times[1:])) for times in seconds]

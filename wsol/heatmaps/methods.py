@@ -6,10 +6,8 @@ the outermost first. Underscores stand for spaces, except in names with a class 
 
 import difflib
 import importlib
-import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
 from functools import partial
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
@@ -45,36 +43,18 @@ def find_method(name: str) -> HeatmapMethod:
             something else than a subclass of `HeatmapMethod` that needs no arguments.
     """
     switches, base = _split(name)
-    method = BASES[base] if base in BASES else _of_class(base)
-    for switch in reversed(switches):
-        method = SWITCHES[switch](method)
-    return method
+    return _switched(switches, BASES[base] if base in BASES else _of_class(base))
 
 
-def method_name(method: HeatmapMethod | str | None) -> str | None:
-    """The name under which evaluation writes a method's scores; nothing is imported.
-
-    Args:
-        method: None is the gradient.
-
-    Returns:
-        None for a method without a name, because its settings are not the default ones.
-    """
-    if method is None or isinstance(method, str):
-        return "gradient" if method is None else _plain(method)
-    for name, base in BASES.items():
-        if base == method:
-            return name
-    for switch, make in SWITCHES.items():
-        inner = getattr(method, "method", None)
-        if isinstance(inner, HeatmapMethod) and make(inner) == method:
-            name = method_name(inner)
-            return name and f"{switch} {name}"
-    kind = type(method)
-    default = is_dataclass(method) and all(
-        getattr(method, field.name) == field.default for field in fields(method)
-    )
-    return f"{kind.__module__}.{kind.__qualname__}" if default else None
+def means(name: str, method: HeatmapMethod | str) -> bool:
+    """Whether a name, which may come from a file, is this method's. No class path is imported."""
+    if isinstance(method, str):
+        return name == _plain(method)
+    try:
+        switches, base = _split(name)
+    except ValueError:  # a map of another program
+        return False
+    return base in BASES and _switched(switches, BASES[base]) == method
 
 
 def baseline_of(name: str) -> str:
@@ -96,6 +76,12 @@ def with_baselines(names: Iterable[str]) -> dict[str, HeatmapMethod]:
     """
     plain = [_plain(name) for name in names]
     return {name: find_method(name) for name in [*plain, *map(baseline_of, plain)]}
+
+
+def _switched(switches: list[str], method: HeatmapMethod) -> HeatmapMethod:
+    for switch in reversed(switches):
+        method = SWITCHES[switch](method)
+    return method
 
 
 def _plain(name: str) -> str:
@@ -128,9 +114,6 @@ def _of_class(path: str) -> HeatmapMethod:
     if not (isinstance(found, type) and issubclass(found, HeatmapMethod)):
         raise ValueError(f"{path} is not a subclass of wsol.heatmaps.heatmap.HeatmapMethod")
     try:
-        inspect.signature(found).bind()
-    except TypeError as error:
-        raise ValueError(f"{path} must be made without arguments: {error}") from error
-    if inspect.isabstract(found):
-        raise ValueError(f"{path} is abstract: it has no __call__ that makes heatmaps")
-    return found()
+        return found()
+    except TypeError as error:  # arguments are missing, or the class is abstract
+        raise ValueError(f"{path} cannot be made without arguments: {error}") from error

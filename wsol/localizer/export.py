@@ -10,8 +10,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from robust_training.attribution.export_graph import TracedGradient
 from robust_training.models.classifier import Classifier
 from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.exported_heatmap import ExportedHeatmap
-from wsol.localizer.exported_program import METADATA, is_program, load_program
+from wsol.localizer.exported_program import METADATA, load_program
 from wsol.localizer.localizer import Localizer
 
 # Allowed differences between a program and its localizer. Rounding changes a heatmap by 1e-6. But
@@ -33,54 +32,6 @@ from wsol.localizer.localizer import Localizer
 LOGITS_TOLERANCE = 1e-3  # largest difference, as a fraction of the largest logit
 HEATMAP_TOLERANCE = 1e-3  # mean difference of heatmaps in [0,1]
 BATCHES = (1, 3)
-
-
-@dataclass(frozen=True)
-class Written:
-    """A program that was written, or the reason why it was not.
-
-    Attributes:
-        difference: The largest difference of its heatmaps to the localizer's; None after an error.
-        error: Why it was not written; None if it was.
-    """
-
-    file: Path
-    difference: float | None
-    error: str | None
-
-
-def export_localizer(
-    localizer: Localizer, folder: str | os.PathLike, formats: Sequence[str] = ("pt2", "onnx")
-) -> Iterator[Written]:
-    """Write programs `localizer.<format>` to a folder, one at a time.
-
-    Args:
-        localizer: A classifier with `Gradient()` heatmaps, on the CPU.
-
-    Raises:
-        ValueError: the architecture cannot be exported in any format.
-    """
-    program = export_program(localizer.model) if formats else None
-    for suffix in formats:
-        file = Path(folder) / f"localizer.{suffix}"
-        try:
-            yield Written(file, write_program(program, localizer, file), None)
-        except ValueError as error:
-            yield Written(file, None, str(error))
-
-
-def load_exportable(folder: str | os.PathLike) -> Localizer:
-    """Load a localizer that can be exported.
-
-    Raises:
-        ValueError: the folder holds no classifier; the message says what it is.
-    """
-    if is_program(folder):
-        raise ValueError(f"{folder} is an exported localizer already")
-    localizer = Localizer.load(folder)
-    if not isinstance(localizer.model, Classifier):
-        raise ValueError(f"{folder} is a detector's: only localizers with heatmaps are exported")
-    return localizer
 
 
 class _LogitsAndHeatmaps(nn.Module):

@@ -17,7 +17,6 @@ from wsol.data.transforms import eval_transform, network_input
 from wsol.detectors.base import Network
 from wsol.detectors.saving import is_detector, load_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.methods import method_name
 from wsol.localizer.exported_program import Program, is_program, load_program
 from wsol.localizer.hub import local_folder
 from wsol.localizer.localization import OBJECT, Localization
@@ -95,8 +94,8 @@ class Localizer:
         if is_detector(folder):
             return cls(load_detector(folder), method, threshold, device=device)
         model = load_classifier(folder)
-        if threshold is None:
-            threshold = chosen_threshold(folder, method_name(method))
+        method = "gradient" if method is None else method
+        threshold = chosen_threshold(folder, method) if threshold is None else threshold
         return cls(model, method, threshold, device=device)
 
     @property

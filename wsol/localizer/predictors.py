@@ -1,8 +1,8 @@
-"""Networks that predict boxes: classifiers with a heatmap method, exported programs, detectors."""
+"""Box predictors: classifiers with a heatmap method, exported programs, and detectors."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from wsol.heatmaps.methods import find_method
 from wsol.localizer.exported_program import Program
 from wsol.localizer.localization import OBJECT
 from wsol.localizer.saved_models import ART_THRESHOLD
+
+Labels = Sequence[int | None]  # the class to look for in each image; None is the predicted class
+Explanations = tuple[Tensor, list[int], np.ndarray]  # probabilities, explained classes, heatmaps
 
 
 @dataclass(frozen=True)
@@ -37,163 +40,33 @@ class Prediction:
     heatmap: np.ndarray | None = None
 
 
-class BoxPredictor(ABC):
-    """Predicts boxes in a batch of images. Subclasses keep no state between calls, so that several
-    threads can share one.
+@dataclass(frozen=True)
+class BoxPredictor:
+    """A network, and the function that predicts boxes with it.
 
     Attributes:
         model: The network.
         image_size: Side of the square images that the network takes.
         class_names: One for each label; numbers as text if the names are not known.
+        predict: Takes images (N,3,S,S) in [0,1], labels, and the largest number of boxes, and gives
+            one prediction for each image. It keeps no state, so several threads may call it.
         predicts_classes: Whether a class can be asked for.
         method: The heatmap method; None if it cannot be chosen.
-        threshold: Fraction of the heatmap's maximum that the box's region exceeds; None without
+        threshold: Fraction of the heatmap's maximum that a box's region exceeds; None without
             heatmaps.
     """
 
     model: object
     image_size: int
     class_names: Sequence[str]
+    predict: Callable[[Tensor, Labels, int], Iterable[Prediction]]
     predicts_classes: bool = True
     method: HeatmapMethod | None = None
     threshold: float | None = None
 
-    @abstractmethod
-    def predict(
-        self, images: Tensor, labels: Sequence[int | None], count: int
-    ) -> Iterator[Prediction]:
-        """Predict at most `count` boxes in each of the images (N,3,S,S) in [0,1].
-
-        Args:
-            labels: The class to look for in each image; None is the predicted class.
-        """
-
-
-class HeatmapPredictor(BoxPredictor):
-    """Predicts the boxes around the hottest regions of a class's heatmap."""
-
-    threshold: float
-
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must lie in [0,1], not {self.threshold}")
-
-    @abstractmethod
-    def explain(
-        self, images: Tensor, labels: Sequence[int | None]
-    ) -> tuple[Tensor, list[int], np.ndarray]:
-        """Probabilities (N,C), explained classes, and their heatmaps float64 (N,S,S) in [0,1]."""
-
-    def predict(
-        self, images: Tensor, labels: Sequence[int | None], count: int
-    ) -> Iterator[Prediction]:
-        probability, explained, heatmaps = self.explain(images, labels)
-        column = torch.tensor(explained, device=probability.device)[:, None]
-        scores = probability.gather(1, column)[:, 0].tolist()
-        for heatmap, label, score in zip(heatmaps, explained, scores, strict=True):
-            boxes = outer_boxes(heatmap, self.threshold)[:count]
-            yield Prediction(boxes, [score] * len(boxes), heatmap.shape[::-1], label, heatmap)
-
-
-@dataclass(frozen=True)
-class ClassifierPredictor(HeatmapPredictor):
-    """A classifier and a heatmap method."""
-
-    model: Classifier
-    method: HeatmapMethod
-    threshold: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.model.num_classes < 1:
-            raise ValueError("the model has no classes to localize: it is a backbone without head")
-        if not self.method.fits(self.model):
-            architecture = self.model.backbone.pretrained_cfg["architecture"]
-            raise ValueError(f"{self.method} is not possible with {architecture}")
-        self.model.eval()
-
-    @property
-    def image_size(self) -> int:
-        return self.model.image_size
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.model.class_names or [*map(str, range(self.model.num_classes))]
-
-    def explain(
-        self, images: Tensor, labels: Sequence[int | None]
-    ) -> tuple[Tensor, list[int], np.ndarray]:
-        images = images.to(self.model.device)
-        with torch.no_grad():
-            probability = _probability(self.model(images))
-        pairs = zip(labels, probability.argmax(dim=1).tolist(), strict=True)
-        explained = [predicted if label is None else label for label, predicted in pairs]
-        classes = torch.tensor(explained, device=images.device)
-        return probability, explained, self.method(self.model, images, classes)
-
-
-@dataclass(frozen=True)
-class ProgramPredictor(HeatmapPredictor):
-    """An exported program, which makes heatmaps of the predicted class only."""
-
-    model: Program
-    threshold: float
-
-    @property
-    def image_size(self) -> int:
-        return self.model.image_size
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.model.class_names
-
-    def explain(
-        self, images: Tensor, labels: Sequence[int | None]
-    ) -> tuple[Tensor, list[int], np.ndarray]:
-        logits, heatmaps = self.model(images)
-        probability = _probability(logits)
-        predicted = probability.argmax(dim=1).tolist()
-        if any(label not in (None, p) for label, p in zip(labels, predicted, strict=True)):
-            raise ValueError("an exported localizer makes heatmaps of the predicted class only")
-        return probability, predicted, heatmaps.double().numpy()
-
-
-@dataclass(frozen=True)
-class DetectorPredictor(BoxPredictor):
-    """A detector.
-
-    If a class is asked for, its likeliest boxes are predicted. If it has none, the likeliest box of
-    all classes is, with score 0, as the evaluator does.
-    """
-
-    model: Network
-
-    def __post_init__(self) -> None:
-        self.model.eval()
-
-    @property
-    def image_size(self) -> int:
-        return self.model.backbone.image_size
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.model.class_names if self.predicts_classes else [OBJECT]
-
-    @property
-    def predicts_classes(self) -> bool:
-        return self.model.predicts_classes
-
-    def predict(
-        self, images: Tensor, labels: Sequence[int | None], count: int
-    ) -> Iterator[Prediction]:
-        with torch.no_grad():
-            detections = self.model.detect(images.to(self.model.backbone.device))
-        for label, found in zip(labels, (each.cpu() for each in detections), strict=True):
-            if label is None and found.labels is not None and len(found.labels):
-                label = int(found.labels[0])
-            boxes, scores = (found.boxes, found.scores) if label is None else found.of_class(label)
-            pixels = boxes[:count].double().numpy()
-            yield Prediction(pixels, scores[:count].tolist(), (1, 1), label)
 
 
 def box_predictor(
@@ -209,11 +82,15 @@ def box_predictor(
     if isinstance(model, Network | BoxPredictor):
         if method is not None or threshold is not None:
             raise ValueError("a detector makes no heatmaps: leave out method and threshold")
-        return DetectorPredictor(model) if isinstance(model, Network) else model
+        return _detector_predictor(model) if isinstance(model, Network) else model
     if isinstance(model, Program):
         if method is not None:
             raise ValueError("an exported localizer has its own heatmap method: leave method out")
-        return ProgramPredictor(model, model.threshold if threshold is None else threshold)
+        threshold = model.threshold if threshold is None else threshold
+        predict = partial(_predict_around_heatmaps, partial(explain_by_program, model), threshold)
+        return BoxPredictor(
+            model, model.image_size, model.class_names, predict, threshold=threshold
+        )
     if not isinstance(model, Classifier):
         raise ValueError(
             f"{type(model).__name__} is no Classifier: robust_training.wrap_model makes one from "
@@ -221,7 +98,91 @@ def box_predictor(
         )
     if not isinstance(method, HeatmapMethod):
         method = Gradient() if method is None else find_method(method)
-    return ClassifierPredictor(model, method, ART_THRESHOLD if threshold is None else threshold)
+    return _classifier_predictor(model, method, ART_THRESHOLD if threshold is None else threshold)
+
+
+def _classifier_predictor(
+    model: Classifier, method: HeatmapMethod, threshold: float
+) -> BoxPredictor:
+    if model.num_classes < 1:
+        raise ValueError("the model has no classes to localize: it is a backbone without head")
+    if not method.fits(model):
+        architecture = model.backbone.pretrained_cfg["architecture"]
+        raise ValueError(f"{method} is not possible with {architecture}")
+    model.eval()
+    explain = partial(explain_by_classifier, model, method)
+    return BoxPredictor(
+        model,
+        model.image_size,
+        model.class_names or [*map(str, range(model.num_classes))],
+        partial(_predict_around_heatmaps, explain, threshold),
+        method=method,
+        threshold=threshold,
+    )
+
+
+def _detector_predictor(network: Network) -> BoxPredictor:
+    network.eval()
+    names = network.class_names if network.predicts_classes else [OBJECT]
+    predict = partial(_predict_by_detector, network)
+    size = network.backbone.image_size
+    return BoxPredictor(network, size, names, predict, network.predicts_classes)
+
+
+def explain_by_classifier(
+    model: Classifier, method: HeatmapMethod, images: Tensor, labels: Labels
+) -> Explanations:
+    """Explain the given or else the predicted classes: heatmaps are float64 (N,S,S) in [0,1]."""
+    images = images.to(model.device)
+    with torch.no_grad():
+        probability = _probability(model(images))
+    pairs = zip(labels, probability.argmax(dim=1).tolist(), strict=True)
+    explained = [predicted if label is None else label for label, predicted in pairs]
+    return probability, explained, method(model, images, torch.tensor(explained).to(images.device))
+
+
+def explain_by_program(program: Program, images: Tensor, labels: Labels) -> Explanations:
+    """As `explain_by_classifier`, but a program explains the predicted classes only.
+
+    Raises:
+        ValueError: another class was asked for.
+    """
+    logits, heatmaps = program(images)
+    probability = _probability(logits)
+    predicted = probability.argmax(dim=1).tolist()
+    if any(label not in (None, p) for label, p in zip(labels, predicted, strict=True)):
+        raise ValueError("an exported localizer makes heatmaps of the predicted class only")
+    return probability, predicted, heatmaps.double().numpy()
+
+
+def _predict_around_heatmaps(
+    explain: Callable[[Tensor, Labels], Explanations],
+    threshold: float,
+    images: Tensor,
+    labels: Labels,
+    count: int,
+) -> Iterator[Prediction]:
+    probability, explained, heatmaps = explain(images, labels)
+    column = torch.tensor(explained, device=probability.device)[:, None]
+    scores = probability.gather(1, column)[:, 0].tolist()
+    for heatmap, label, score in zip(heatmaps, explained, scores, strict=True):
+        boxes = outer_boxes(heatmap, threshold)[:count]
+        yield Prediction(boxes, [score] * len(boxes), heatmap.shape[::-1], label, heatmap)
+
+
+def _predict_by_detector(
+    network: Network, images: Tensor, labels: Labels, count: int
+) -> Iterator[Prediction]:
+    """Predict the likeliest boxes of the class that is asked for. If it has none, predict the
+    likeliest box of all classes with score 0, as the evaluator does."""
+    with torch.no_grad():
+        detections = [each.cpu() for each in network.detect(images.to(network.backbone.device))]
+    for label, found in zip(labels, detections, strict=True):
+        if label is None and found.labels is not None and len(found.labels):
+            label = int(found.labels[0])
+        boxes, scores = (found.boxes, found.scores) if label is None else found.of_class(label)
+        boxes = boxes[:count].double().numpy()
+        yield Prediction(boxes, scores[:count].tolist(), (1, 1), label)
 
 
 def _probability(logits: Tensor) -> Tensor:

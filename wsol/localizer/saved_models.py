@@ -6,6 +6,8 @@ from pathlib import Path
 from robust_training.models.classifier import Classifier, load_model
 from wsol.data.text_files import read_json
 from wsol.detectors.saving import is_detector
+from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.methods import means
 from wsol.localizer.exported_program import is_program
 
 ART_THRESHOLD = 0.2  # the published evaluation's, used if no validation images chose another
@@ -51,11 +53,8 @@ def _models_below(folder: Path) -> list[str]:
     return sorted({str(f.parents[1] if f.parent.name == "best" else f.parent) for f in files})
 
 
-def chosen_threshold(folder: str | os.PathLike, method: str | None = "gradient") -> float:
+def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "gradient") -> float:
     """The threshold that validation images chose, from metrics.json of a run or model folder.
-
-    Args:
-        method: The name of the heatmap method in the file.
 
     Returns:
         ART's published threshold if there is no such file, or no such method in it.
@@ -72,7 +71,7 @@ def chosen_threshold(folder: str | os.PathLike, method: str | None = "gradient")
         chosen = [
             float(row["threshold"])
             for row in content["localization"]
-            if row["policy"] == "val" and row["heatmap"] == method
+            if row["policy"] == "val" and means(row["heatmap"], method)
         ]
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{metrics} is not the metrics file of a run: {error}") from error

@@ -8,7 +8,7 @@ from wsol.evaluation.score_table import ScoreRow
 from wsol.evaluation.scores import Headline
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod, min_max
-from wsol.heatmaps.methods import BASES, baseline_of, find_method, method_name, with_baselines
+from wsol.heatmaps.methods import BASES, baseline_of, find_method, means, with_baselines
 from wsol.heatmaps.refined import Refined
 
 
@@ -46,7 +46,8 @@ def test_a_method_is_named_by_its_class_path(switch):
     while isinstance(method, Averaged | Refined):
         method = method.method
     assert method == Brightness()
-    assert method_name(find_method(name)) == method_name(name) == name
+    assert means(name, name)
+    assert not means(name, find_method(name))  # a name in a file imports nothing
     baseline = "refined centred box" if switch else "centred box"
     assert list(with_baselines([name])) == [name, baseline]
 
@@ -56,9 +57,9 @@ def test_only_heatmap_methods_are_named_by_class_path():
         ("os.system", "os.system is not a subclass of .*HeatmapMethod"),
         ("subprocess.Popen", "not a subclass"),
         ("wsol.heatmaps.methods.find_method", "not a subclass"),
-        ("wsol.heatmaps.heatmap.HeatmapMethod", "abstract"),
-        ("wsol.heatmaps.refined.Refined", "must be made without arguments: .*method"),
-        (f"{__name__}.WithoutDefault", "must be made without arguments"),
+        ("wsol.heatmaps.heatmap.HeatmapMethod", "cannot be made without arguments: .*abstract"),
+        ("wsol.heatmaps.refined.Refined", "cannot be made without arguments: .*method"),
+        (f"{__name__}.WithoutDefault", "cannot be made without arguments"),
         (f"{__name__}.Nothing", "cannot import"),
         ("no_such_module.Mine", "cannot import the heatmap method .*PYTHONPATH"),
         ("refind os.path", "no heatmap method"),
@@ -67,12 +68,14 @@ def test_only_heatmap_methods_are_named_by_class_path():
             find_method(path)
 
 
-def test_a_method_has_the_name_that_evaluation_writes():
-    for name in ("gradient", "cam", "flipped cam", "refined averaged gradient", "smoothgrad"):
-        assert method_name(find_method(name)) == method_name(name.replace(" ", "_")) == name
-    assert method_name(None) == "gradient"
-    for method in (Gradient(sigma=1), Refined(Gradient(sigma=1)), Brightness(2.0)):
-        assert method_name(method) is None
+def test_a_name_in_a_file_means_a_method():
+    names = ("gradient", "cam", "flipped cam", "refined averaged gradient", "smoothgrad")
+    for name in names:
+        assert means(name, find_method(name))
+        assert means(name, name.replace(" ", "_"))
+        assert not any(means(name, find_method(other)) for other in names if other != name)
+    assert not means("gradient", Gradient(sigma=1))
+    assert not means("somebody's maps", Gradient())
 
 
 def test_the_baseline_of_a_refined_map_is_the_same_refinement_of_a_centred_box():

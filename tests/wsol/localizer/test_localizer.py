@@ -197,20 +197,12 @@ def test_every_kind_of_model_is_loaded_as_a_localizer_with_the_same_arguments(mo
     assert type(Localizer.load(tmp_path / "classifier", own).method).__name__ == "Bright"
 
 
-class Middle(BoxPredictor):
-    """A box predictor of somebody's own."""
-
-    model = None
-    image_size = 8
-    class_names = ("thing",)
-
-    def predict(self, images, labels, count):
-        for _ in images:
-            yield Prediction(np.array([[0.25, 0.25, 0.75, 0.75]]), [0.5], (1, 1), 0)
-
-
 def test_a_box_predictor_of_ones_own_localizes():
-    (found,) = Localizer(Middle()).predict(white_square(80, 40))
+    def predict(images, labels, count):
+        return [Prediction(np.array([[0.25, 0.25, 0.75, 0.75]]), [0.5], (1, 1), 0) for _ in images]
+
+    middle = BoxPredictor(None, 8, ["thing"], predict)
+    (found,) = Localizer(middle).predict(white_square(80, 40))
     assert (found.box, found.class_name, found.score) == ((20, 10, 60, 30), "thing", 0.5)
 
 
