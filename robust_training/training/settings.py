@@ -50,16 +50,12 @@ class TrainingSettings:
     skip_nonfinite: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("accumulate", 1),
-            ("replays", 1),
-            ("skip_nonfinite", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if not self.save_minutes >= 0:
-            raise ValueError(f"save_minutes must be 0 or more, not {self.save_minutes}")
+        for name in ("epochs", "accumulate", "replays"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("skip_nonfinite", "save_minutes"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
         if self.replays > 1 and self.accumulate > 1:

@@ -1,15 +1,21 @@
 import csv
+import functools
+import multiprocessing
+import signal
+import time
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
+import robust_training
 from robust_training.attacks.pgd import PGD
 from robust_training.models.classifier import create_model, load_model
 from robust_training.objectives import ART, MarginalDensity, Objective, Standard
 from robust_training.training.batches import SeededBatches
 from robust_training.training.fit import fit
+from robust_training.training.interrupts import Stopped
 from robust_training.training.schedule import Cosine, Steps, parameter_groups
 from robust_training.training.settings import TrainingSettings
 from robust_training.training.step import Step
@@ -103,8 +109,6 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path):
     odd, _ = train(tmp_path / "odd", batch=4, accumulate=3, network="test_vit", epochs=1)
     plain, _ = train(tmp_path / "plain", batch=4, network="test_vit", epochs=1)
     assert any((a != b).any() for a, b in zip(odd.parameters(), plain.parameters(), strict=True))
-    with pytest.raises(ValueError, match="accumulate must be at least 1"):
-        train(tmp_path / "none", accumulate=0)
 
 
 def test_replayed_batches_carry_their_attack(tmp_path):
@@ -127,10 +131,6 @@ def test_replayed_batches_carry_their_attack(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(starts[1:], results, strict=False))
         assert all((r - images[0]).abs().max() <= 4 / 255 + 1e-6 for r in results)
     assert not torch.equal(seen[0][0], seen[3][0])
-    with pytest.raises(ValueError, match="replays"):
-        train(tmp_path / "both", replays=2, accumulate=2)
-    with pytest.raises(ValueError, match="replays"):
-        train(tmp_path / "none", replays=0)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
@@ -142,6 +142,75 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     keys = [key for key in log[0] if key != "seconds"]
     assert [[row[k] for k in keys] for row in log] == [[r[k] for k in keys] for r in resumed_log]
+
+
+@pytest.mark.parametrize("is_seeded", [True, False])
+def test_training_leaves_processes_of_the_host_alone(tmp_path, is_seeded):
+    """Also a training that fails while loader processes are at work."""
+
+    class Failing(Standard):
+        def at(self, epoch):
+            if epoch > 0.5:
+                raise RuntimeError("a failure in the middle of an epoch")
+            return self
+
+    host = multiprocessing.Process(target=time.sleep, args=(600,), daemon=True)
+    host.start()
+    images = loader(4, is_seeded=is_seeded, workers=2)
+    train(tmp_path / "whole", epochs=1, images=images)
+    with pytest.raises(RuntimeError, match="a failure in the middle"):
+        train(tmp_path / "failed", epochs=1, images=images, objective=Failing())
+    assert multiprocessing.active_children() == [host]
+    host.kill()
+    host.join()
+
+
+def test_a_plain_loader_resumes_within_an_epoch(tmp_path):
+    class Stopping(Standard):
+        def at(self, epoch):
+            if epoch == 1.5:
+                signal.raise_signal(signal.SIGTERM)
+            return self
+
+    whole, log = train(tmp_path / "whole", images=loader(4, is_seeded=False))
+    with pytest.raises(Stopped, match="in epoch 2, after 3 of 4 batches"):
+        train(tmp_path / "parts", images=loader(4, is_seeded=False), objective=Stopping())
+    parts, again = train(tmp_path / "parts", images=loader(4, is_seeded=False), resume=True)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+    assert log[1]["cross_entropy"] == again[1]["cross_entropy"]
+
+
+def test_training_needs_few_words(tmp_path):
+    """As in a notebook: no Fabric, and the package's public names alone."""
+    model = robust_training.create_model("test_resnet", 2, image_size=32)
+    settings = robust_training.TrainingSettings(
+        optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+        schedule=robust_training.training.Cosine(),
+        epochs=1,
+    )
+    images = DataLoader(Stripes(), 8, shuffle=True)
+    objective = robust_training.objectives.Standard()
+    log = robust_training.fit(model, objective, images, images, tmp_path / "run", settings)
+    assert [row["epoch"] for row in log] == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
+        ({"replays": 0}, "replays must be at least 1, not 0"),
+        ({"replays": 2, "accumulate": 2}, "replays must be 1 where gradients are accumulated"),
+        ({"skip_nonfinite": -1}, "skip_nonfinite must be 0 or more, not -1"),
+        ({"save_minutes": float("nan")}, "save_minutes must be 0 or more, not nan"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0, or None, not 0.0"),
+        ({"selection": "best"}, "selection must be .*, not 'best'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(**settings)
 
 
 def test_the_seed_decides(tmp_path):
