@@ -13,7 +13,7 @@ from wsol.detectors import FasterRCNN, Regressor, save_detector
 from wsol.localizer.localizer import Localizer
 
 
-def test_a_refined_map_is_scored_beside_its_floor_and_localizes(run, toy, tmp_path):
+def test_a_refined_map_is_scored_beside_its_baseline_and_localizes(run, toy, tmp_path):
     status, text, error = tool("evaluate.py", run, "--methods", "refined_gradient", "--v2", "false")
     assert status == 0, error
     metrics = json.loads((run / "metrics.json").read_text())
@@ -21,8 +21,8 @@ def test_a_refined_map_is_scored_beside_its_floor_and_localizes(run, toy, tmp_pa
     assert set(scores) == {"refined gradient", "refined centred box"}
     (gain,) = metrics["floors"].values()
     assert gain["floor"] == "refined centred box"
-    mine, floor = (scores[name]["gt_known_loc"] for name in scores)
-    assert (gain["gt_known_loc"], gain["floor_gt_known_loc"]) == (mine, floor)
+    mine, baseline = (scores[name]["gt_known_loc"] for name in scores)
+    assert (gain["gt_known_loc"], gain["floor_gt_known_loc"]) == (mine, baseline)
     assert f"| {run.name} | refined gradient | refined centred box | val |" in text
 
     photos = toy / "images" / "001.Red_Finch"

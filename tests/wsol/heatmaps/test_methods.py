@@ -96,10 +96,10 @@ def chosen(name, hits):
 
 
 def test_what_a_map_brings_is_counted_image_by_image():
-    floor = np.arange(100) < 60
-    gradient = floor | (np.arange(100) >= 90)  # ten more, none lost
-    cam = np.roll(floor, 50)  # as many, others
-    rows = [chosen("gradient", gradient), chosen("cam", cam), chosen("centred box", floor)]
+    baseline = np.arange(100) < 60
+    gradient = baseline | (np.arange(100) >= 90)  # ten more, none lost
+    cam = np.roll(baseline, 50)  # as many, others
+    rows = [chosen("gradient", gradient), chosen("cam", cam), chosen("centred box", baseline)]
     found = above_baselines(rows)["floors"]
     assert set(found) == {"gradient", "cam"}
     assert found["gradient"]["difference"] == pytest.approx(0.1)

@@ -128,7 +128,7 @@ def test_settings_out_of_range_are_refused():
 
 
 def test_a_centred_seed_finds_real_birds(shared):
-    """The floor, with no model at all, which any refined map must beat."""
+    """The baseline without a model, which any refined map must beat."""
     data = DataConfig(str(shared / "data" / "cub10"), image_size=128).dataset("test")
     hits = []
     for item in (data[index] for index in range(0, len(data), 6)):

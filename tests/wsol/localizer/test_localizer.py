@@ -293,7 +293,7 @@ class Planted(HeatmapMethod):
         return heatmaps
 
 
-def test_a_planted_map_scores_one_and_the_floors_do_not(model, toy):
+def test_a_planted_map_scores_one_and_the_baseline_does_not(model, toy):
     config = DataConfig(str(toy), image_size=48, batch_size=7, num_workers=0)
     data = config.dataset("test")
     methods = {
