@@ -1,0 +1,27 @@
+"""docs/architecture.md: the folders in the order of the layers, and files that exist."""
+
+import re
+
+from tests.helpers.commands import ROOT
+from tests.test_layers import LAYERS
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_folders_are_listed_in_the_order_of_the_layers():
+    listed = [folder.replace("/", ".") for folder in re.findall(r"(?m)^\| `(\w+/\w+)/` \|", PAGE)]
+    folders = [
+        layer for layer in LAYERS if "." in layer and (ROOT / layer.replace(".", "/")).is_dir()
+    ]
+    assert listed == folders
+
+
+def test_the_files_exist():
+    names = re.findall(r"`(?:\w+/)*(\w+\.py)`", PAGE)
+    assert names
+    for name in names:
+        assert list(ROOT.glob(f"*/**/{name}")), name
+
+
+def test_the_page_is_short():
+    assert len(PAGE.splitlines()) <= 100
