@@ -1,8 +1,20 @@
-"""Attribution-robust training of timm classifiers: images in [0,1] and labels in, a model out."""
+"""Attribution-robust training of timm classifiers: images in [0,1] and labels in, a model out.
+
+Models: `create_model`, `wrap_model`, `load_model`, `save_model` and their class `Classifier`;
+`LogGradient` is a front end for tiny models.
+
+Scores, each images (N,3,H,W) -> one number per image: `class_score`, `cross_entropy_score`.
+Attributions of a score: `input_gradient`, `input_x_gradient`, `integrated_gradients`, `smoothgrad`.
+`FiniteDifference` says how they are differentiated again, and `smooth` replaces ReLU by softplus.
+
+Training: `objectives` holds one class for each method. `PGD` is their attack, and `Attack` is the
+base class for an attack of one's own.
+"""
 
 import importlib
 
 from robust_training import objectives
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import (
     input_gradient,
@@ -34,6 +46,7 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "PGD",
+    "Attack",
     "Classifier",
     "FiniteDifference",
     "LogGradient",

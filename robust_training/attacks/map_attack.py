@@ -1,4 +1,4 @@
-"""Attacks on explanations: the image hardly changes, the class not at all, the map does."""
+"""Attacks on attribution maps: a small change of the image that keeps its predicted class."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Explanation, InputGradient, Maps
 from robust_training.attribution.similarity import check_top_k, pixel_count, top_k_intersection
@@ -16,17 +17,25 @@ from robust_training.models.classifier import Classifier
 
 
 class Goal(ABC):
-    """What an attack on maps climbs (Ghorbani et al., AAAI 2019, arXiv 1710.10547; utils.py).
-    Subclasses are frozen dataclasses."""
+    """A score of maps that an attack raises (Ghorbani et al., AAAI 2019, arXiv 1710.10547).
+
+    The goals below are those of the authors' utils.py. Subclasses are frozen dataclasses.
+    """
 
     @abstractmethod
     def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
-        """Given the clean maps (N,H,W); `maps` can be differentiated and have a mass of 1."""
+        """Return the score that the attack raises.
+
+        Args:
+            maps: Images -> maps (N,H,W) whose pixels sum to 1; it can be differentiated.
+            clean: (N,H,W), the maps of the clean images.
+            k: Number of largest pixels that count.
+        """
 
 
 @dataclass(frozen=True)
 class TopK(Goal):
-    """Takes mass away from the k largest pixels of the clean map."""
+    """Removes mass from the k largest pixels of the clean map."""
 
     def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
         support = clean.flatten(1).topk(k).indices
@@ -35,7 +44,7 @@ class TopK(Goal):
 
 @dataclass(frozen=True)
 class MassCentre(Goal):
-    """Moves the centre of mass away from the clean map's, whole pixels as in the source."""
+    """Moves the centre of mass away from that of the clean map, in whole pixels."""
 
     def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
         origin = _centre(clean / _mass(clean)).trunc()
@@ -44,10 +53,10 @@ class MassCentre(Goal):
 
 @dataclass(frozen=True)
 class Region(Goal):
-    """Draws mass into a box, of at least one pixel.
+    """Moves mass into a box of at least one pixel.
 
     Attributes:
-        x0, y0, x1, y1: Its corners, as shares of width and height.
+        x0, y0, x1, y1: Corners of the box, as fractions of width and height.
     """
 
     x0: float = 0.0
@@ -57,7 +66,7 @@ class Region(Goal):
 
     def __post_init__(self) -> None:
         if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
-            raise ValueError(f"a Region needs 0 <= x0 < x1 <= 1, the same for y, not {self}")
+            raise ValueError(f"a Region needs 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, not {self}")
 
     def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
         height, width = clean.shape[1:]
@@ -68,7 +77,7 @@ class Region(Goal):
 
 @dataclass(frozen=True)
 class Noise(Goal):
-    """A new random direction at every step: what an attack must beat."""
+    """Takes a new random direction at every step: the baseline of every attack."""
 
     def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
         return lambda image: (torch.randn_like(image) * image).sum(dim=(1, 2, 3))
@@ -76,15 +85,15 @@ class Noise(Goal):
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack on maps left.
+    """The result of an attack on maps.
 
     Attributes:
-        image: (N,3,H,W), the iterate whose map shares least with the clean one, of those that kept
-            the predicted class; the clean image where none did.
-        kept: bool (N,), whether one did.
-        intersection: (N,) top-k intersection of both maps.
-        clean: (N,H,W), the maps before.
-        maps: (N,H,W), those of `image`.
+        image: (N,3,H,W), the iterate with the smallest intersection, of all that kept the predicted
+            class; the clean image if none did.
+        kept: bool (N,), whether an iterate kept the predicted class.
+        intersection: (N,), top-k intersection of the clean map and the map of `image`.
+        clean: (N,H,W), the maps of the clean images.
+        maps: (N,H,W), the maps of `image`.
     """
 
     image: Tensor
@@ -96,26 +105,27 @@ class Attacked:
 
 @dataclass(frozen=True)
 class MapAttack:
-    """Ascent of a goal; of all iterates that keep the predicted class, the one whose map shares
-    least of its top pixels with the clean map.
+    """An attack that raises a goal and keeps the best iterate of each image.
 
-    The source starts at the image itself (`random_start` of the attack off). Maps are those of the
-    logit of the class given, by the network itself; its smooth copy gives the direction. Images of
-    a batch do not meet: each has the result that it has alone from the same start.
+    The best iterate has the smallest top-k intersection of its map with the clean map, of all that
+    keep the predicted class. The source starts at the image itself (`random_start: false`). Maps
+    are those of the logit of the given class, by the network itself; the direction of a step is
+    that of the network with softplus. Images do not depend on each other: each has the result that
+    it would have alone from the same start.
 
     Attributes:
-        attack: How far, in how many steps.
-        goal: What is climbed.
-        top_k: The pixels whose intersection counts: a number (int) or a share (float).
-        restarts: From how many starts.
-        attribution: Whose maps.
-        beta: Of the softplus that stands in for ReLU in the direction; None keeps the network.
-        curvature: How the direction is differentiated. Memory is that of one point of a path and
-            the images of all.
-        stop_at: An image whose intersection has come down to this is left alone from then on.
+        attack: Sets the radius and the steps.
+        goal: The score of maps that is raised.
+        top_k: The pixels whose intersection counts: a number (int) or a fraction (float).
+        restarts: Number of random starts.
+        attribution: The attribution whose maps are attacked.
+        beta: Sharpness of the softplus that replaces ReLU for the direction; None keeps ReLU.
+        curvature: The way maps are differentiated for the direction. It needs memory for one point
+            of a path, and for the images of all points.
+        stop_at: An image is attacked no further once its intersection is at most this.
     """
 
-    attack: PGD = PGD(eps=2 / 255, step_size=0.5 / 255, steps=10)
+    attack: Attack = PGD(eps=2 / 255, step_size=0.5 / 255, steps=10)
     goal: Goal = TopK()
     top_k: int | float = 0.1
     restarts: int = 1
@@ -136,10 +146,14 @@ class MapAttack:
                 f"{self.restarts}"
             )
         if not 0 <= self.stop_at <= 1:
-            raise ValueError(f"stop_at of MapAttack must be a share in [0, 1], not {self.stop_at}")
+            raise ValueError(
+                f"stop_at of MapAttack must be a fraction in [0, 1], not {self.stop_at}"
+            )
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> Attacked:
-        """Images (N,3,H,W) in [0,1] and their classes (N,); the model in evaluation mode.
+        """Attack the maps of images (N,3,H,W) in [0,1] for their classes (N,).
+
+        The model must be in evaluation mode.
 
         Raises:
             ValueError: a map of the images holds NaN or infinity, or fewer than `top_k` pixels.
@@ -158,58 +172,59 @@ class MapAttack:
                 clean.clone(),
             )
             for _ in range(self.restarts):
-                self._climb(model, image, label, found)
+                self._perturb(model, image, label, found)
         return found
 
-    def _climb(self, model: Classifier, image: Tensor, label: Tensor, found: Attacked) -> None:
-        """Once from start to end; what is better than `found` replaces it there."""
+    def _perturb(self, model: Classifier, image: Tensor, label: Tensor, found: Attacked) -> None:
+        """Run the attack once; iterates better than those in `found` replace them."""
         clean, k = found.clean, self.pixels(found.clean)
         predicted = _predicted(model, image)
         perturbed = self.attack.start(image)
         for _ in range(self.attack.steps):
-            rows = self._open(found)
+            rows = self._unfinished(found)
             if not len(rows):
                 return
-            score = self.goal.score(self._directing(model, label[rows]), clean[rows], k)
+            score = self.goal.score(self._unit_maps(model, label[rows]), clean[rows], k)
             moved = self.attack.step(score, image[rows], perturbed[rows])
             perturbed[rows] = moved
             maps = self.maps(model, moved, label[rows])
-            shared = top_k_intersection(clean[rows].flatten(1), maps.flatten(1), k)
-            better = ~found.kept[rows] | (shared < found.intersection[rows])
+            common = top_k_intersection(clean[rows].flatten(1), maps.flatten(1), k)
+            better = ~found.kept[rows] | (common < found.intersection[rows])
             better &= _predicted(model, moved) == predicted[rows]
             found.image[rows[better]] = moved[better]
-            found.intersection[rows[better]] = shared[better]
+            found.intersection[rows[better]] = common[better]
             found.maps[rows[better]] = maps[better]
             found.kept[rows[better]] = True
 
-    def _open(self, found: Attacked) -> Tensor:
-        """Numbers of the images that are attacked further."""
+    def _unfinished(self, found: Attacked) -> Tensor:
+        """Return the numbers of the images that are attacked further."""
         return (~(found.kept & (found.intersection <= self.stop_at))).nonzero()[:, 0]
 
     def maps(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
-        """(N,H,W), by the network itself."""
+        """Return the maps (N,H,W) of the network itself."""
         return self.attribution.maps(model, label)(image)
 
     def pixels(self, maps: Tensor) -> int:
-        """How many pixels of maps (N,H,W) count."""
+        """Return how many pixels of maps (N,H,W) count."""
         size = maps.shape[1] * maps.shape[2]
         count = pixel_count(self.top_k, size)
         if count > size:
             raise ValueError(f"top_k of MapAttack is {count} pixels, and a map has {size}")
         return count
 
-    def _directing(self, model: Classifier, label: Tensor) -> Maps:
+    def _unit_maps(self, model: Classifier, label: Tensor) -> Maps:
+        """Return the maps of the smooth network, each with a sum of 1."""
         several = self.attribution.points > 1
         curvature = Recomputed(self.curvature) if several else self.curvature
         maps = self.attribution.maps(
             model, label, create_graph=True, curvature=curvature, beta=self.beta
         )
 
-        def shares(image: Tensor) -> Tensor:
+        def unit_maps(image: Tensor) -> Tensor:
             found = maps(image)
             return found / _mass(found)
 
-        return shares
+        return unit_maps
 
 
 @torch.no_grad()
@@ -223,7 +238,7 @@ def _mass(maps: Tensor) -> Tensor:
 
 
 def _centre(maps: Tensor) -> Tensor:
-    """(N,2) of maps (N,H,W) whose mass is 1, in pixels."""
+    """Return the centres (N,2), in pixels, of maps (N,H,W) whose mass is 1."""
     axes = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
     rows, columns = axes
     return torch.stack([maps.sum(dim=2) @ rows, maps.sum(dim=1) @ columns], dim=1)

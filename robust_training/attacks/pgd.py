@@ -1,4 +1,4 @@
-"""Attacks: small changes of the image that raise a score."""
+"""Projected gradient ascent on a score."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,19 +6,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attribution.gradients import input_gradient
 from robust_training.autograd.curvature import Score
 
 
 @dataclass(frozen=True)
-class PGD:
-    """Projected gradient ascent (Madry et al., ICLR 2018) on any Score.
+class PGD(Attack):
+    """Projected gradient ascent (Madry et al., ICLR 2018) on any score.
 
     Attributes:
-        eps: Radius of the ball, in pixel units of [0,1].
+        eps: Radius of the ball around the image, in pixel units of [0,1].
         step_size: Length of one step in the same norm.
-        steps: How many; 0 leaves the random start.
-        random_start: Uniform start in the ball, else the image itself.
+        steps: Number of steps; with 0 steps the result is the random start.
+        random_start: Start at a uniformly random point of the ball instead of at the image.
         norm: "linf" (sign steps) or "l2" (steps along the normalised gradient).
     """
 
@@ -39,21 +40,14 @@ class PGD:
             raise ValueError(f"norm of an attack must be one of {list(_GEOMETRY)}, not {self.norm}")
 
     def start(self, image: Tensor) -> Tensor:
-        """Where the attack begins: (N,3,H,W) in [0,1], from PyTorch's global generator."""
+        """Return the start (N,3,H,W) in [0,1], drawn from PyTorch's global generator."""
         if not self.random_start:
-            return image.detach().clone()
+            return super().start(image)
         noise = _GEOMETRY[self.norm].uniform(image, self.eps)
         return (image + noise).clamp(0, 1).detach()
 
-    def __call__(self, score: Score, image: Tensor, start: Tensor | None = None) -> Tensor:
-        """The perturbed images (N,3,H,W), within eps of `image` and within [0,1], detached."""
-        perturbed = self.start(image) if start is None else start
-        for _ in range(self.steps):
-            perturbed = self.step(score, image, perturbed)
-        return perturbed.detach()
-
     def step(self, score: Score, image: Tensor, perturbed: Tensor) -> Tensor:
-        """`perturbed` one step further up."""
+        """Return `perturbed` after a step uphill, within eps of `image` and within [0,1]."""
         geometry = _GEOMETRY[self.norm]
         moved = perturbed + self.step_size * geometry.steepest(input_gradient(score, perturbed))
         return (image + geometry.project(moved - image, self.eps)).clamp(0, 1).detach()

@@ -1,4 +1,4 @@
-"""Class activation maps: how much each place of the last feature map speaks for a class."""
+"""Class activation maps: the evidence for a class at each place of the last feature map."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from robust_training.models.classifier import Classifier
 def class_activation(
     model: Classifier, image: Tensor, label: Tensor, *, create_graph: bool = False
 ) -> Tensor:
-    """Class activation maps (Zhou et al., CVPR 2016), signed, (N,h,w) of the last feature map.
+    """Return class activation maps (Zhou et al., CVPR 2016), signed, (N,h,w) of the last features.
 
     Channels are weighted by the mean gradient of the class logit (Grad-CAM's weights), which for a
     head of pooling and one linear layer are CAM's own up to a factor.

@@ -1,4 +1,4 @@
-"""Which map explains a prediction, as a setting."""
+"""Attributions as settings: frozen dataclasses that objectives, attacks and heatmaps take."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,25 +10,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robust_training.attribution.class_activation import class_activation
-from robust_training.attribution.gradients import Gradients, input_gradients, path_integrals
+from robust_training.attribution.gradients import (
+    NOISE,
+    SAMPLES,
+    STEPS,
+    Gradients,
+    input_gradients,
+    noisy_means,
+    path_integrals,
+)
 from robust_training.attribution.scores import class_score, single
 from robust_training.autograd.curvature import Curvature, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 
-Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W) of non-negative pixels
+Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W), no pixel below 0
 
 
 class Explanation(ABC):
-    """A model, its images (N,3,H,W) and classes -> maps (N,H,W), at least 0.
+    """Model, images (N,3,H,W) and classes -> maps (N,H,W), no pixel below 0.
 
-    Every subclass is a frozen dataclass whose maps are those of each image by itself, the same
-    every time, and can be differentiated.
+    Subclasses are frozen dataclasses. The map of an image does not depend on other images of the
+    batch, is the same in every call, and can be differentiated.
     """
 
     @property
     def points(self) -> int:
-        """Images at which the network is differentiated for one map."""
+        """Number of images at which the network is differentiated for one map."""
         return 1
 
     @abstractmethod
@@ -41,19 +49,19 @@ class Explanation(ABC):
         curvature: Curvature = "exact",
         beta: float | None = None,
     ) -> Maps:
-        """How the logits of `label` (N,) come about.
+        """Return the function from images to maps of the logits of `label` (N,).
 
         Args:
             create_graph: Whether the maps will be differentiated by the image.
-            curvature: How they will be.
-            beta: Of the softplus that stands in for ReLU meanwhile; None keeps the network.
+            curvature: The way they will be differentiated.
+            beta: Sharpness of a softplus that replaces ReLU; None keeps the network.
         """
 
 
 class Attribution(Explanation):
     """Several scores and images (N,3,H,W) -> a map (N,3,H,W) of each score, from shared passes.
 
-    Every subclass is a frozen dataclass whose maps can be differentiated again.
+    Subclasses are frozen dataclasses whose maps can be differentiated again.
     """
 
     def __call__(
@@ -69,11 +77,13 @@ class Attribution(Explanation):
 
     @abstractmethod
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
-        """The maps, from the gradients of the scores at this image or at others."""
+        """Return the map of each score at `image`, from gradients there or at other images."""
 
     def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
-        """The map for pixels measured in `unit` (1,3,1,1): the same for products of a pixel's
-        change and its gradient."""
+        """Convert a map to pixels measured in `unit` (1,3,1,1).
+
+        Products of a pixel's change and its gradient do not depend on the unit.
+        """
         return attribution
 
     def maps(
@@ -85,7 +95,7 @@ class Attribution(Explanation):
         curvature: Curvature = "exact",
         beta: float | None = None,
     ) -> Maps:
-        """Magnitudes, summed over channels."""
+        """Return the function from images to magnitudes, summed over channels."""
         scores = smoothly(single(class_score(model, label)), model, beta)
 
         def maps(image: Tensor) -> Tensor:
@@ -97,7 +107,7 @@ class Attribution(Explanation):
 
 @dataclass(frozen=True)
 class InputGradient(Attribution):
-    """d score / d image."""
+    """The input gradient, d score / d image."""
 
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
         return gradients(image)
@@ -119,10 +129,10 @@ class IntegratedGradients(Attribution):
     """Integrated gradients from black; classes are chosen at the image, the end of the path.
 
     Attributes:
-        steps: Points of the right Riemann sum, each as dear as one gradient.
+        steps: Points of the right Riemann sum; each costs one gradient.
     """
 
-    steps: int = 10
+    steps: int = STEPS
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -141,12 +151,12 @@ class SmoothGrad(Attribution):
     """Mean gradient under Gaussian pixel noise (Smilkov et al., 2017), the same for every image.
 
     Attributes:
-        samples: How many, each as dear as one gradient.
+        samples: Number of noisy copies; each costs one gradient.
         noise: Standard deviation, in pixel units of [0,1].
     """
 
-    samples: int = 8
-    noise: float = 0.1
+    samples: int = SAMPLES
+    noise: float = NOISE
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.noise >= 0:
@@ -160,15 +170,7 @@ class SmoothGrad(Attribution):
         return self.samples
 
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
-        # noise of its own generator: the same image has the same map, whatever stands beside it
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, *image.shape[1:])
-        totals: tuple[Tensor, ...] = ()
-        for _ in range(self.samples):
-            drawn = torch.randn(shape, generator=generator).to(image)
-            found = gradients(image + self.noise * drawn)
-            totals = tuple(map(torch.add, totals, found)) if totals else found
-        return tuple(total / self.samples for total in totals)
+        return noisy_means(gradients, image, samples=self.samples, noise=self.noise)
 
     def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
         return attribution * unit
@@ -176,8 +178,10 @@ class SmoothGrad(Attribution):
 
 @dataclass(frozen=True)
 class ClassActivation(Explanation):
-    """Class activation map (Zhou et al., CVPR 2016) of a network with a spatial feature map, what
-    is positive of it, stretched over the image."""
+    """The positive part of a class activation map (Zhou et al., CVPR 2016), resized to the image.
+
+    It needs a network with a spatial feature map.
+    """
 
     def maps(
         self,
@@ -188,7 +192,10 @@ class ClassActivation(Explanation):
         curvature: Curvature = "exact",
         beta: float | None = None,
     ) -> Maps:
-        """Always differentiated exactly: its second derivative is the head's alone."""
+        """Return the function from images to maps, always differentiated exactly.
+
+        Its second derivative is that of the head alone.
+        """
 
         def activation(image: Tensor) -> Tensor:
             with torch.set_grad_enabled(create_graph):
@@ -199,8 +206,8 @@ class ClassActivation(Explanation):
         return smoothly(activation, model, beta)
 
 
-def require_attribution(owner: str, attribution: object) -> None:
-    """ValueError unless `attribution` is one that can be differentiated again."""
+def check_attribution(owner: str, attribution: object) -> None:
+    """Raise ValueError unless `attribution` is one that can be differentiated again."""
     if not isinstance(attribution, Attribution):
         names = ", ".join(kind.__name__ for kind in Attribution.__subclasses__())
         raise ValueError(

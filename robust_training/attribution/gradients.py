@@ -1,7 +1,7 @@
-"""Scores of a classifier and their attributions: what in the image a score depends on.
+"""Attributions of a score: its input gradient, integrated gradients and SmoothGrad.
 
-A Score maps images (N,3,H,W) in [0,1] to one number per image (N,). An attribution differentiates a
-score and has the image's shape. All of them can be differentiated again, which training needs.
+An attribution differentiates a score (see scores.py) and has the shape of the image. All of them
+can be differentiated again, as training needs. `explanation.py` offers them as settings.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,14 +26,19 @@ from robust_training.autograd.curvature import (
 )
 from robust_training.autograd.double_backward import EfficientDoubleBackward
 
-# images (N,3,H,W) -> the gradients of several scores there, each (N,3,H,W)
+# images (N,3,H,W) -> the gradients of several scores at these images, each (N,3,H,W)
 Gradients = Callable[[Tensor], tuple[Tensor, ...]]
+
+# The defaults of the functions below and of the classes in explanation.py.
+STEPS = 10  # points of integrated gradients
+SAMPLES = 8  # noisy copies of SmoothGrad
+NOISE = 0.1  # standard deviation of SmoothGrad, in pixel units of [0,1]
 
 
 def input_gradients(
     scores: Scores, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
 ) -> tuple[Tensor, ...]:
-    """The gradients of several scores from one forward pass; `input_gradient` says the rest."""
+    """Return the gradients of several scores from one forward pass; see `input_gradient`."""
     if isinstance(curvature, Recomputed):
         again = partial(_gradients, scores, curvature.curvature)
         return recomputed(again, image) if create_graph else again(image, False)
@@ -47,9 +52,9 @@ def input_gradients(
     if create_graph and curvature != "exact":
         method = curvature if isinstance(curvature, FiniteDifference) else FiniteDifference()
         return first_order_gradients(scores, image, method)
-    with torch.enable_grad(), _twice(create_graph):
+    with torch.enable_grad(), _twice_differentiable(create_graph):
         leaf = image if create_graph and image.requires_grad else image.detach().requires_grad_()
-        return gradients_of(scores(leaf), leaf, create_graph=create_graph)[0]
+        return gradients_of(scores(leaf), leaf, create_graph=create_graph)
 
 
 def _gradients(
@@ -59,10 +64,10 @@ def _gradients(
 
 
 @contextmanager
-def _twice(create_graph: bool) -> Iterator[None]:
-    """Layers that can be differentiated again, and cheaply.
+def _twice_differentiable(create_graph: bool) -> Iterator[None]:
+    """With `create_graph`, run layers that have a second derivative, and a cheap one.
 
-    Fused attention kernels have no second derivative; PyTorch's plain one does.
+    Fused attention kernels have no second derivative; PyTorch's plain attention has one.
     """
     if not create_graph:
         yield
@@ -74,20 +79,20 @@ def _twice(create_graph: bool) -> Iterator[None]:
 def input_gradient(
     score: Score, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
 ) -> Tensor:
-    """d score / d image.
+    """Return d score / d image.
 
     Args:
-        score: Maps images (N,3,H,W) to one number each, (N,).
+        score: Images (N,3,H,W) -> one number each, (N,).
         image: (N,3,H,W) in [0,1].
         create_graph: Whether the result will be differentiated again.
-        curvature: How it will be: "exact" (the graph of the backward pass), "finite_difference"
-            (first-order passes alone), or a FiniteDifference with its step.
+        curvature: The way it will be differentiated: "exact" (the graph of the backward pass),
+            "finite_difference" (first-order passes alone), or a FiniteDifference with its step.
 
     Returns:
         (N,3,H,W), signed.
 
     Raises:
-        ValueError: the score ignores the image, or is not one number per image.
+        ValueError: the score does not depend on the image, or is not one number per image.
     """
     (gradient,) = input_gradients(
         single(score), image, create_graph=create_graph, curvature=curvature
@@ -98,7 +103,7 @@ def input_gradient(
 def input_x_gradient(
     score: Score, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
 ) -> Tensor:
-    """Pixel times its gradient, from black (Shrikumar et al., 2016). Shapes (N,3,H,W)."""
+    """Return pixel times gradient, from black (Shrikumar et al., 2016). Shapes (N,3,H,W)."""
     return image * input_gradient(score, image, create_graph=create_graph, curvature=curvature)
 
 
@@ -107,34 +112,39 @@ def integrated_gradients(
     image: Tensor,
     baseline: Tensor | None = None,
     *,
-    steps: int = 50,
+    steps: int = STEPS,
     create_graph: bool = False,
     curvature: Curvature = "exact",
 ) -> Tensor:
-    """Integrated gradients (Sundararajan et al., 2017) from `baseline` (black) to `image`.
+    """Return integrated gradients (Sundararajan et al., 2017) from `baseline` to `image`.
 
-    (image - baseline) * mean over k = 1..steps of the gradient at baseline + k/steps (image -
-    baseline): the right Riemann sum of RAR's and ART's code. Shapes (N,3,H,W).
+    They are (image - baseline) times the mean, over k = 1..steps, of the gradient at
+    baseline + k/steps (image - baseline): the right Riemann sum of RAR's and ART's code.
+
+    Args:
+        baseline: (N,3,H,W); None is black.
+        steps: Points of the sum; each costs one gradient. More points make the sum over pixels
+            closer to the change of the score.
     """
     baseline = torch.zeros_like(image) if baseline is None else baseline
     gradients = partial(
         input_gradients, single(score), create_graph=create_graph, curvature=curvature
     )
-    (total,) = path_integrals(gradients, baseline, image, steps=steps)
-    return total
+    (attribution,) = path_integrals(gradients, baseline, image, steps=steps)
+    return attribution
 
 
 def path_integrals(
     gradients: Gradients, start: Tensor, end: Tensor, *, steps: int
 ) -> tuple[Tensor, ...]:
-    """Integrated gradients (N,3,H,W) of several scores, from one forward pass at each point.
+    """Return integrated gradients (N,3,H,W) of several scores, with one forward pass per point.
 
-    BatchNorm's running statistics are those of images, not of points between an image and black, so
-    they stay as they are.
+    BatchNorm's running statistics do not change: they describe images, and points between an image
+    and black are none.
 
     Args:
-        gradients: Called once for each point of the path, from `end` backwards: scores that choose
-            classes at the first images they see choose them at the end of the path.
+        gradients: Called once for each point of the path, from `end` backwards. So scores that
+            choose classes at their first images choose them at the end of the path.
         start, end: (N,3,H,W).
     """
     if steps < 1:
@@ -152,20 +162,39 @@ def smoothgrad(
     score: Score,
     image: Tensor,
     *,
-    samples: int = 16,
-    noise: float = 0.1,
+    samples: int = SAMPLES,
+    noise: float = NOISE,
     create_graph: bool = False,
     curvature: Curvature = "exact",
 ) -> Tensor:
-    """Mean input gradient under Gaussian pixel noise (Smilkov et al., 2017). Shapes (N,3,H,W).
+    """Return the mean input gradient under Gaussian pixel noise (Smilkov et al., 2017).
+
+    The noise is fixed: it is the same for every image and in every call, so that an image always
+    has the same map. Shapes (N,3,H,W).
 
     Args:
-        noise: Standard deviation in pixel units of [0,1], drawn from PyTorch's global generator.
+        samples: Number of noisy copies; each costs one gradient.
+        noise: Standard deviation in pixel units of [0,1].
     """
+    gradients = partial(
+        input_gradients, single(score), create_graph=create_graph, curvature=curvature
+    )
+    (attribution,) = noisy_means(gradients, image, samples=samples, noise=noise)
+    return attribution
+
+
+def noisy_means(
+    gradients: Gradients, image: Tensor, *, samples: int, noise: float
+) -> tuple[Tensor, ...]:
+    """Return SmoothGrad (N,3,H,W) of several scores, with one forward pass per noisy copy."""
     if samples < 1:
         raise ValueError(f"smoothgrad needs at least 1 sample, not {samples}")
-    total = torch.zeros_like(image)
+    # a generator of its own: the map of an image does not depend on other images of the batch
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, *image.shape[1:])
+    totals: tuple[Tensor, ...] = ()
     for _ in range(samples):
-        noisy = image + noise * torch.randn_like(image)
-        total = total + input_gradient(score, noisy, create_graph=create_graph, curvature=curvature)
-    return total / samples
+        drawn = torch.randn(shape, generator=generator).to(image)
+        found = gradients(image + noise * drawn)
+        totals = tuple(map(torch.add, totals, found)) if totals else found
+    return tuple(total / samples for total in totals)

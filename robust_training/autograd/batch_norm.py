@@ -1,4 +1,4 @@
-"""How a model behaves for a while: BatchNorm's statistics, and weights that need no gradient."""
+"""Temporary states of a model: the statistics of BatchNorm, and weights without gradients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,11 @@ BatchNormMode = Literal["update", "batch", "running"]
 
 @contextmanager
 def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
-    """How BatchNorm layers in training mode behave inside the `with`.
+    """Set the statistics that BatchNorm layers in training mode use inside the `with`.
 
-    "update": the batch's statistics, and running ones follow (ordinary training). "batch": the
-    batch's, running ones left alone. "running": the running ones, as in evaluation.
+    "update" uses the batch's statistics and updates the running ones (ordinary training). "batch"
+    uses the batch's and leaves the running ones as they are. "running" uses the running ones, as in
+    evaluation.
     """
     layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
     tracking = [layer for layer in layers if layer.track_running_stats]
@@ -37,8 +38,10 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
 
 @contextmanager
 def running_statistics_kept() -> Iterator[None]:
-    """BatchNorm layers in training mode that run inside the `with`, of whatever model, use the
-    batch's statistics and leave running ones alone."""
+    """Keep the running statistics of every BatchNorm layer that runs inside the `with`.
+
+    Layers in training mode use the batch's statistics.
+    """
     changed: list[nn.Module] = []
 
     def stop_tracking(module: nn.Module, _) -> None:
@@ -57,7 +60,7 @@ def running_statistics_kept() -> Iterator[None]:
 
 @contextmanager
 def under_attack(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
-    """Weights need no gradient inside the `with`, and BatchNorm behaves as `mode` says."""
+    """Switch off gradients of weights inside the `with`, and set the mode of BatchNorm."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

@@ -1,17 +1,17 @@
-"""How an input gradient is itself differentiated.
+"""Two ways to differentiate an input gradient: exactly, and by finite differences.
 
-Robust attribution objectives minimise functions of g = d score / d image, so their weight gradient
-needs products of an incoming vector v with dg/d(image, weights). `"exact"` builds the graph of the
-backward pass. `"finite_difference"` takes the same products from first-order passes alone,
+Robust attribution objectives minimise functions of g = d score / d image. The gradient of their
+weights needs products of an incoming vector v with dg/d(image, weights). `"exact"` builds the graph
+of the backward pass. `"finite_difference"` takes the products from first-order passes alone,
 
     v . dg/d(image, weights) ~ d/d(image, weights) [ score(image + s v) - score(image) ] / s,
 
-which needs no second-order kernel and little more memory than an ordinary step.
+which needs no second-order kernel, and little more memory than an ordinary step.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,31 +20,28 @@ from torch.autograd.function import once_differentiable
 
 from robust_training.autograd.recompute import Recording
 
-Score = Callable[[Tensor], Tensor]
-Scores = Callable[[Tensor], tuple[Tensor, ...]]
+Score = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> one number per image (N,)
+Scores = Callable[[Tensor], tuple[Tensor, ...]]  # several scores from one forward pass
 
 
 @dataclass(frozen=True)
 class FiniteDifference:
-    """First-order curvature, always computed in the precision of the image, never under autocast.
+    """First-order curvature, computed in the precision of the image and never under autocast.
+
+    Each difference is taken between the gradients at a displaced image and those at the image.
 
     Attributes:
-        step: L2 length of the displacement of an image in [0,1]. None takes 3e-4 in float32; in
-            float64 1e-7, or 1e-5 where central. Each image moves by its own length, but all by one
-            common multiple of their v, with `step` the root mean square, where batch statistics
-            couple the images (only then are the differences those of the whole batch) and where
+        step: L2 length of the displacement of an image in [0,1]. None takes 3e-4 in float32 and
+            1e-7 in float64. Usually every image is displaced by its own length. All images are
+            displaced by one common multiple of their v, with `step` as root mean square, if batch
+            statistics couple the images (only then is it the difference of the whole batch) or if
             weights share one difference.
-        central: Differences between a step ahead and a step behind, for half as much again in time.
-            Otherwise between a step ahead and the gradients at hand: in float32 their cosine with
-            the exact weight gradient was 0.992 to 1.000, instead of 0.998 to 1.000
-            (docs/experiments/performance.md).
-        merged: One difference for all scores together, each with a random sign, in half the passes
-            of two scores: right on average, with cross terms as noise as large as the result.
-            Enough for weights over many steps; too noisy for an attack.
+        merged: Take one difference of all scores together, each with a random sign. That halves
+            the passes of two scores. It is right on average, but its cross terms are noise as large
+            as the result: enough for weights over many steps, too noisy for an attack.
     """
 
     step: float | None = None
-    central: bool = False
     merged: bool = False
 
     def __post_init__(self) -> None:
@@ -52,6 +49,7 @@ class FiniteDifference:
             raise ValueError(f"step of a finite difference must be positive, not {self.step}")
 
     def length(self, dtype: torch.dtype) -> float:
+        """Return the length of the displacement for images of this type."""
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"finite-difference curvature needs images and weights in float32 or float64, not "
@@ -59,12 +57,13 @@ class FiniteDifference:
             )
         if self.step is not None:
             return self.step
-        if dtype == torch.float32:
-            return 3e-4
-        return 1e-5 if self.central else 1e-7
+        return 3e-4 if dtype == torch.float32 else 1e-7
 
     def signs(self, scores: int) -> list[list[int]]:
-        """Which sums of scores are displaced together: each alone, or all with random signs."""
+        """Return a row of signs for each sum of scores whose difference is taken.
+
+        Each score is displaced by itself, or all together with random signs.
+        """
         if self.merged:
             return [[1 - 2 * int(flip) for flip in torch.randint(2, (scores,))]]
         return [[int(i == k) for k in range(scores)] for i in range(scores)]
@@ -72,8 +71,9 @@ class FiniteDifference:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Another curvature whose passes run when they are needed, and again each time: of each
-    gradient only the images stay in memory. For attacks: weights get no gradient.
+    """Another curvature, whose passes run again whenever they are needed.
+
+    Only the images of each gradient stay in memory. It is for attacks: weights get no gradient.
 
     Attributes:
         curvature: "exact", "finite_difference" or a FiniteDifference.
@@ -88,11 +88,11 @@ Curvature = Literal["exact", "finite_difference"] | FiniteDifference | Recompute
 def recomputed(
     gradients: Callable[[Tensor, bool], tuple[Tensor, ...]], image: Tensor
 ) -> tuple[Tensor, ...]:
-    """gradients(image, create_graph), differentiable by the image alone, from its own graph."""
-    return _Again.apply(image, gradients)
+    """Return gradients(image, create_graph), which only the image can differentiate."""
+    return _Recomputed.apply(image, gradients)
 
 
-class _Again(Function):
+class _Recomputed(Function):
     @staticmethod
     def forward(ctx, image, gradients):
         ctx.save_for_backward(image)
@@ -109,10 +109,35 @@ class _Again(Function):
         return found, None
 
 
+def gradients_of(
+    values: Sequence[Tensor],
+    image: Tensor,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    """Return d sum(value) / d image for each of `values`, one backward pass for each.
+
+    Args:
+        values: (N,) each, computed from `image` in one graph.
+        create_graph, retain_graph: The arguments of `torch.autograd.grad`.
+    """
+    kept = create_graph or retain_graph
+    return tuple(
+        _differentiate(
+            value.sum(),
+            (image,),
+            create_graph=create_graph,
+            retain_graph=kept or number < len(values),
+        )[0]
+        for number, value in enumerate(_checked(values, image), start=1)
+    )
+
+
 def first_order_gradients(
     scores: Scores, image: Tensor, method: FiniteDifference
 ) -> tuple[Tensor, ...]:
-    """The gradients (N,...) of each score at `image`, differentiable by finite differences."""
+    """Return the gradients (N,...) of each score at `image`, differentiable by differences."""
     method.length(image.dtype)
     recording = Recording(image.device)
     with torch.enable_grad(), recording:
@@ -120,67 +145,65 @@ def first_order_gradients(
         values = scores(point)
         parameters = _leaves(values, excluding=point)
         signs = method.signs(len(values))
-        gradients, at_rest = gradients_of(
-            values, point, signs=signs, parameters=() if method.central else parameters
-        )
+        gradients, at_rest = _gradients_at_rest(values, point, signs, parameters)
     difference = _Difference(scores, method, signs, recording, at_rest)
     return _FirstOrder.apply(difference, len(gradients), image, *gradients, *parameters)
 
 
-def gradients_of(
-    values: tuple[Tensor, ...],
+def _gradients_at_rest(
+    values: Sequence[Tensor],
     image: Tensor,
-    *,
-    create_graph: bool = False,
-    signs: Sequence[Sequence[int]] = (),
-    parameters: Sequence[Tensor] = (),
+    signs: Sequence[Sequence[int]],
+    parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-    """d sum(value) / d image for each of `values`, and d(their sum by `signs`) / d parameters.
+    """Return the gradients of `values` by the image, and of their signed sum by `parameters`.
 
-    The values share one graph and take one backward pass each. The parameters ride on the last,
-    which is then that of the sum over all rows of signs, and the last image gradient is what
-    the others leave of it.
+    The signed sum adds all rows of `signs`. One backward pass for each value is enough for both:
+    the last pass is that of the signed sum, by image and parameters together, and subtracting the
+    other values' gradients leaves that of the last value.
     """
+    if not parameters:
+        return gradients_of(values, image), ()
+    *others, _ = _checked(values, image)
+    gradients = gradients_of(others, image, retain_graph=True)
     factors = [sum(column) for column in zip(*signs, strict=True)]
-    gradients: list[Tensor] = []
-    at_rest: tuple[Tensor | None, ...] = ()
-    for position, value in enumerate(values):
+    total = sum(f * value.sum() for f, value in zip(factors, values, strict=True))
+    whole, *at_rest = _differentiate(total, (image, *parameters))
+    rest = sum(f * gradient for f, gradient in zip(factors[:-1], gradients, strict=True))
+    return (*gradients, (whole - rest) / factors[-1]), tuple(at_rest)
+
+
+def _checked(values: Sequence[Tensor], image: Tensor) -> Sequence[Tensor]:
+    for value in values:
         if value.shape != image.shape[:1]:
             raise ValueError(
                 f"a score must give one number per image, shape ({len(image)},), "
                 f"not {tuple(value.shape)}"
             )
-        is_last = position + 1 == len(values)
-        carried = parameters if is_last else ()
-        gradient = None
-        if value.requires_grad:
-            gradient, *at_rest = torch.autograd.grad(
-                sum(f * v.sum() for f, v in zip(factors, values, strict=True))
-                if carried
-                else value.sum(),
-                (image, *carried),
-                retain_graph=create_graph or not is_last,
-                create_graph=create_graph,
-                allow_unused=True,
-            )
-        if gradient is None and torch.is_inference_mode_enabled():
-            raise ValueError("there are no gradients in torch.inference_mode; no_grad is fine")
-        if gradient is None:
-            raise ValueError("the score does not depend on the image, so it has no input gradient")
-        if carried:
-            rest = sum(f * g for f, g in zip(factors, gradients, strict=False))
-            gradient = (gradient - rest) / factors[-1]
-        gradients.append(gradient)
-    return tuple(gradients), tuple(at_rest)
+    return values
+
+
+def _differentiate(
+    value: Tensor, inputs: tuple[Tensor, ...], **graph: bool
+) -> tuple[Tensor | None, ...]:
+    """Return d value / d inputs; ValueError if it does not depend on the first input, the image."""
+    found: tuple[Tensor | None, ...] = (None,)
+    if value.requires_grad:
+        found = torch.autograd.grad(value, inputs, allow_unused=True, **graph)
+    if found[0] is None and torch.is_inference_mode_enabled():
+        raise ValueError("there are no gradients in torch.inference_mode; no_grad is fine")
+    if found[0] is None:
+        raise ValueError("the score does not depend on the image, so it has no input gradient")
+    return found
 
 
 @dataclass(frozen=True)
 class _Difference:
-    """What the difference is taken of, and how.
+    """A recorded computation of scores, and the way to take its differences.
 
     Attributes:
         signs: A row for each sum of scores that is displaced together.
-        at_rest: Without a step behind, gradients of the sum of all scores by each parameter.
+        at_rest: Gradients of the sum of all scores by each parameter, at the image.
     """
 
     scores: Scores
@@ -189,13 +212,13 @@ class _Difference:
     recording: Recording
     at_rest: tuple[Tensor | None, ...]
 
-    def multiples(self, vectors: tuple[Tensor, ...], *, together: bool) -> Tensor:
-        """(vectors, N): how far along its rows the images go; 0 where a row is zero."""
-        rows = torch.stack([vector.flatten(1).norm(dim=1) for vector in vectors])
+    def multiples(self, vectors: Sequence[Tensor], *, together: bool) -> Tensor:
+        """Return the factors (vectors, N) of the displacements; 0 for a vector of zeros."""
+        lengths = torch.stack([vector.flatten(1).norm(dim=1) for vector in vectors])
         if together or self.recording.coupled:
             over = (0, 1) if together else 1
-            rows = rows.square().mean(dim=over, keepdim=True).sqrt().expand_as(rows)
-        return torch.where(rows > 0, self.method.length(rows.dtype) / rows, 0.0)
+            lengths = lengths.square().mean(dim=over, keepdim=True).sqrt().expand_as(lengths)
+        return torch.where(lengths > 0, self.method.length(lengths.dtype) / lengths, 0.0)
 
     def gradients(
         self,
@@ -205,7 +228,7 @@ class _Difference:
         parameters: list[Tensor],
         to_image: bool,
     ) -> list[Tensor | None]:
-        """d sum(weight * sum of scores) / d(point, *parameters) at the images `point`."""
+        """Return d sum(weight * signed sum of scores) / d(point, *parameters) at `point`."""
         wanted = [point.requires_grad_(), *parameters] if to_image else parameters
         with torch.enable_grad(), self.recording.replayed():
             value = (weight * _combine(signs, self.scores(point))).sum()
@@ -215,7 +238,7 @@ class _Difference:
 
 class _FirstOrder(Function):
     @staticmethod
-    def forward(ctx, difference: _Difference, count: int, image: Tensor, *tensors: Tensor):
+    def forward(ctx: Any, difference: _Difference, count: int, image: Tensor, *tensors: Tensor):
         gradients, parameters = tensors[:count], tensors[count:]
         ctx.difference, ctx.count = difference, count
         ctx.save_for_backward(image, *gradients, *parameters)
@@ -223,7 +246,7 @@ class _FirstOrder(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *incoming: Tensor):
+    def backward(ctx: Any, *incoming: Tensor):
         image, *tensors = ctx.saved_tensors
         gradients, parameters = tensors[: ctx.count], tensors[ctx.count :]
         wants = (ctx.needs_input_grad[2], *ctx.needs_input_grad[3 + ctx.count :])
@@ -234,37 +257,38 @@ class _FirstOrder(Function):
 def _products(
     difference: _Difference,
     image: Tensor,
-    gradients: list[Tensor],
-    vectors: tuple[Tensor, ...],
-    parameters: list[Tensor],
-    wants: tuple[bool, ...],
+    gradients: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    wants: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Sum over scores of vector . d gradient / d(image, *parameters), None where not wanted."""
-    central, to_image = difference.method.central, wants[0]
+    """Return the sum over scores of vector . d gradient / d(image, *parameters).
+
+    Results that are not wanted are None.
+    """
+    to_image = wants[0]
     chosen = [p for p, want in zip(parameters, wants[1:], strict=True) if want]
     gradients = [_combine(row, gradients) for row in difference.signs]
     vectors = [_combine(row, vectors) for row in difference.signs]
-    multiples = difference.multiples(vectors, together=bool(chosen) and not central)
-    weights = torch.where(multiples > 0, 1 / (2 * multiples if central else multiples), 0.0)
+    multiples = difference.multiples(vectors, together=bool(chosen))
+    weights = torch.where(multiples > 0, 1 / multiples, 0.0)
     totals: list[Tensor | None] = [None] * (1 + len(chosen))
     for signs, gradient, vector, multiple, weight in zip(
         difference.signs, gradients, vectors, multiples, weights, strict=True
     ):
         if not multiple.any():
             continue
-        for sign in (1, -1) if central else (1,):
-            point = image.detach() + sign * _rows(multiple) * vector
-            found = difference.gradients(point, signs, sign * weight, chosen, to_image)
-            totals = [_sum(total, new) for total, new in zip(totals, found, strict=True)]
-        if to_image and not central:
-            totals[0] = totals[0] - _rows(weight) * gradient
-    if to_image and totals[0] is None:  # no row of v is other than zero
+        point = image.detach() + _per_image(multiple) * vector
+        found = difference.gradients(point, signs, weight, chosen, to_image)
+        totals = [_sum(total, new) for total, new in zip(totals, found, strict=True)]
+        if to_image:
+            totals[0] = totals[0] - _per_image(weight) * gradient
+    if to_image and totals[0] is None:  # every vector is zero
         totals[0] = torch.zeros_like(image)
     products = dict(zip(chosen, totals[1:], strict=True))
-    if not central:
-        for parameter, rest in zip(parameters, difference.at_rest, strict=True):
-            if rest is not None and products.get(parameter) is not None:
-                products[parameter] = products[parameter] - weights[0, 0] * rest
+    for parameter, rest in zip(parameters, difference.at_rest, strict=True):
+        if rest is not None and products.get(parameter) is not None:
+            products[parameter] = products[parameter] - weights[0, 0] * rest
     return [totals[0], *(products.get(parameter) for parameter in parameters)]
 
 
@@ -272,7 +296,7 @@ def _combine(signs: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
     return sum(sign * tensor for sign, tensor in zip(signs, tensors, strict=True) if sign)
 
 
-def _rows(values: Tensor) -> Tensor:
+def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
@@ -282,8 +306,8 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first + second
 
 
-def _leaves(values: tuple[Tensor, ...], *, excluding: Tensor) -> list[Tensor]:
-    """The tensors that require a gradient and that `values` were computed from."""
+def _leaves(values: Sequence[Tensor], *, excluding: Tensor) -> list[Tensor]:
+    """Return the tensors that require a gradient and from which `values` were computed."""
     nodes = [value.grad_fn for value in values if value.grad_fn is not None]
     seen, leaves = set(nodes), []
     while nodes:

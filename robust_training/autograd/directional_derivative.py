@@ -1,4 +1,4 @@
-"""How steeply a score rises, from two forward passes instead of a second derivative."""
+"""The derivative of a score along a direction, from two forward passes."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -12,7 +12,7 @@ from robust_training.models.classifier import Classifier
 Norm = Literal["l2", "l1", "linf"]
 
 
-def slope(
+def directional_derivative(
     model: Classifier,
     score: Callable[[Tensor], Tensor],
     image: Tensor,
@@ -20,35 +20,35 @@ def slope(
     norm: Norm = "l2",
     step: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N,C) at `image` and (score(image + step v) - score(image)) / step, (N,), where v is
-    the direction in which the score's gradient g has its `norm`, held.
+    """Return the logits (N,C) and the derivative (N,) of a score along its steepest direction v.
 
-    Both passes can be differentiated by the weights at first order (Finlay and Oberman, 2019, arXiv
-    1905.11468, Algorithm 1; cifar10/train.py). "l2": v = g / ||g||_2. "l1": v = sign(g) / sqrt(D)
-    with D entries per image, so that the slope is ||g||_1 / sqrt(D). "linf": the entry of largest
-    magnitude alone. Images are not clipped to [0,1] after the step.
-
-    Both passes draw the same dropout masks.
+    The derivative is (score(image + step v) - score(image)) / step, where v is held: the weights
+    differentiate both passes at first order (Finlay and Oberman, 2019, arXiv 1905.11468,
+    Algorithm 1; cifar10/train.py). Both passes draw the same dropout masks. Images are not clipped
+    to [0,1] after the step.
 
     Args:
         score: Logits (N,C) -> (N,).
         image: (N,3,H,W) in [0,1].
+        norm: The norm of the score's gradient g that the derivative has as its value. "l2":
+            v = g / ||g||_2. "l1": v = sign(g) / sqrt(D) with D entries per image, so that the
+            derivative is ||g||_1 / sqrt(D). "linf": v is the entry of largest magnitude alone.
         step: L2 length of the displacement, in pixel units of [0,1].
 
     Raises:
-        ValueError: images below float32, or a front end that rounds, where the step is lost.
+        ValueError: images below float32, or a log_gradient that rounds: the step is lost in both.
     """
     if image.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"a slope needs images and weights in float32 or float64, not {image.dtype}: use "
-            "precision 32-true or bf16-mixed"
+            f"a directional derivative needs images and weights in float32 or float64, not "
+            f"{image.dtype}: use precision 32-true or bf16-mixed"
         )
     if model.log_gradient is not None and model.log_gradient.bits is not None:
         raise ValueError(
             "a difference is lost between the levels of log_gradient with bits: use the exact "
             "form of MarginalDensity, or no bits"
         )
-    # the displacement of one pixel is far below what bfloat16 resolves
+    # bfloat16 does not resolve the displacement of one pixel
     with torch.autocast(image.device.type, enabled=False):
         random_state = RandomState(image.device)
         leaf = image.detach().requires_grad_()
@@ -61,8 +61,8 @@ def slope(
         return logits, (ahead - values) / step
 
 
-def require_norm(owner: str, norm: str) -> None:
-    """ValueError unless there is a direction for this norm."""
+def check_norm(owner: str, norm: str) -> None:
+    """Raise ValueError unless there is a steepest direction for this norm."""
     if norm not in _STEEPEST:
         raise ValueError(f"norm of {owner} must be one of {list(_STEEPEST)}, not {norm!r}")
 

@@ -1,10 +1,10 @@
-"""Layers whose second derivative is made of first-order kernels.
+"""Layers that compute their second derivative with first-order kernels.
 
-PyTorch differentiates the backward pass of a convolution by convolutions in the wrong shape (group
-by group where there are groups), and that of batch normalisation and softplus by some twenty
-elementwise passes. That makes differentiating through an input gradient several times dearer than
-its arithmetic. The second derivatives here are the same numbers, from the kernels of ordinary
-forward and backward passes.
+PyTorch differentiates the backward pass of a convolution by convolutions of an unsuitable shape
+(one for each group), and the backward pass of batch normalisation and softplus by about twenty
+elementwise passes. Differentiating through an input gradient then takes several times as long as
+its arithmetic needs. The second derivatives here are the same numbers, computed with the kernels of
+ordinary forward and backward passes.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
 
 
 class EfficientDoubleBackward(TorchFunctionMode):
-    """Inside the `with`, convolutions, batch normalisations and softplus are such layers."""
+    """Use these layers for convolution, batch normalisation and softplus inside the `with`."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return _FORMS.get(func, func)(*args, **(kwargs or {}))
+        return _REPLACEMENTS.get(func, func)(*args, **(kwargs or {}))
 
 
 def conv2d(
@@ -40,7 +40,7 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d` (N,C,H,W)."""
+    """Compute `torch.nn.functional.conv2d` of (N,C,H,W)."""
     if isinstance(padding, str) or input.ndim != 4:
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     device = input.device.type
@@ -63,7 +63,10 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm`; with running statistics it is a mere scale and shift."""
+    """Compute `torch.nn.functional.batch_norm`.
+
+    With running statistics it is a scale and a shift, for which PyTorch's own form is used.
+    """
     if not training or weight is None:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if input.numel() == input.shape[1]:  # the message of torch.nn.functional.batch_norm
@@ -80,17 +83,17 @@ def _pair(value: int | Sequence[int]) -> list[int]:
 
 
 def _inner(tensor: Tensor | None) -> Tensor | None:
-    """Itself, or a view of a leaf, for `_wanted` cannot ask about leaves."""
+    """Return the tensor itself, or a view of a leaf: `_wanted` cannot ask about leaves."""
     if tensor is None or not tensor.is_leaf or not tensor.requires_grad:
         return tensor
     return tensor.view_as(tensor)
 
 
 def _wanted(context: Any) -> list[bool]:
-    """Which inputs of a Function the backward pass under way asks for.
+    """Return for each input of a Function whether the current backward pass needs its gradient.
 
-    `needs_input_grad` says which could be asked for: it also counts the weights where only the
-    image's gradient is computed.
+    `needs_input_grad` is true for every input that requires a gradient, so also for the weights
+    when only the image's gradient is computed.
     """
     return [node is not None and is_gradient_wanted(node) for node, _ in context.next_functions]
 
@@ -105,12 +108,12 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx, outgoing: Tensor):
         input, weight = ctx.saved_tensors
-        to_input, to_weight, to_bias = [*_wanted(ctx), False][:3]  # without a bias there are two
+        to_input, to_weight, to_bias = [*_wanted(ctx), False][:3]  # only two without a bias
         if to_input and not to_weight and not to_bias:
             gradient = _ConvolutionInputGradient.apply(outgoing, weight, input, ctx.geometry)
             return gradient, None, None, None
         mask = [to_input, to_weight, to_bias]
-        return *_gradients(outgoing, input, weight, ctx.geometry, mask), None
+        return *_conv_gradients(outgoing, input, weight, ctx.geometry, mask), None
 
 
 class _ConvolutionInputGradient(Function):
@@ -118,7 +121,7 @@ class _ConvolutionInputGradient(Function):
     def forward(ctx, outgoing: Tensor, weight: Tensor, input: Tensor, geometry) -> Tensor:
         ctx.save_for_backward(outgoing, weight)
         ctx.geometry = geometry
-        return _gradients(outgoing, input, weight, geometry, [True, False, False])[0]
+        return _conv_gradients(outgoing, input, weight, geometry, [True, False, False])[0]
 
     @staticmethod
     def backward(ctx, incoming: Tensor):
@@ -126,7 +129,7 @@ class _ConvolutionInputGradient(Function):
         to_outgoing, to_weight, _ = _wanted(ctx)
         return (
             torch.conv2d(incoming, weight, None, *ctx.geometry) if to_outgoing else None,
-            _gradients(outgoing, incoming, weight, ctx.geometry, [False, True, False])[1]
+            _conv_gradients(outgoing, incoming, weight, ctx.geometry, [False, True, False])[1]
             if to_weight
             else None,
             None,
@@ -134,7 +137,7 @@ class _ConvolutionInputGradient(Function):
         )
 
 
-def _gradients(outgoing: Tensor, input: Tensor, weight: Tensor, geometry, mask: list[bool]):
+def _conv_gradients(outgoing: Tensor, input: Tensor, weight: Tensor, geometry, mask: list[bool]):
     stride, padding, dilation, groups = geometry
     return _convolution_backward(
         outgoing,
@@ -168,24 +171,27 @@ class _BatchNorm(Function):
         if mask == [True, False, False]:
             gradients = (_BatchNormInputGradient.apply(outgoing, input, weight, mean, inverse),)
         else:
-            gradients = _normalised(outgoing, input, weight, mean, inverse, mask)
+            gradients = _norm_gradients(outgoing, input, weight, mean, inverse, mask)
         return *gradients, *[None] * (7 - len(gradients))
 
 
 class _BatchNormInputGradient(Function):
-    """With x^ the normalised input, a the outgoing gradient, s = 1/std and means over a channel,
+    """The input gradient of batch normalisation, and its derivatives.
 
-        weight s (a - mean(a) - x^ mean(a x^)),
+    x^ is the normalised input, a the outgoing gradient and s = 1/std; means are over a channel. The
+    input gradient is
 
-    a symmetric linear operator on a, so that its product with an incoming b is the same operator on
-    b; the product with its derivative by the input is, with A = mean(a x^), B = mean(b x^),
+        weight s (a - mean(a) - x^ mean(a x^)).
+
+    It is a symmetric linear operator on a, so its product with an incoming b is the same operator
+    on b. With A = mean(a x^) and B = mean(b x^), the product with its derivative by the input is
 
         -weight s^2 [x^ (cov(a, b) - 3 A B) + B (a - mean(a)) + A (b - mean(b))].
     """
 
     @staticmethod
     def forward(ctx, outgoing, input, weight, mean, inverse) -> Tensor:
-        gradient, along, total = _normalised(outgoing, input, weight, mean, inverse, [True] * 3)
+        gradient, along, total = _norm_gradients(outgoing, input, weight, mean, inverse, [True] * 3)
         ctx.save_for_backward(outgoing, input, weight, mean, inverse, along, total)
         return gradient
 
@@ -193,10 +199,12 @@ class _BatchNormInputGradient(Function):
     @once_differentiable
     def backward(ctx, incoming: Tensor):
         outgoing, input, weight, mean, inverse, along, total = ctx.saved_tensors
-        products, along_b, total_b = _normalised(incoming, input, weight, mean, inverse, [True] * 3)
+        products, along_b, total_b = _norm_gradients(
+            incoming, input, weight, mean, inverse, [True] * 3
+        )
         count = input.numel() / len(weight)
         a_mean, b_mean, a_along, b_along = (t / count for t in (total, total_b, along, along_b))
-        spread = (outgoing * incoming).sum(dim=_others(input)) / count - a_mean * b_mean
+        spread = (outgoing * incoming).sum(dim=_other_dims(input)) / count - a_mean * b_mean
         shared = a_along * b_along
         to_weight = count * inverse * (spread - shared)
         scale = -weight * inverse**2
@@ -209,15 +217,15 @@ class _BatchNormInputGradient(Function):
         return products, to_input, to_weight, None, None
 
 
-def _normalised(outgoing, input, weight, mean, inverse, mask: list[bool]):
+def _norm_gradients(outgoing, input, weight, mean, inverse, mask: list[bool]):
     return _batch_norm_backward(outgoing, input, weight, None, None, mean, inverse, True, 0.0, mask)
 
 
-def _others(input: Tensor) -> list[int]:
+def _other_dims(input: Tensor) -> list[int]:
     return [dim for dim in range(input.ndim) if dim != 1]
 
 
-_FORMS = {
+_REPLACEMENTS = {
     F.conv2d: conv2d,
     torch.conv2d: conv2d,
     F.batch_norm: batch_norm,

@@ -1,12 +1,12 @@
-"""Choices that layers make, held where a displaced image repeats a computation.
+"""Decisions of layers that are held when a displaced image repeats a computation.
 
-Exact curvature holds them all: the derivative of max pooling is that of the pixel it took, of a
-ReLU that of the side of the kink it was on, and straight-through rounding, x + (round(x) -
-x).detach(), adds a constant. A displacement changes some of them, and the jump, divided by the
-displacement, is as large as what is sought or larger: on a trained ReLU network the first-order
-weight gradient had nothing in common with the exact one. Flat image regions are full of tied
-pixels, and a number that moves to the next level jumps by a whole one. All rounding is taken for
-straight-through, the only kind that a network is trained through.
+Exact curvature holds them all: the derivative of max pooling is that of the pixel it took, and the
+derivative of a ReLU is that of the side of the kink where its input was. Straight-through rounding,
+x + (round(x) - x).detach(), adds a constant. A displacement changes some of these decisions, and
+the jump, divided by the displacement, is as large as the result or larger: on a trained ReLU
+network the first-order weight gradient had nothing in common with the exact one. Flat image regions
+are full of tied pixels, and a number that moves to the next level jumps by a whole level. All
+rounding is treated as straight-through, the only kind through which a network is trained.
 """
 
 from collections.abc import Callable
@@ -16,54 +16,59 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Line = tuple[Tensor, Tensor | float]  # slope and offset of each number
+Line = tuple[Tensor, Tensor | float]  # the slope and offset at each number
 
 
-class Choices(TorchFunctionMode):
-    """Notes which pixel each max-pooling window takes, on which line each number of a piecewise
-    linear activation is, and how far each number is rounded."""
+class RecordActivations(TorchFunctionMode):
+    """Records the pixel that each max-pooling window takes, the line on which each number of a
+    piecewise linear activation lies, and the amount by which each number is rounded.
 
-    def __init__(self, noted: list[Tensor | Line], holds_lines: bool) -> None:
+    Args:
+        records: The list to which the records are added.
+        holds_lines: Whether lines of activations are recorded as well.
+    """
+
+    def __init__(self, records: list[Tensor | Line], holds_lines: bool) -> None:
         super().__init__()
-        self.noted = noted
+        self.records = records
         self.holds_lines = holds_lines
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in _MAX_POOLING and not kwargs.get("return_indices"):
-            output, choice = F.max_pool2d_with_indices(*args, **kwargs)
+            output, record = F.max_pool2d_with_indices(*args, **kwargs)
         elif self.holds_lines and func in _LINES:
-            choice = _LINES[func](args[0].detach(), *args[1:], **kwargs)
+            record = _LINES[func](args[0].detach(), *args[1:], **kwargs)
             output = func(*args, **kwargs)
         elif func in _ROUNDING:
             output = func(*args, **kwargs)
-            choice = (output - args[0]).detach()
+            record = (output - args[0]).detach()
         else:
             return func(*args, **kwargs)
-        self.noted.append(choice)
+        self.records.append(record)
         return output
 
 
-class RepeatedChoices(TorchFunctionMode):
-    """Takes the noted pixels, stays on the noted lines and rounds by the noted amounts."""
+class HoldActivations(TorchFunctionMode):
+    """Takes the recorded pixels, stays on the recorded lines and rounds by the recorded amounts."""
 
-    def __init__(self, noted: list[Tensor | Line], holds_lines: bool) -> None:
+    def __init__(self, records: list[Tensor | Line], holds_lines: bool) -> None:
         super().__init__()
-        self.noted = iter(noted)
+        self.records = iter(records)
         self.holds_lines = holds_lines
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in _MAX_POOLING and not kwargs.get("return_indices"):
-            pixels = next(self.noted)
+            pixels = next(self.records)
             return args[0].flatten(2).gather(2, pixels.flatten(2)).view(pixels.shape)
         if self.holds_lines and func in _LINES:
-            slope, offset = next(self.noted)
+            slope, offset = next(self.records)
             line = args[0] * slope + offset
             line = args[0] * line if func in _TIMES_INPUT else line
             return args[0].copy_(line) if func in _IN_PLACE else line
         if func in _ROUNDING:
-            return (args[0] + next(self.noted)).detach()  # rounding alone has no derivative
+            return (args[0] + next(self.records)).detach()  # rounding alone has no derivative
         return func(*args, **kwargs)
 
 

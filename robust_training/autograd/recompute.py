@@ -1,4 +1,4 @@
-"""Running a computation again exactly as it ran before, and leaving no trace of it."""
+"""Repeat a computation exactly, without side effects on modules and random generators."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,22 +10,21 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from robust_training.autograd.batch_norm import BATCH_NORMS
-from robust_training.autograd.held_activations import Choices, Line, RepeatedChoices
+from robust_training.autograd.held_activations import HoldActivations, Line, RecordActivations
 from robust_training.autograd.smooth_activation import Smooth
-from robust_training.autograd.softplus import quick_softplus
+from robust_training.autograd.softplus import once_differentiable_softplus
 from robust_training.private_api import active_function_modes
 
 
 class Recording:
-    """Records what runs inside its `with`; `replayed()` gives another `with` that repeats it.
+    """Records a computation inside its `with`; computations inside `replayed()` repeat it.
 
-    Repeated are the modules' modes, dropout masks, the choices of `held_activations`, and
-    function modes such as `smooth` around the recording. Running statistics follow the recorded run
-    alone.
-    Both run without autocast: a displacement of 3e-4 would vanish in bfloat16.
+    The repetition has the same modes of modules, dropout masks and held activations, and runs under
+    the same function modes, such as `smooth`. Only the recorded run updates running statistics.
+    Both run without autocast, because a displacement of 3e-4 would vanish in bfloat16.
 
     Attributes:
-        coupled: Whether batch statistics made the images of a batch depend on each other.
+        coupled: Whether batch statistics make the images of a batch depend on each other.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,17 +32,17 @@ class Recording:
         self._device = device
         self._modules: dict[nn.Module, tuple[bool, bool | None]] = {}
         self._trains_weights = False
-        self._choices: list[Tensor | Line] = []
+        self._activations: list[Tensor | Line] = []
         self._function_modes = active_function_modes()
-        # inside of `smooth` a ReLU is no longer one
+        # inside `smooth` a ReLU is softplus, and has no lines
         self._holds_lines = not any(isinstance(mode, Smooth) for mode in self._function_modes)
         self._random_state = RandomState(device)
 
     def __enter__(self) -> "Recording":
         self._stack = ExitStack()
-        handle = register_module_forward_pre_hook(self._note)
+        handle = register_module_forward_pre_hook(self._record)
         self._stack.callback(handle.remove)
-        self._enter(self._stack, Choices(self._choices, self._holds_lines))
+        self._enter(self._stack, RecordActivations(self._activations, self._holds_lines))
         return self
 
     def __exit__(self, *_) -> None:
@@ -55,16 +54,16 @@ class Recording:
             for mode in self._function_modes:
                 stack.enter_context(mode)
             stack.enter_context(self._random_state.replayed())
-            stack.enter_context(_modes(self._modules))
-            self._enter(stack, RepeatedChoices(self._choices, self._holds_lines))
+            stack.enter_context(_same_modes(self._modules))
+            self._enter(stack, HoldActivations(self._activations, self._holds_lines))
             yield
 
-    def _enter(self, stack: ExitStack, choices: TorchFunctionMode) -> None:
+    def _enter(self, stack: ExitStack, activations: TorchFunctionMode) -> None:
         stack.enter_context(torch.autocast(self._device.type, enabled=False))
-        stack.enter_context(_Softplus(lambda: self._trains_weights))
-        stack.enter_context(choices)
+        stack.enter_context(_OnceDifferentiableSoftplus(lambda: self._trains_weights))
+        stack.enter_context(activations)
 
-    def _note(self, module: nn.Module, _) -> None:
+    def _record(self, module: nn.Module, _) -> None:
         tracking = getattr(module, "track_running_stats", None)
         self._modules[module] = module.training, tracking
         self.coupled |= isinstance(module, BATCH_NORMS) and module.training
@@ -72,8 +71,8 @@ class Recording:
 
 
 @contextmanager
-def _modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[None]:
-    """Modules in the modes they had, with running statistics that stay where they are."""
+def _same_modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[None]:
+    """Set modules to their recorded modes and keep their running statistics."""
     now = [(m, m.training, getattr(m, "track_running_stats", None)) for m in modules]
     for module, (training, tracking) in modules.items():
         module.training = training
@@ -88,8 +87,12 @@ def _modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[None]
                 module.track_running_stats = tracking
 
 
-class _Softplus(TorchFunctionMode):
-    """Softplus that keeps its output alone, where the layer after it keeps that for its weights."""
+class _OnceDifferentiableSoftplus(TorchFunctionMode):
+    """Replaces softplus by a form that has one derivative, and takes less time and memory.
+
+    For its backward pass it keeps its output instead of its input if weights are trained: the next
+    layer keeps that output anyway.
+    """
 
     def __init__(self, trains_weights: Callable[[], bool]) -> None:
         super().__init__()
@@ -97,12 +100,14 @@ class _Softplus(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.softplus:
-            return quick_softplus(*args, **(kwargs or {}), keep_output=self.trains_weights())
+            return once_differentiable_softplus(
+                *args, **(kwargs or {}), keep_output=self.trains_weights()
+            )
         return func(*args, **(kwargs or {}))
 
 
 class RandomState:
-    """The random generators as they stand now, to draw the same dropout masks again later."""
+    """The present state of the random generators, to draw the same dropout masks again later."""
 
     def __init__(self, device: torch.device) -> None:
         self.devices = [device] if device.type == "cuda" else []

@@ -1,7 +1,7 @@
-"""A smooth copy of a network, for differentiating through its input gradient.
+"""Smooth activations, for differentiating through an input gradient.
 
 A ReLU network has no second derivative. ART (Singh et al., ECCV 2020, arXiv 1911.13073) therefore
-runs every pass that is differentiated twice with softplus in place of ReLU, on the same weights.
+replaces ReLU by softplus in every pass that is differentiated twice, on the same weights.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ from robust_training.autograd.softplus import ramp
 def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
     """Run `model` with smooth activations inside the `with`.
 
-    Every ReLU becomes softplus with the given `beta` (PyTorch's: exactly linear where
-    beta * input > 20), and its piecewise-linear kin (ReLU6 and hardtanh, leaky ReLU, hard-swish,
-    hard-sigmoid) the same sums and products of softplus. Modules and functional calls are both
-    covered, in place or not; smooth activations (GELU, SiLU, ...) stay as they are.
+    Every ReLU becomes softplus with the given `beta` (PyTorch's softplus is exactly linear where
+    beta * input > 20). Other piecewise linear activations (ReLU6 and hardtanh, leaky ReLU,
+    hard-swish, hard-sigmoid) become the corresponding sums and products of softplus. Modules and
+    functional calls are both replaced, in place or not; smooth activations (GELU, SiLU, ...) stay.
 
     Raises:
         ValueError: `beta` is not positive.
     """
     if not beta > 0:
         raise ValueError(f"beta of the smooth activation must be positive, not {beta}")
-    # A module's result is always used, so its in-place form would only cost a copy.
+    # A module's result is always used, so the in-place form would only add a copy.
     inplace = [module for module in model.modules() if getattr(module, "inplace", False) is True]
     for module in inplace:
         module.inplace = False
@@ -52,7 +52,7 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def smoothly(function: Function, model: nn.Module, beta: float | None) -> Function:
-    """`function`, run with the smooth model; as it is where beta is None."""
+    """Return `function`, run with the smooth model; `function` itself if beta is None."""
     if beta is None:
         return function
 
@@ -65,7 +65,7 @@ def smoothly(function: Function, model: nn.Module, beta: float | None) -> Functi
 
 
 class Smooth(TorchFunctionMode):
-    """What `smooth` does to functions."""
+    """Replaces piecewise linear functions by their smooth forms inside the `with`."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Smooth(TorchFunctionMode):
 
 
 def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
-    # softplus keeps its input for the backward pass, so an input to be overwritten is copied first
+    # softplus keeps its input for the backward pass, so an input that is overwritten is copied
     return input.copy_(function(input.clone())) if inplace else function(input)
 
 

@@ -1,6 +1,6 @@
 """Softplus and the smooth ramp, with derivatives that take few passes and little memory.
 
-Each function runs in the precision of its input, autocast or not.
+Each function runs in the precision of its input, under autocast too.
 """
 
 import torch
@@ -9,40 +9,44 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from robust_training.autograd import softplus_kernels as kernels
+from robust_training.autograd import softplus_kernels
 
 _backward = torch.ops.aten.softplus_backward
-_THRESHOLD = 20.0  # where PyTorch's softplus turns linear
+_THRESHOLD = 20.0  # PyTorch's softplus is linear above it
 
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = _THRESHOLD) -> Tensor:
-    """`torch.nn.functional.softplus` to the last bit, its second derivative in half the passes."""
+    """Compute `torch.nn.functional.softplus` to the last bit.
+
+    Its second derivative takes half the passes of PyTorch's.
+    """
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
     with torch.autocast(input.device.type, enabled=False):
         return _Softplus.apply(input, beta)
 
 
-def quick_softplus(
+def once_differentiable_softplus(
     input: Tensor, beta: float = 1, threshold: float = _THRESHOLD, *, keep_output: bool
 ) -> Tensor:
-    """The same within rounding, differentiable once.
+    """Compute softplus within rounding; it can be differentiated once.
 
     Args:
-        keep_output: What the backward pass needs. A layer with weights keeps its input, which is
-            this output, so that one comes for free.
+        keep_output: Keep the output for the backward pass instead of the input. A layer with
+            weights keeps its own input, which is this output, so it takes no further memory.
     """
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
     with torch.autocast(input.device.type, enabled=False):
-        return _QuickSoftplus.apply(input, beta, keep_output)
+        return _OnceDifferentiableSoftplus.apply(input, beta, keep_output)
 
 
 def ramp(input: Tensor, beta: float, low: float, high: float) -> Tensor:
-    """low + softplus(input - low) - softplus(input - high), by one softplus where that is exact.
+    """Compute low + softplus(input - low) - softplus(input - high), by one softplus if possible.
 
-    The ramp is symmetric about its middle, and the far softplus is nothing where PyTorch takes the
-    near one for linear. In half precision a distance from the middle is too coarse for the ends.
+    The ramp is symmetric about its middle. One softplus is exact if the softplus of the farther end
+    is 0 wherever PyTorch takes that of the nearer end as linear. In half precision the distance
+    from the middle is too coarse near the ends.
     """
     if input.dtype.itemsize < 4 or beta * (high - low) / 2 < _THRESHOLD:
         return low + softplus(input - low, beta) - softplus(input - high, beta)
@@ -60,14 +64,14 @@ class _Softplus(Function):
     @staticmethod
     def backward(ctx, outgoing: Tensor):
         (input,) = ctx.saved_tensors
-        return _Slope.apply(outgoing, input, ctx.beta), None
+        return _SoftplusDerivative.apply(outgoing, input, ctx.beta), None
 
 
-class _QuickSoftplus(Function):
+class _OnceDifferentiableSoftplus(Function):
     @staticmethod
     def forward(ctx, input: Tensor, beta: float, keep_output: bool) -> Tensor:
-        quick = kernels.fits(input)
-        output = kernels.softplus(input, beta) if quick else F.softplus(input, beta)
+        quick = softplus_kernels.fits(input)
+        output = softplus_kernels.softplus(input, beta) if quick else F.softplus(input, beta)
         ctx.save_for_backward(output if keep_output else input)
         ctx.beta, ctx.keep_output = beta, keep_output
         return output
@@ -78,14 +82,14 @@ class _QuickSoftplus(Function):
         (kept,) = ctx.saved_tensors
         if not ctx.keep_output:
             return _backward(outgoing, kept, ctx.beta, _THRESHOLD), None, None
-        if kernels.fits(kept) and outgoing.stride() == kept.stride():
-            return kernels.softplus_slope(outgoing, kept, ctx.beta), None, None
-        # The slope is 1 - exp(-beta output); the clamp avoids underflow, which is slow.
+        if softplus_kernels.fits(kept) and outgoing.stride() == kept.stride():
+            return softplus_kernels.softplus_backward(outgoing, kept, ctx.beta), None, None
+        # The derivative is 1 - exp(-beta output); the clamp avoids underflow, which is slow.
         rest = kept.clamp(max=_THRESHOLD / ctx.beta).mul_(-ctx.beta).exp_()
         return torch.addcmul(outgoing, outgoing, rest, value=-1, out=rest), None, None
 
 
-class _Slope(Function):
+class _SoftplusDerivative(Function):
     """outgoing * sigmoid(beta * at)."""
 
     @staticmethod
@@ -98,16 +102,16 @@ class _Slope(Function):
     @once_differentiable
     def backward(ctx, incoming: Tensor):
         outgoing, at = ctx.saved_tensors
-        slope = (at * ctx.beta).sigmoid_()
-        to_at = torch.ops.aten.sigmoid_backward(outgoing * incoming, slope).mul_(ctx.beta)
-        return slope.mul_(incoming), to_at, None
+        sigmoid = (at * ctx.beta).sigmoid_()
+        to_at = torch.ops.aten.sigmoid_backward(outgoing * incoming, sigmoid).mul_(ctx.beta)
+        return sigmoid.mul_(incoming), to_at, None
 
 
 class _Ramp(Function):
     @staticmethod
     def forward(ctx, input: Tensor, beta: float, middle: float, half: float) -> Tensor:
-        if kernels.fits(input):
-            output, beyond = kernels.ramp(input, beta, middle, half)
+        if softplus_kernels.fits(input):
+            output, beyond = softplus_kernels.ramp(input, beta, middle, half)
         else:
             side = input - middle
             beyond = side.abs().sub_(half)
@@ -119,14 +123,15 @@ class _Ramp(Function):
     @staticmethod
     def backward(ctx, outgoing: Tensor):
         beyond, output = ctx.saved_tensors
-        return _RampSlope.apply(outgoing, output, beyond, ctx.beta, ctx.middle), None, None, None
+        to_input = _RampDerivative.apply(outgoing, output, beyond, ctx.beta, ctx.middle)
+        return to_input, None, None, None
 
 
-class _RampSlope(Function):
-    """outgoing * sigmoid(-beta * beyond), where `beyond` is how far the input is past either end.
+class _RampDerivative(Function):
+    """outgoing * sigmoid(-beta * beyond); `beyond` is the distance of the input past either end.
 
     Its own derivative goes through the output, which the next layer keeps anyway:
-    d slope / d output = beta (1 - slope), falling on the far side of the middle.
+    d derivative / d output = beta (1 - derivative), negative on the far side of the middle.
     """
 
     @staticmethod

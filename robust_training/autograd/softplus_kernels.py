@@ -1,7 +1,7 @@
-"""Softplus and the smooth ramp on a CPU in one vectorised pass each, float32.
+"""Softplus and the smooth ramp in float32 on a CPU, in one vectorised pass each.
 
-PyTorch's softplus takes as long as five ordinary elementwise passes, and a smooth ReLU6 made of
-PyTorch's operations twice that: a third of a MobileNet's forward pass.
+PyTorch's softplus takes as long as five ordinary elementwise passes. A smooth ReLU6 made of
+PyTorch's operations takes twice that, a third of a MobileNet's forward pass.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 16_384  # values a thread takes at a time; input and outputs stay in its cache
+_CHUNK = 16_384  # values that a thread takes at once: input and outputs fit its cache
 _F = np.float32
 
 
@@ -30,28 +30,31 @@ def _is_channels_last(input: Tensor) -> bool:
 
 
 def softplus(input: Tensor, beta: float) -> Tensor:
-    """log(1 + exp(beta * input)) / beta, within 2 float32 roundings of the result or of 1/beta."""
+    """Compute log(1 + exp(beta * input)) / beta.
+
+    The error is at most 2 float32 roundings of the result or of 1/beta.
+    """
     output = torch.empty_like(input)
     _run(_softplus, input, output, beta)
     return output
 
 
-def softplus_slope(outgoing: Tensor, output: Tensor, beta: float) -> Tensor:
-    """outgoing times softplus's slope, 1 - exp(-beta * output); tensors of one layout."""
+def softplus_backward(outgoing: Tensor, output: Tensor, beta: float) -> Tensor:
+    """Compute outgoing * (1 - exp(-beta * output)), for tensors of one layout."""
     result = torch.empty_like(output)
-    _run(_slope, outgoing, output, result, beta)
+    _run(_softplus_backward, outgoing, output, result, beta)
     return result
 
 
 def ramp(input: Tensor, beta: float, middle: float, half: float) -> tuple[Tensor, Tensor]:
-    """middle +- (half - softplus(half - |input - middle|)), and |input - middle| - half."""
+    """Compute middle +- (half - softplus(half - |input - middle|)) and |input - middle| - half."""
     output, beyond = torch.empty_like(input), torch.empty_like(input)
     _run(_ramp, input, output, beyond, beta, middle, half)
     return output, beyond
 
 
 def _run(kernel: Callable[..., None], *arguments: Tensor | float) -> None:
-    """With as many threads as PyTorch takes: several training processes share the cores."""
+    """Run a kernel with as many threads as PyTorch: several processes may share the cores."""
     threads = torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
@@ -61,15 +64,15 @@ def _run(kernel: Callable[..., None], *arguments: Tensor | float) -> None:
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    """The values in the order of memory."""
+    """Return the values in the order of memory."""
     return tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
 
 
 @numba.njit(inline="always")
 def _exp(x):
-    """exp(x) for x <= 0, below -20 that of -20 (2e-9).
+    """Compute exp(x) for x <= 0; below -20 the result is exp(-20) = 2e-9.
 
-    2^k exp(r), |r| <= ln 2 / 2, with the polynomial of Cephes.
+    It is 2^k exp(r) with |r| <= ln 2 / 2 and the polynomial of Cephes.
     """
     x = max(x, _F(-20))
     k = np.floor(x * _F(1.44269504) + _F(0.5))
@@ -86,7 +89,7 @@ def _exp(x):
 
 @numba.njit(inline="always")
 def _log_one_plus_exp(x):
-    """log(1 + exp(x)) for x <= 0, by the series of 2 artanh(z), z = e / (e + 2) <= 1/3."""
+    """Compute log(1 + exp(x)) for x <= 0 by the series of 2 artanh(z), z = e / (e + 2) <= 1/3."""
     e = _exp(x)
     z = e / (e + _F(2))
     z2 = z * z
@@ -108,7 +111,7 @@ def _softplus_chunk(input, output, beta):
 
 
 @numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def _slope_chunk(outgoing, output, result, beta):
+def _softplus_backward_chunk(outgoing, output, result, beta):
     for i in range(output.size):
         result[i] = outgoing[i] * (_F(1) - _exp(-output[i] * beta))
 
@@ -132,11 +135,11 @@ def _softplus(input, output, beta):
 
 
 @numba.njit(parallel=True, cache=True)
-def _slope(outgoing, output, result, beta):
+def _softplus_backward(outgoing, output, result, beta):
     for c in numba.prange((output.size + _CHUNK - 1) // _CHUNK):
         a = np.int64(c) * _CHUNK
         b = min(a + _CHUNK, output.size)
-        _slope_chunk(outgoing[a:b], output[a:b], result[a:b], beta)
+        _softplus_backward_chunk(outgoing[a:b], output[a:b], result[a:b], beta)
 
 
 @numba.njit(parallel=True, cache=True)

@@ -1,13 +1,11 @@
-"""Training objectives, one file each. These imports are the registry."""
+"""Training objectives, one method or family a file. These imports are the registry."""
 
-from robust_training.objectives.aat import AAT
-from robust_training.objectives.adv_aat import AdvAAT
+from robust_training.objectives.aat import AAT, AdvAAT
 from robust_training.objectives.adversarial_training import AdversarialTraining
 from robust_training.objectives.art import ART
 from robust_training.objectives.base import AttackState, Objective
 from robust_training.objectives.enhanced_regularizers import EnhancedRegularizers
-from robust_training.objectives.ig_norm import IGNorm
-from robust_training.objectives.ig_sum_norm import IGSumNorm
+from robust_training.objectives.ig_norm import IGNorm, IGSumNorm
 from robust_training.objectives.input_gradient_penalty import InputGradientPenalty
 from robust_training.objectives.marginal_density import MarginalDensity
 from robust_training.objectives.standard import Standard

@@ -1,20 +1,22 @@
-"""AAT: attributions that keep their pattern under attack."""
+"""AAT and AdvAAT: attributions that keep their pattern under attack."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
-from robust_training.attribution.scores import class_score, single
+from robust_training.attribution.explanation import Attribution, InputGradient, check_attribution
+from robust_training.attribution.scores import class_score, cross_entropy_score, single
 from robust_training.attribution.similarity import pearson
 from robust_training.autograd.batch_norm import BatchNormMode
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, AttackState, require
+from robust_training.objectives.base import AttackingObjective, AttackState, check_at_least
 
 
 @dataclass(frozen=True)
@@ -25,62 +27,76 @@ class AAT(AttackingObjective):
 
         weight * mean (1 - Pearson correlation of A(image) and A(attacked image)),
 
-    A the true class's attribution, every pixel and channel; the attack climbs the dissimilarity.
-    No code was published, so this is a reconstruction: that the dissimilarity is 1 - Pearson is
-    second-hand; weight, attack, attribution and the softplus copy are not verified (the attack is
-    that of `IGNorm`).
+    where A is the attribution of the true class, every pixel and channel. The attack raises
+    1 - Pearson. No code was published, so this is a reconstruction: that the dissimilarity is
+    1 - Pearson is known to us second-hand; weight, attack, attribution and softplus are not
+    verified (the attack is that of `IGNorm`).
 
     Attributes:
-        weight: Of the attribution term.
-        attack: Climbs the dissimilarity.
-        attribution: A.
-        beta: Of the softplus that stands in for ReLU in attributions; None keeps the network.
-        curvature: How attributions are differentiated, for the weights.
-        attack_curvature: The same for the attack.
-        attack_batch_norm: BatchNorm during the attack.
+        weight: Weight of the attribution term.
+        attack: Raises 1 - Pearson; it needs a random start.
+        attribution: The attribution A.
+        beta: Sharpness of the softplus that replaces ReLU in attributions; None keeps the network.
+        curvature: The way attributions are differentiated, for the weights.
+        attack_curvature: The way attributions are differentiated, for the attack.
+        attack_batch_norm: Mode of BatchNorm during the attack.
     """
 
     weight: float = 1.0
-    attack: PGD = PGD(eps=8 / 255, step_size=2 / 255, steps=7)
+    attack: Attack = PGD(eps=8 / 255, step_size=2 / 255, steps=7)
     attribution: Attribution = InputGradient()
     beta: float | None = 50.0
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
 
+    adversarial: ClassVar[bool] = False  # whether cross-entropy is attacked and trained as well
+
     def __post_init__(self) -> None:
-        require(self, "weight")
-        require_attribution("AAT", self.attribution)
-        self.require_attack(random_start=True)
+        check_at_least(0, self, "weight")
+        check_attribution(type(self).__name__, self.attribution)
+        self.check_attack(random_start=not self.adversarial)
 
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        scores = smooth_class_scores(model, label, self.beta)
+        attacked = self.perturb(model, self._attack_score(model, image, label), image, state)
+        trained = attacked if self.adversarial else image
+        cross_entropy = F.cross_entropy(model(trained), label)
+        scores = self._scores(model, label.repeat(2))
+        pair = torch.cat([image, attacked])
+        (maps,) = self.attribution(scores, pair, create_graph=True, curvature=self.curvature)
+        distance = 1 - pearson(*maps.flatten(1).chunk(2))
+        return {"cross_entropy": cross_entropy, "attribution": self.weight * distance.mean()}
+
+    def _attack_score(self, model: Classifier, image: Tensor, label: Tensor) -> Score:
+        scores = self._scores(model, label)
         distance = map_distance(self.attribution, scores, image, self.attack_curvature)
-        adversarial = self.perturb(model, distance, image, state)
-        return {
-            "cross_entropy": F.cross_entropy(model(image), label),
-            "attribution": self.weight
-            * twin_distance(
-                self.attribution,
-                smooth_class_scores(model, label.repeat(2), self.beta),
-                image,
-                adversarial,
-                self.curvature,
-            ),
-        }
+        if not self.adversarial:
+            return distance
+        loss = cross_entropy_score(model, label)
+        return lambda perturbed: loss(perturbed) + self.weight * distance(perturbed)
+
+    def _scores(self, model: Classifier, label: Tensor) -> Scores:
+        return smoothly(single(class_score(model, label)), model, self.beta)
 
 
-def smooth_class_scores(model: Classifier, label: Tensor, beta: float | None) -> Scores:
-    """The logit of `label`, from the smooth model, as the only one of several scores."""
-    return smoothly(single(class_score(model, label)), model, beta)
+@dataclass(frozen=True)
+class AdvAAT(AAT):
+    """Adversarial AAT (Ivankay et al., BMVC 2021, arXiv 2010.07393).
+
+    Terms: `cross_entropy` on the attacked images, and `attribution` as in `AAT`. The attack raises
+    their sum, so it needs no random start. The fields, and what is not verified, are those of
+    `AAT`.
+    """
+
+    adversarial: ClassVar[bool] = True
 
 
 def map_distance(
     attribution: Attribution, scores: Scores, image: Tensor, curvature: Curvature
 ) -> Score:
-    """1 - Pearson correlation of an image's map with that of `image`, which is computed once."""
+    """Return 1 - Pearson correlation of an image's map with that of `image`, computed once."""
     clean: Tensor | None = None
 
     def maps(image: Tensor) -> Tensor:
@@ -94,18 +110,3 @@ def map_distance(
         return 1 - pearson(clean, maps(perturbed))
 
     return score
-
-
-def twin_distance(
-    attribution: Attribution,
-    scores: Scores,
-    image: Tensor,
-    adversarial: Tensor,
-    curvature: Curvature,
-) -> Tensor:
-    """Mean 1 - Pearson correlation of the maps of images and their attacked twins, from one pass
-    over both; `scores` are those of the clean images, then of the attacked ones."""
-    twins = torch.cat([image, adversarial])
-    (maps,) = attribution(scores, twins, create_graph=True, curvature=curvature)
-    clean, moved = maps.flatten(1).chunk(2)
-    return (1 - pearson(clean, moved)).mean()

@@ -1,10 +1,11 @@
-"""Adversarial training: cross-entropy on images that an attack made worse."""
+"""Adversarial training: cross-entropy on attacked images."""
 
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.scores import cross_entropy_score
 from robust_training.autograd.batch_norm import BatchNormMode
@@ -19,19 +20,20 @@ class AdversarialTraining(AttackingObjective):
     Defaults are those of the PGD baseline in ART's CUB code (train_adv.py): eps 2/255, 7 steps of
     0.5/255, random start, the model in training mode throughout. Kim, Seo and Jeon's study of
     gradients (arXiv 1903.11626, attacks.py; pixels in [-1,1] there, half as long here) takes
-    PGD(norm="l2", eps=0.04 to 0.8, step_size=1, steps=40, random_start=False), whose step rides the
-    border of the ball, or PGD(eps=0.001 to 0.02, step_size=0.01, steps=40, random_start=False).
+    PGD(norm="l2", eps=0.04 to 0.8, step_size=1, steps=40, random_start=False), each step of which
+    ends on the border of the ball, or
+    PGD(eps=0.001 to 0.02, step_size=0.01, steps=40, random_start=False).
 
     Attributes:
-        attack: Climbs the cross-entropy.
-        attack_batch_norm: BatchNorm during the attack.
+        attack: Raises the cross-entropy.
+        attack_batch_norm: Mode of BatchNorm during the attack.
     """
 
-    attack: PGD = PGD(eps=2 / 255, step_size=0.5 / 255, steps=7)
+    attack: Attack = PGD(eps=2 / 255, step_size=0.5 / 255, steps=7)
     attack_batch_norm: BatchNormMode = "update"
 
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        adversarial = self.perturb(model, cross_entropy_score(model, label), image, state)
-        return {"cross_entropy": F.cross_entropy(model(adversarial), label)}
+        attacked = self.perturb(model, cross_entropy_score(model, label), image, state)
+        return {"cross_entropy": F.cross_entropy(model(attacked), label)}

@@ -7,15 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.explanation import Attribution, InputGradient, require_attribution
+from robust_training.attribution.explanation import Attribution, InputGradient, check_attribution
 from robust_training.attribution.scores import class_and_runner_up_scores, class_score, single
 from robust_training.attribution.similarity import check_top_k, cosine, pixel_count
 from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, AttackState, require
+from robust_training.objectives.base import (
+    AttackingObjective,
+    AttackState,
+    check_at_least,
+    check_positive,
+)
 
 
 @dataclass(frozen=True)
@@ -27,33 +33,34 @@ class ART(AttackingObjective):
 
         weight * mean log(1 + exp(d(g_y, image) - d(g_r, image))),   d = 1 - cosine,
 
-    over clean and attacked images, where g_y and g_r are the attributions (input gradients as
-    published) of the true and the runner-up logit. Each image picks the worse map of its clean and
-    attacked twins. A value of ln 2 = 0.693 (times weight) says that both are equally far from the
-    image; the mining lifts an untrained network's loss somewhat above it.
+    over clean and attacked images. g_y and g_r are the attributions (input gradients as published)
+    of the true and of the runner-up logit. A clean image and its attacked copy form a pair, and
+    each of the two takes the worse map of the pair. At ln 2 = 0.693 (times weight) both
+    attributions are equally far from the image; taking the worse map raises the loss of an
+    untrained network slightly above that value.
     Defaults are those of the published CUB code (train_Art.py, art_attack.py, loss_art.py), with
-    the beta of its run's name: the code itself passes beta 1 by a slip.
+    the beta in the name of its run: the code itself passes beta 1 by mistake.
 
     Attributes:
-        weight: Of the attribution term.
-        attack: Climbs the attribution loss, on the support alone.
-        top_k: Size of the support, chosen at the attack's start by the true logit's map:
-            a number of pixels (int), or a share of them (float; 15,000 of 224 x 224 as published).
-        beta: Of the softplus that stands in for ReLU.
+        weight: Weight of the attribution term.
+        attack: Raises the attribution loss on the support alone.
+        top_k: Size of the support, which the true logit's map chooses at the attack's start:
+            a number of pixels (int) or a fraction (float; 15,000 of 224 x 224 as published).
+        beta: Sharpness of the softplus that replaces ReLU.
         form: "magnitude" compares channel means of absolute values (CUB), "signed" every channel
             with its sign (CIFAR, where the published attack has eps 8/255, 3 steps of 5/255 and
             top_k 1000 of 3072).
-        attribution: Whose maps are aligned with the image. Products of pixel and gradient are what
-            Kim, Seo and Jeon (arXiv 1903.11626) propose to pair with adversarial training: global
-            attributions, which say what a pixel contributes. The published gradients are those of
-            normalised pixels; for products the unit does not matter.
-        curvature: How the loss is differentiated through the maps, for the weights.
-        attack_curvature: The same for the attack.
-        attack_batch_norm: BatchNorm during the attack.
+        attribution: The attribution that is aligned with the image. Kim, Seo and Jeon (arXiv
+            1903.11626) propose to combine adversarial training with global attributions, products
+            of pixel and gradient. The published gradients are those of normalised pixels; the unit
+            does not change products.
+        curvature: The way the loss is differentiated through the maps, for the weights.
+        attack_curvature: The way it is differentiated in the attack.
+        attack_batch_norm: Mode of BatchNorm during the attack.
     """
 
     weight: float = 0.5
-    attack: PGD = PGD(eps=2 / 255, step_size=1.5 / 255, steps=3)
+    attack: Attack = PGD(eps=2 / 255, step_size=1.5 / 255, steps=3)
     top_k: int | float = 0.3
     beta: float = 50.0
     form: Literal["magnitude", "signed"] = "magnitude"
@@ -63,9 +70,9 @@ class ART(AttackingObjective):
     attack_batch_norm: BatchNormMode = "update"
 
     def __post_init__(self) -> None:
-        require(self, "weight")
-        require(self, "beta", above=0)
-        require_attribution("ART", self.attribution)
+        check_at_least(0, self, "weight")
+        check_positive(self, "beta")
+        check_attribution("ART", self.attribution)
         if self.form not in ("magnitude", "signed"):
             raise ValueError(f'form of ART must be "magnitude" or "signed", not {self.form!r}')
         check_top_k("ART", self.top_k)
@@ -73,27 +80,27 @@ class ART(AttackingObjective):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        adversarial = self.attack_images(model, image, label, state)
-        twins = torch.cat([image, adversarial])
+        attacked = self.attack_images(model, image, label, state)
+        pair = torch.cat([image, attacked])
         maps = self.attribution(
             self._scores(model, label.repeat(2)),
-            twins,
+            pair,
             create_graph=True,
             curvature=self.curvature,
         )
         true, runner_up = (
             self._features(self.attribution.in_units(each, model.std)) for each in maps
         )
-        anchor = self._features(model.normalize(twins))
+        anchor = self._features(model.normalize(pair))
         return {
-            "cross_entropy": F.cross_entropy(model(adversarial), label),
+            "cross_entropy": F.cross_entropy(model(attacked), label),
             "attribution": self.weight * attribution_loss(anchor, true, runner_up),
         }
 
     def attack_images(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState | None = None
     ) -> Tensor:
-        """The attacked images (N,3,H,W), as in art_attack.py."""
+        """Return the attacked images (N,3,H,W), as in art_attack.py."""
         state = state or AttackState()
         with under_attack(model, self.attack_batch_norm):
             if state.perturbed is None:
@@ -126,7 +133,7 @@ class ART(AttackingObjective):
         return smoothly(class_and_runner_up_scores(model, label), model, self.beta)
 
     def _features(self, maps: Tensor) -> Tensor:
-        """(N,3,H,W) -> (N,D): what is compared."""
+        """(N,3,H,W) -> (N,D), the values that are compared."""
         if self.form == "magnitude":
             maps = maps.abs().mean(dim=1)
         return maps.flatten(1)
@@ -138,13 +145,13 @@ class ART(AttackingObjective):
 
 
 def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor) -> Tensor:
-    """Mean soft-margin triplet loss with mining inside each pair of twins (loss_art.py).
+    """Mean soft-margin triplet loss with mining inside each pair (loss_art.py).
 
     Args:
-        anchor, true, runner_up: (2B, D), clean rows first, attacked ones in the same order after.
+        anchor, true, runner_up: (2B, D), the clean rows, then the attacked ones in the same order.
     """
     batch = len(anchor) // 2
     rows = anchor.unflatten(0, (2, 1, batch))
-    positive = 1 - cosine(rows, true.unflatten(0, (1, 2, batch)))  # (anchor twin, gradient twin, B)
+    positive = 1 - cosine(rows, true.unflatten(0, (1, 2, batch)))  # (anchor, map, B)
     negative = 1 - cosine(rows, runner_up.unflatten(0, (1, 2, batch)))
     return F.softplus(positive.amax(dim=1) - negative.amin(dim=1)).mean()

@@ -1,4 +1,4 @@
-"""What every training objective is."""
+"""The interface of training objectives."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from robust_training.attacks.pgd import PGD
+from robust_training.attacks.base import Attack
 from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.autograd.curvature import Score
 from robust_training.models.classifier import Classifier
@@ -16,12 +16,12 @@ Reduction = Literal["mean", "sum"]
 
 @dataclass
 class AttackState:
-    """What an attack leaves for the next step on the same batch; empty before the first.
+    """Holds what an attack leaves for the next step on the same batch; empty before the first step.
 
     Attributes:
-        perturbed: (N,3,H,W) where the attack ended, and the next one starts.
-        support: (N,K) pixels that ART's attack compares.
-        parts: The same for each part of a `Sum`.
+        perturbed: (N,3,H,W), the images where the attack ended and the next one starts.
+        support: (N,K), the pixels that ART's attack compares.
+        parts: One state for each part of a `Sum`.
     """
 
     perturbed: Tensor | None = None
@@ -30,8 +30,10 @@ class AttackState:
 
 
 class Objective(ABC):
-    """Model, images (N,3,H,W) in [0,1] and labels (N,) -> named, weighted terms; the loss is their
-    sum. Subclasses are frozen dataclasses without state."""
+    """Model, images (N,3,H,W) in [0,1] and labels (N,) -> named, weighted terms.
+
+    The loss is the sum of the terms. Subclasses are frozen dataclasses without state.
+    """
 
     @abstractmethod
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]: ...
@@ -39,12 +41,14 @@ class Objective(ABC):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        """The same, for objectives whose attack can go on from the step before: it finds in
-        `state` where that ended, and leaves there where it ends itself."""
+        """Return the terms; continue the attack of the step before, if the objective has one.
+
+        Such an objective reads in `state` where that attack ended, and writes where its own ends.
+        """
         return self(model, image, label)
 
     def at(self, epoch: float) -> "Objective":
-        """The objective as it stands after so many epochs, for those that change over time."""
+        """Return the objective as it is after `epoch` epochs, for objectives that change."""
         return self
 
 
@@ -52,11 +56,11 @@ class AttackingObjective(Objective):
     """An objective that trains on attacked images; subclasses have these two fields.
 
     Attributes:
-        attack: Climbs what the method's inner maximisation says.
-        attack_batch_norm: BatchNorm during the attack.
+        attack: Raises the score of the method's inner maximisation.
+        attack_batch_norm: Mode of BatchNorm during the attack.
     """
 
-    attack: PGD
+    attack: Attack
     attack_batch_norm: BatchNormMode
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -68,32 +72,40 @@ class AttackingObjective(Objective):
     ) -> dict[str, Tensor]: ...
 
     def perturb(self, model: Classifier, score: Score, image: Tensor, state: AttackState) -> Tensor:
-        """The attacked images (N,3,H,W), from where `state` stands."""
+        """Return the attacked images (N,3,H,W), starting from `state`."""
         with under_attack(model, self.attack_batch_norm):
             state.perturbed = self.attack(score, image, state.perturbed)
         return state.perturbed
 
-    def require_attack(self, *, random_start: bool = False) -> None:
-        """ValueError unless the attack takes steps, from a random start where a score needs one."""
+    def check_attack(self, *, random_start: bool = False) -> None:
+        """Raise ValueError unless the attack takes steps, and starts at random if it must."""
         name = type(self).__name__
         if self.attack.steps < 1:
             raise ValueError(f"attack.steps of {name} must be at least 1, not {self.attack.steps}")
         if random_start and not self.attack.random_start:
             raise ValueError(
-                f"attack.random_start of {name} must be true: at the image itself what its attack "
-                "climbs has no slope"
+                f"attack.random_start of {name} must be true: the score of its attack has no "
+                "gradient at the image itself"
             )
 
 
-def require(objective: Objective, *names: str, above: float = -1, least: float = 0) -> None:
-    """ValueError unless these fields of `objective` are at least `least` and above `above`."""
+def check_at_least(minimum: float, objective: Objective, *names: str) -> None:
+    """Raise ValueError unless these fields of `objective` are `minimum` or more."""
     for name in names:
         value = getattr(objective, name)
-        if not (value >= least and value > above):
-            bound = "positive" if above == 0 else f"{least:g} or more"
-            raise ValueError(f"{name} of {type(objective).__name__} must be {bound}, not {value}")
+        if not value >= minimum:
+            owner = type(objective).__name__
+            raise ValueError(f"{name} of {owner} must be {minimum:g} or more, not {value}")
+
+
+def check_positive(objective: Objective, *names: str) -> None:
+    """Raise ValueError unless these fields of `objective` are positive."""
+    for name in names:
+        value = getattr(objective, name)
+        if not value > 0:
+            raise ValueError(f"{name} of {type(objective).__name__} must be positive, not {value}")
 
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """One number for a batch from one per image (N,)."""
+    """Reduce one number per image (N,) to one number for the batch."""
     return values.sum() if reduction == "sum" else values.mean()

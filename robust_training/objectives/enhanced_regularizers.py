@@ -1,4 +1,4 @@
-"""CACR and WACR: class attributions that are contrasted, and changes charged by their weight."""
+"""CACR and WACR: contrasted class attributions, and penalties on weighted changes of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradients, path_integrals
 from robust_training.attribution.scores import (
@@ -22,11 +23,10 @@ from robust_training.objectives.base import (
     AttackingObjective,
     AttackState,
     Reduction,
+    check_at_least,
     reduce,
-    require,
 )
 from robust_training.objectives.ig_norm import LossChange
-from robust_training.objectives.ig_sum_norm import loss_and_change
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,37 @@ class EnhancedRegularizers(AttackingObjective):
         cacr = KL(U || softmax(n)) - KL(U || softmax(t))
         wacr = sum over same signs of b D + sum over other signs of |D|
 
-    with U uniform over the pixels; t and n the integrated gradients, from black to the attacked
-    image and summed over channels, of the probability of the true class and of the runner-up at
-    each point of the path; b those of the true class to the clean image; D minus the integrated
-    gradients of the cross-entropy from the clean to the attacked image. Signs and runner-up are
-    held. `cacr` can be negative, and may be tiny: attributions of a probability sum to 1 at most
-    over all pixels, and the divergence is about half their variance. On networks fine-tuned for ten
-    classes it was 1e-6 to 1e-5 beside a cross-entropy of 1 to 2, with a gradient of 3e-5 to 3e-4 of
-    the cross-entropy's; training warns of such terms.
+    * U is uniform over the pixels.
+    * t and n are integrated gradients from black to the attacked image, summed over channels, of
+      the probability of the true class and of the runner-up at each point of the path.
+    * b are the integrated gradients of the true class's probability from black to the clean image.
+    * D is minus the integrated gradients of the cross-entropy from the clean to the attacked image.
+
+    Signs and runner-up are held. `cacr` can be negative and may be tiny: the attributions of a
+    probability sum to at most 1 over all pixels, and the divergence is about half their variance.
+    On networks fine-tuned for ten classes it was 1e-6 to 1e-5 next to a cross-entropy of 1 to 2,
+    and its gradient was 3e-5 to 3e-4 of the cross-entropy's; training warns of such terms.
     Defaults are those of IG-SUM-NORM-config.json, the file that the code opens (its set1.json has
-    weight 0.08 and 5 steps). Which one gave the paper's numbers is not known.
+    weight 0.08 and 5 steps). It is not known which of the two gave the paper's numbers.
 
     Attributes:
-        weight: Of both regularizers.
-        cacr, wacr: Which of them; at least one.
-        attack: Climbs cross-entropy + weight * L1 of its integrated gradients.
-        steps: Points of every path for the weights; a step's time is proportional to it.
+        weight: Weight of both regularizers.
+        cacr, wacr: Switch each regularizer on; at least one must be.
+        attack: Raises cross-entropy + weight * L1 norm of its integrated gradients.
+        steps: Points of every path, for the weights; the time of a step is proportional to it.
         attack_steps: Points of the path in the attack (20 / approx_factor 4).
-        beta: Of a softplus that stands in for ReLU along the paths; None differentiates the network
-            itself (leaky ReLU, as published).
+        beta: Sharpness of a softplus that replaces ReLU along the paths; None differentiates the
+            network itself (leaky ReLU, as published).
         reduction: "mean" over the batch, or the authors' "sum".
-        curvature: How the gradients along the paths are differentiated, for the weights.
-        attack_curvature: The same for the attack.
-        attack_batch_norm: BatchNorm during the attack; the authors' network has none.
+        curvature: The way the gradients along the paths are differentiated, for the weights.
+        attack_curvature: The way they are differentiated in the attack.
+        attack_batch_norm: Mode of BatchNorm during the attack; the authors' network has none.
     """
 
     weight: float = 0.1
     cacr: bool = True
     wacr: bool = True
-    attack: PGD = PGD(eps=8 / 255, step_size=2 / 255, steps=7)
+    attack: Attack = PGD(eps=8 / 255, step_size=2 / 255, steps=7)
     steps: int = 20
     attack_steps: int = 5
     beta: float | None = None
@@ -77,32 +79,32 @@ class EnhancedRegularizers(AttackingObjective):
     attack_batch_norm: BatchNormMode = "update"
 
     def __post_init__(self) -> None:
-        require(self, "weight")
-        require(self, "steps", "attack_steps", least=1)
-        self.require_attack()
+        check_at_least(0, self, "weight")
+        check_at_least(1, self, "steps", "attack_steps")
+        self.check_attack()
         if not (self.cacr or self.wacr):
-            raise ValueError("cacr or wacr of EnhancedRegularizers must be on")
+            raise ValueError("cacr or wacr of EnhancedRegularizers must be true")
 
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         change = LossChange(model, label, image, self.beta)
-        score = loss_and_change(change, self.weight, self.attack_steps, self.attack_curvature)
-        adversarial = self.perturb(model, score, image, state)
+        norm = change.norm_score(self.attack_steps, self.attack_curvature)
+        attacked = self.perturb(model, change.with_loss(norm, self.weight), image, state)
 
         def probability(x: Tensor) -> Tensor:
             return model(x).softmax(dim=1)
 
-        terms = {"cross_entropy": cross_entropy_score(model, label)(adversarial)}
+        terms = {"cross_entropy": cross_entropy_score(model, label)(attacked)}
         if self.cacr:
             true, runner_up = self._from_black(
-                lambda: class_and_runner_up_scores(probability, label), model, adversarial
+                lambda: class_and_runner_up_scores(probability, label), model, attacked
             )
             terms["cacr"] = self.weight * contrast(true, runner_up)
         if self.wacr:
             true = single(class_score(probability, label))
             (base,) = self._from_black(lambda: true, model, image)
-            moved = -change(adversarial, self.steps, self.curvature)
+            moved = -change(attacked, self.steps, self.curvature)
             terms["wacr"] = self.weight * weighted_change(base, moved)
         return {name: reduce(values, self.reduction) for name, values in terms.items()}
 
@@ -117,7 +119,7 @@ class EnhancedRegularizers(AttackingObjective):
 
 
 def contrast(true: Tensor, runner_up: Tensor) -> Tensor:
-    """CACR from the maps (N,3,H,W) of both classes, (N,)."""
+    """Return CACR (N,) of the maps (N,3,H,W) of both classes."""
     return _from_uniform(runner_up) - _from_uniform(true)
 
 
@@ -130,7 +132,9 @@ def _from_uniform(maps: Tensor) -> Tensor:
 
 
 def weighted_change(base: Tensor, change: Tensor) -> Tensor:
-    """WACR from the base attribution and its change (N,3,H,W), (N,) (by the code's comments paper
-    eq. 7 and 8, combined in eq. 9)."""
+    """Return WACR (N,) of the base attribution and its change, both (N,3,H,W).
+
+    According to comments in the code these are the paper's eq. 7 and 8, combined in eq. 9.
+    """
     agree = base.detach().sign() == change.detach().sign()
     return torch.where(agree, base * change, change.abs()).flatten(1).sum(dim=1)

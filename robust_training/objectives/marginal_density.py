@@ -1,4 +1,4 @@
-"""Marginal density smoothing: small gradients of the density that the logits imply."""
+"""Marginal density smoothing: small gradients of the density that the logits define."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from robust_training.attribution.gradients import input_gradient
 from robust_training.autograd.curvature import Curvature
-from robust_training.autograd.directional_derivative import slope
+from robust_training.autograd.directional_derivative import directional_derivative
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import Objective, require
+from robust_training.objectives.base import Objective, check_at_least, check_positive
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,24 @@ class MarginalDensity(Objective):
 
         weight * mean || d log p / d image ||_2^2,
 
-    with logits f taken as unnormalised log p(image, class): log p(image) = logsumexp f up to a
-    constant, whose gradient is the logits' weighted by the softmax. For comparison, the
-    "conditional" density log p(class | image) is minus the cross-entropy, and the "joint" one
-    log p(image, class) the true logit: what a penalty on either's gradient smooths instead.
-    No code was published: the norm and its power, weight, step and the softplus copy are not
-    verified, and the paper's own approximation is known to us only as "softmax and Taylor".
+    The logits f are taken as unnormalised log p(image, class). Then log p(image) = logsumexp f up
+    to a constant, and its gradient is that of the logits, weighted by the softmax. Two other
+    densities serve as comparison: the "conditional" log p(class | image), which is minus the
+    cross-entropy, and the "joint" log p(image, class), which is the true logit.
+    No code was published: the norm and its power, weight, step and softplus are not verified, and
+    we know the paper's own approximation only as "softmax and Taylor".
 
     Attributes:
-        weight: Of the density term.
-        density: Whose gradient is small.
+        weight: Weight of the density term.
+        density: The density with the small gradient.
         form: "exact" differentiates the gradient by `curvature`. "taylor" takes its length from a
-            forward difference along it, in one more forward pass and without a second derivative.
-            "softmax_taylor" does so for the logits weighted by the softmax, weights held; for the
-            marginal density alone.
+            forward difference along it, with one more forward pass and no second derivative.
+            "softmax_taylor" does so for the logits weighted by the softmax, with held weights; it
+            is for the marginal density alone.
         step: L2 length of the difference, in pixel units of [0,1].
-        beta: Of a softplus that stands in for ReLU in the exact form; None differentiates the
+        beta: Sharpness of a softplus that replaces ReLU in the exact form; None differentiates the
             network itself.
-        curvature: How the exact form is differentiated.
+        curvature: The way the exact form is differentiated.
     """
 
     weight: float = 0.1
@@ -51,8 +51,8 @@ class MarginalDensity(Objective):
     curvature: Curvature = "exact"
 
     def __post_init__(self) -> None:
-        require(self, "weight")
-        require(self, "step", above=0)
+        check_at_least(0, self, "weight")
+        check_positive(self, "step")
         if self.density not in _DENSITIES:
             raise ValueError(
                 f"density of MarginalDensity must be one of {list(_DENSITIES)}, "
@@ -75,9 +75,9 @@ class MarginalDensity(Objective):
             logits = model(image)
         else:
             if self.form == "softmax_taylor":
-                log_density = _weights_held()
-            logits, slopes = slope(model, log_density, image, step=self.step)
-            squares = slopes.square()
+                log_density = _held_softmax()
+            logits, derivatives = directional_derivative(model, log_density, image, step=self.step)
+            squares = derivatives.square()
         return {
             "cross_entropy": F.cross_entropy(logits, label),
             "density": self.weight * squares.mean(),
@@ -106,8 +106,8 @@ _DENSITIES: dict[str, Callable[[Tensor], LogDensity]] = {
 }
 
 
-def _weights_held() -> LogDensity:
-    """The logits weighted by the softmax of the first ones seen."""
+def _held_softmax() -> LogDensity:
+    """Return the sum of the logits weighted by the softmax of the first logits."""
     weights: Tensor | None = None
 
     def weighted(logits: Tensor) -> Tensor:

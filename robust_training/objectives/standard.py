@@ -1,4 +1,4 @@
-"""Ordinary training: cross-entropy on the images as they are."""
+"""Ordinary training: cross-entropy on the clean images."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Several objectives at once, each with its weight and its warm-up."""
+"""Several objectives together, each with a weight and a warm-up."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ class Part:
 
     Attributes:
         objective: Any objective.
-        weight: On all of its terms.
-        warmup_epochs: Over which the weight rises from 0, linearly.
+        weight: Weight of all its terms.
+        warmup_epochs: Number of epochs in which the weight rises linearly from 0.
     """
 
     objective: Objective
@@ -31,16 +31,16 @@ class Part:
             )
 
     def at(self, epoch: float) -> "Part":
-        share = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
-        return Part(self.objective.at(epoch), share * self.weight)
+        fraction = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
+        return Part(self.objective.at(epoch), fraction * self.weight)
 
 
 @dataclass(frozen=True)
 class Sum(Objective):
-    """The weighted terms of all parts, named `<objective>.<term>`, a number after the objective
-    where two parts have the same class.
+    """The weighted terms of all parts, named `<objective>.<term>`.
 
-    A single part with a warm-up beside `Standard` is ordinary training that turns into the part's.
+    A number follows the objective's name if two parts have the same class. `Standard` and a part
+    with a warm-up begin as ordinary training, and the part gains weight during the warm-up.
     """
 
     parts: tuple[Part, ...] = ()

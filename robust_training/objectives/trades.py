@@ -6,10 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
 from robust_training.autograd.batch_norm import BatchNormMode, under_attack
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import AttackingObjective, AttackState, require
+from robust_training.objectives.base import (
+    AttackingObjective,
+    AttackState,
+    check_at_least,
+    check_positive,
+)
 
 
 @dataclass(frozen=True)
@@ -20,28 +26,28 @@ class TRADES(AttackingObjective):
 
         weight * mean KL(p(image) || p(attacked image)),
 
-    which the attack climbs from Gaussian noise around the image. Gradients flow through both
+    which the attack raises from Gaussian noise around the image. Gradients flow through both
     predictions. Radius, steps and noise are those of the authors' CIFAR-10 script. Its earliest
     version has weight 1 and attacks in training mode; weight 6 and evaluation mode are those of
-    later ones, from memory.
+    later versions, from memory.
 
     Attributes:
-        weight: 1 / lambda in the paper, where it is called beta.
-        attack: Climbs the divergence.
-        start_noise: Standard deviation of the attack's start around the image, where the divergence
-            has no slope; for an attack without a random start of its own.
-        attack_batch_norm: BatchNorm during the attack; in evaluation mode as published.
+        weight: Weight of the divergence: beta in the code, 1 / lambda in the paper.
+        attack: Raises the divergence.
+        start_noise: Standard deviation of the noise at the attack's start, since the divergence has
+            no gradient at the image itself; for an attack without a random start of its own.
+        attack_batch_norm: Mode of BatchNorm during the attack; evaluation as published.
     """
 
     weight: float = 6.0
-    attack: PGD = PGD(eps=0.031, step_size=0.007, steps=10, random_start=False)
+    attack: Attack = PGD(eps=0.031, step_size=0.007, steps=10, random_start=False)
     start_noise: float = 0.001
     attack_batch_norm: BatchNormMode = "running"
 
     def __post_init__(self) -> None:
-        require(self, "weight")
-        require(self, "start_noise", above=0)
-        self.require_attack()
+        check_at_least(0, self, "weight")
+        check_positive(self, "start_noise")
+        self.check_attack()
 
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
@@ -52,9 +58,9 @@ class TRADES(AttackingObjective):
                 state.perturbed += self.start_noise * torch.randn_like(image)
         with torch.no_grad(), under_attack(model, self.attack_batch_norm):
             clean = model(image)
-        adversarial = self.perturb(model, lambda x: divergence(clean, model(x)), image, state)
+        attacked = self.perturb(model, lambda x: divergence(clean, model(x)), image, state)
         logits = model(image)
-        moved = divergence(logits, model(adversarial)).mean()
+        moved = divergence(logits, model(attacked)).mean()
         return {
             "cross_entropy": F.cross_entropy(logits, label),
             "consistency": self.weight * moved,

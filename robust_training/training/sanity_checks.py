@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_training.attacks.pgd import PGD
+from robust_training.attacks.base import Attack
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
 from robust_training.autograd.curvature import Score
@@ -86,7 +86,7 @@ def check_network(model: Classifier, objective: Objective, batch: Batch) -> list
             f"the gradient of the class score is zero on {empty} of {len(image)} training images: "
             "they have no map"
         )
-    recorders: list[_RecordingPGD] = []
+    recorders: list[_RecordedAttack] = []
     step = Step(model, _recorded(objective, recorders))
     if recorders:
         step(batch)
@@ -95,15 +95,19 @@ def check_network(model: Classifier, objective: Objective, batch: Batch) -> list
     return found
 
 
-@dataclass(frozen=True)
-class _RecordingPGD(PGD):
+class _RecordedAttack:
     """An attack that records its largest change of a pixel, and its score before and after."""
 
-    seen: list[tuple[Tensor, ...]] = field(default_factory=list)
+    def __init__(self, attack: Attack) -> None:
+        self.attack = attack
+        self.seen: list[tuple[Tensor, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.attack, name)
 
     def __call__(self, score: Score, image: Tensor, start: Tensor | None = None) -> Tensor:
-        start = self.start(image) if start is None else start
-        perturbed = super().__call__(score, image, start)
+        start = self.attack.start(image) if start is None else start
+        perturbed = self.attack(score, image, start)
         moved = min((perturbed - before).abs().max() for before in (image, start))
         scores = (score(each).detach().mean() for each in (start, perturbed))
         self.seen.append((moved, *scores))
@@ -120,7 +124,7 @@ class _RecordingPGD(PGD):
                 )
 
 
-def _recorded(objective: Objective, recorders: list[_RecordingPGD]) -> Objective:
+def _recorded(objective: Objective, recorders: list[_RecordedAttack]) -> Objective:
     """The same objective whose attacks record what they do; they are added to `recorders`."""
     if isinstance(objective, Sum):
         parts = tuple(
@@ -129,8 +133,8 @@ def _recorded(objective: Objective, recorders: list[_RecordingPGD]) -> Objective
         )
         return dataclasses.replace(objective, parts=parts)
     attack = getattr(objective, "attack", None)
-    if type(attack) is not PGD:
+    if not isinstance(attack, Attack):
         return objective
-    recorder = _RecordingPGD(**{f.name: getattr(attack, f.name) for f in dataclasses.fields(PGD)})
+    recorder = _RecordedAttack(attack)
     recorders.append(recorder)
     return dataclasses.replace(objective, attack=recorder)

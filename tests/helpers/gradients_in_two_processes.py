@@ -37,7 +37,7 @@ OBJECTIVES: dict[str, Objective] = {
     "ART signed": ART(attack=ATTACK, form="signed"),
     "ART first-order": ART(
         attack=ATTACK,
-        curvature=FiniteDifference(central=True),
+        curvature=FiniteDifference(),
         attack_curvature="finite_difference",
     ),
     "IGNorm": IGNorm(attack=ATTACK, steps=2, attack_steps=1),

@@ -105,16 +105,28 @@ def _curve_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 
 def _attack(settings: Mapping[str, Any]) -> str:
-    steps, kind = settings["attack"], settings["attribution"]
-    name, norm = kind["class"], steps["norm"]
-    inside = ", ".join(f"{key} {value:g}" for key, value in kind.items() if key != "class")
-    k = settings["top_k"]
-    return (
-        f"{settings['goal']['class']} on {name}{f' ({inside})' if inside else ''}, {norm} "
-        f"{radius(steps['eps'], norm)}, {steps['steps']} steps of "
-        f"{radius(steps['step_size'], norm)}, {settings['restarts']} restart(s), "
-        f"k {f'{100 * k:g} %' if isinstance(k, float) else k}"
+    steps, k = settings["attack"], settings["top_k"]
+    norm = steps.get("norm")
+    moves = (  # results of earlier versions do not name the class of their attack, PGD
+        f"{norm} {radius(steps['eps'], norm)}, {steps['steps']} steps of "
+        f"{radius(steps['step_size'], norm)}"
+        if steps.get("class", "PGD") == "PGD"
+        else _class(steps)
     )
+    return (
+        f"{settings['goal']['class']} on {_class(settings['attribution'])}, {moves}, "
+        f"{settings['restarts']} restart(s), k {f'{100 * k:g} %' if isinstance(k, float) else k}"
+    )
+
+
+def _class(settings: Mapping[str, Any]) -> str:
+    """The name of a class and its settings, such as `SmoothGrad (samples 8, noise 0.1)`."""
+    inside = ", ".join(
+        f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
+        for key, value in settings.items()
+        if key != "class"
+    )
+    return f"{settings['class']} ({inside})" if inside else settings["class"]
 
 
 def radius(eps: float, norm: str) -> str:

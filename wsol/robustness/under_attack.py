@@ -207,7 +207,8 @@ def _settings(attack: MapAttack) -> dict[str, Any]:
     """As plain values; classes by their names."""
     return dataclasses.asdict(attack) | {
         name: {"class": type(part).__name__, **dataclasses.asdict(part)}
-        for name, part in (("goal", attack.goal), ("attribution", attack.attribution))
+        for name in ("attack", "goal", "attribution")
+        for part in [getattr(attack, name)]
     }
 
 

@@ -94,7 +94,7 @@ def test_other_goals_are_reached(network, images):
 
 
 @pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
-def test_images_of_a_batch_do_not_meet(network, images, curvature):
+def test_images_of_a_batch_do_not_depend_on_each_other(network, images, curvature):
     """Attacked together or alone, from the same start, also after some were left alone."""
     image, label = images[0].double(), images[1]
     model = deepcopy(network).double()
@@ -190,8 +190,8 @@ def test_every_explanation_can_be_attacked(network, images, attribution):
     assert clean.shape == (6, side, side)
     assert (clean.amax(dim=(1, 2)) > 1.05 * clean.amin(dim=(1, 2))).all()
     torch.testing.assert_close(attack.maps(network, image, label), clean, rtol=0, atol=0)
-    alone = attack.maps(network, image[2:3], label[2:3])
-    torch.testing.assert_close(alone, clean[2:3], rtol=1e-3, atol=1e-4 * float(clean.max()))
+    single = attack.maps(network, image[2:3], label[2:3])
+    torch.testing.assert_close(single, clean[2:3], rtol=1e-3, atol=1e-4 * float(clean.max()))
     noise = replace(attack, goal=Noise())(network, image, label)
     assert found.intersection.mean() < noise.intersection.mean() - 0.02
 
@@ -220,18 +220,18 @@ def test_maps_are_those_of_the_plain_functions(network, images):
     ["exact", "finite_difference", Recomputed("exact"), Recomputed("finite_difference")],
     ids=str,
 )
-def test_the_slope_of_a_map_equals_central_differences(network, images, attribution, curvature):
+def test_the_gradient_of_a_map_equals_central_differences(network, images, attribution, curvature):
     image, label = images[0][:2].double(), images[1][:2]
     model = deepcopy(network).double()
     maps = attribution.maps(model, label, create_graph=True, curvature=curvature, beta=10.0)
     weight = torch.rand(2, 32, 32, dtype=torch.float64)
     leaf = image.clone().requires_grad_()
-    (slope,) = torch.autograd.grad((maps(leaf) * weight).sum(), leaf)
+    (gradient,) = torch.autograd.grad((maps(leaf) * weight).sum(), leaf)
     direction = torch.randn_like(image)
     step = 1e-6 * direction
     ahead, behind = ((maps(point) * weight).sum() for point in (image + step, image - step))
     expected = (ahead - behind).detach() / 2e-6
-    torch.testing.assert_close((slope * direction).sum(), expected, rtol=2e-3, atol=0)
+    torch.testing.assert_close((gradient * direction).sum(), expected, rtol=2e-3, atol=0)
 
 
 class Held:

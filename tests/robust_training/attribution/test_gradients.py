@@ -2,9 +2,16 @@ import captum.attr
 import pytest
 import torch
 
+from robust_training.attribution.explanation import (
+    InputGradient,
+    InputXGradient,
+    IntegratedGradients,
+    SmoothGrad,
+)
 from robust_training.attribution.gradients import (
     input_gradient,
     input_gradients,
+    input_x_gradient,
     integrated_gradients,
     smoothgrad,
 )
@@ -12,6 +19,7 @@ from robust_training.attribution.scores import (
     class_and_runner_up_scores,
     class_score,
     cross_entropy_score,
+    single,
 )
 
 
@@ -40,6 +48,22 @@ def test_integrated_gradients_are_complete(tiny, batch):
     baseline = torch.full_like(image, 0.3)
     total = integrated_gradients(score, image, baseline, steps=4000).sum(dim=(1, 2, 3))
     torch.testing.assert_close(total, score(image) - score(baseline), rtol=0, atol=1e-4)
+
+
+def test_functions_and_settings_are_one_attribution(tiny, batch):
+    """The same defaults, the same noise in every call, whatever the global generator gives."""
+    image, label = batch
+    score = class_score(tiny.eval(), label)
+    for function, settings in (
+        (input_gradient, InputGradient()),
+        (input_x_gradient, InputXGradient()),
+        (integrated_gradients, IntegratedGradients()),
+        (smoothgrad, SmoothGrad()),
+    ):
+        (expected,) = settings(single(score), image)
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            torch.testing.assert_close(function(score, image), expected, rtol=0, atol=0)
 
 
 def test_smoothgrad_of_a_linear_score_is_its_gradient(batch):

@@ -1,20 +1,20 @@
 import pytest
 import torch
 
-from robust_training.autograd.held_activations import _LINES, Choices, RepeatedChoices
+from robust_training.autograd.held_activations import _LINES, HoldActivations, RecordActivations
 
 
 @pytest.mark.parametrize("function", [*_LINES], ids=lambda function: function.__name__)
 def test_held_lines_are_those_of_the_function(function):
-    """Replayed where it was recorded a line has the function's values and slopes."""
+    """Replayed where it was recorded a line has the function's values and derivatives."""
     torch.manual_seed(0)
-    noted = []
+    records = []
     leaf = (4 * torch.randn(1000, dtype=torch.float64)).requires_grad_()
     plain = function(leaf.clone())
-    (slope,) = torch.autograd.grad(plain.sum(), leaf)
-    with Choices(noted, True):
+    (derivative,) = torch.autograd.grad(plain.sum(), leaf)
+    with RecordActivations(records, True):
         torch.testing.assert_close(function(leaf.clone()), plain)
-    with RepeatedChoices(noted, True):
+    with HoldActivations(records, True):
         held = function(leaf.clone())
     torch.testing.assert_close(held, plain)
-    torch.testing.assert_close(torch.autograd.grad(held.sum(), leaf)[0], slope)
+    torch.testing.assert_close(torch.autograd.grad(held.sum(), leaf)[0], derivative)

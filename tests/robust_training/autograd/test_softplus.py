@@ -1,4 +1,4 @@
-"""The quick forms of softplus against PyTorch's, and the kernels' rounding."""
+"""The forms of softplus against PyTorch's, and the kernels' rounding."""
 
 import os
 import subprocess
@@ -8,19 +8,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robust_training.autograd import softplus_kernels as kernels
-from robust_training.autograd.softplus import quick_softplus, ramp
+from robust_training.autograd import softplus_kernels
+from robust_training.autograd.softplus import once_differentiable_softplus, ramp
 
 
 @pytest.mark.parametrize("keep_output", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("beta", [1.0, 50.0])
-def test_quick_softplus(keep_output, dtype, beta):
+def test_softplus(keep_output, dtype, beta):
     points = torch.linspace(-30, 30, 4001).to(dtype)
     results = []
-    for function in (lambda x: quick_softplus(x, beta, keep_output=keep_output), F.softplus):
+    for function in (
+        lambda x: once_differentiable_softplus(x, beta, keep_output=keep_output),
+        lambda x: F.softplus(x, beta),
+    ):
         leaf = points.clone().requires_grad_()
-        output = function(leaf) if function is not F.softplus else F.softplus(leaf, beta)
+        output = function(leaf)
         (gradient,) = torch.autograd.grad(output.sum(), leaf)
         results.append((output, gradient))
     rounding = {torch.float32: 1e-6, torch.float64: 1e-8, torch.bfloat16: 1e-2}[dtype]
@@ -29,7 +32,7 @@ def test_quick_softplus(keep_output, dtype, beta):
 
 def test_another_threshold_is_pytorchs():
     points = torch.linspace(-3, 3, 50)
-    actual = quick_softplus(points, 1.0, 1.0, keep_output=True)
+    actual = once_differentiable_softplus(points, 1.0, 1.0, keep_output=True)
     torch.testing.assert_close(actual, F.softplus(points, 1.0, 1.0))
 
 
@@ -37,7 +40,7 @@ def test_another_threshold_is_pytorchs():
 def test_the_kernel_rounds_as_well_as_pytorch(beta):
     points = torch.linspace(-3, 3, 200_001)
     exact = F.softplus(points.double(), beta, threshold=1e9)
-    error = (kernels.softplus(points, beta) - exact).abs().max().item()
+    error = (softplus_kernels.softplus(points, beta) - exact).abs().max().item()
     assert error < max(3e-9 / beta, 2.4e-7 * exact.max().item())
 
 
@@ -54,7 +57,7 @@ def layouts():
 
 @pytest.mark.parametrize(("layout", "images"), layouts())
 def test_every_layout(layout, images):
-    soft = quick_softplus(images, 50.0, keep_output=False)
+    soft = once_differentiable_softplus(images, 50.0, keep_output=False)
     torch.testing.assert_close(soft, F.softplus(images, 50.0), rtol=1e-6, atol=1e-7)
     both = F.softplus(images, 50.0) - F.softplus(images - 6, 50.0)
     torch.testing.assert_close(ramp(images, 50.0, 0, 6), both, rtol=1e-6, atol=1e-6)
@@ -68,7 +71,7 @@ def test_a_ramp_in_half_precision_is_fine_near_its_lower_end():
 
 def test_not_a_number_stays_one():
     points = torch.tensor([float("nan"), float("inf"), float("-inf"), 1.0])
-    soft = quick_softplus(points, 50.0, keep_output=True)
+    soft = once_differentiable_softplus(points, 50.0, keep_output=True)
     assert soft.isnan().tolist() == [True, False, False, False]
     assert soft[1:].tolist() == pytest.approx([float("inf"), 0.0, 1.0], abs=1e-9)
     smooth = ramp(points, 50.0, 0, 6)
@@ -79,8 +82,8 @@ def test_not_a_number_stays_one():
 def test_the_kernels_leave_pytorch_its_threads():
     """numba raises OpenMP's thread count as it starts, and processes that share cores crawl."""
     code = (
-        "import torch; from robust_training import kernels;"
-        "kernels.softplus(torch.ones(9), 50.0); print(torch.get_num_threads())"
+        "import torch; from robust_training.autograd import softplus_kernels;"
+        "softplus_kernels.softplus(torch.ones(9), 50.0); print(torch.get_num_threads())"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(

@@ -24,7 +24,7 @@ def test_art_without_weight_or_attack_is_standard(tiny, batch):
 
 
 def test_attribution_loss_by_hand():
-    """One pair of twins in the plane, every cosine known, the worse candidate mined."""
+    """One pair in the plane, every cosine known, the worse candidate mined."""
     anchor = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     true = torch.tensor([[1.0, 0.0], [1.0, 1.0]])  # distances 0 and 1 - sqrt(.5): the worse counts
     runner_up = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # distances 1 and 2: the closer counts
@@ -53,8 +53,8 @@ def test_a_linear_model_attributes_by_its_weights(batch):
         for source in (image, attacked):
             row = ((source[index] - 0.5) / 0.2).abs().mean(0).flatten()
             candidates = []
-            for twin in (image, attacked):
-                logits = model(twin[index : index + 1])[0].clone()
+            for copy in (image, attacked):
+                logits = model(copy[index : index + 1])[0].clone()
                 logits[label[index]] = -torch.inf
                 pair = weight[torch.stack([label[index], logits.argmax()])]
                 candidates.append([1 - torch.cosine_similarity(row, v, dim=0) for v in pair])
@@ -89,7 +89,7 @@ def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
 
 
 def test_a_new_head_of_zeros_does_not_explode():
-    """All gradients are zero at the first step; a plain cosine would have a slope of 1e8 there."""
+    """All gradients are zero at the first step; a plain cosine has a gradient of 1e8 there."""
     torch.manual_seed(0)
     model = create_model("resnet10t", 4, image_size=32)
     image, label = torch.rand(4, 3, 32, 32), torch.arange(4)

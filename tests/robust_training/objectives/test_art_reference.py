@@ -66,8 +66,8 @@ def test_art_losses_and_gradients_equal_the_reference(shared, case):
 def test_art_input_gradients_equal_the_reference(shared, case):
     model, settings, arrays, image, label, adversarial = reference_case(shared, case)
     art = ART(beta=settings["beta"])
-    twins = torch.cat([image, adversarial])
-    true, _ = input_gradients(art._scores(model, label.repeat(2)), twins)
+    pair = torch.cat([image, adversarial])
+    true, _ = input_gradients(art._scores(model, label.repeat(2)), pair)
     actual = (true * model.std)[:, :, ::2, ::2]
     expected = torch.from_numpy(arrays["gradient_true"])
     assert cosine([actual], [expected]) > 1 - 1e-6
@@ -80,29 +80,29 @@ def test_art_attack_equals_the_reference(shared, case):
     sign steps amplify rounding, and AVX-512 convolutions alone change a quarter of the pixels."""
     script = (
         "from pathlib import Path; "
-        "from tests.robust_training.objectives.test_art_reference import attack_share; "
-        f"print(attack_share(Path({str(shared)!r}), {case!r}))"
+        "from tests.robust_training.objectives.test_art_reference import attack_equality; "
+        f"print(attack_equality(Path({str(shared)!r}), {case!r}))"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
-    share, statistics = map(float, result.stdout.split())
-    assert share > (0.95 if case == "train_stride2" else 0.99)  # measured here: 1.0 for all
+    equal, statistics = map(float, result.stdout.split())
+    assert equal > (0.95 if case == "train_stride2" else 0.99)  # measured here: 1.0 for all
     assert statistics < 1e-5
 
 
-def attack_share(shared, case):
-    """Share of pixels equal to the reference's, and how far BatchNorm's first mean is off."""
+def attack_equality(shared, case):
+    """Fraction of pixels equal to the reference's, and how far BatchNorm's first mean is off."""
     torch.set_flush_denormal(False)
     model, settings, _, image, label, adversarial = reference_case(shared, case)
     attack = PGD(settings["eps"], settings["step_size"], settings["steps"])
     art = ART(attack=attack, top_k=settings["top_k"], beta=settings["beta"])
     torch.manual_seed(settings["seed"])
     attacked = art.attack_images(model, image, label)
-    share = ((attacked - adversarial).abs() < 1e-6).float().mean().item()
+    equal = ((attacked - adversarial).abs() < 1e-6).float().mean().item()
     mean = model.backbone.bn1.running_mean.sum().item()
-    return f"{share} {abs(mean - settings['bn1_running_mean_sum_after_attack'])}"
+    return f"{equal} {abs(mean - settings['bn1_running_mean_sum_after_attack'])}"
 
 
 def test_a_finite_difference_attack_is_as_strong(shared):

@@ -6,7 +6,7 @@ import torch
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import InputXGradient, IntegratedGradients
-from robust_training.autograd import directional_derivative as slopes
+from robust_training.autograd import directional_derivative
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.models.classifier import create_model
 from robust_training.objectives import (
@@ -96,7 +96,7 @@ def test_weight_gradients_equal_finite_differences(objective, tiny, batch):
 
 
 @pytest.mark.parametrize("form", ["taylor", "softmax_taylor", "l2", "l1", "linf"])
-def test_weight_gradients_of_slopes_hold_their_direction(form, tiny, batch, monkeypatch):
+def test_directional_derivatives_hold_their_direction(form, tiny, batch, monkeypatch):
     """Central differences of the loss in float64, with the direction and the softmax held."""
     image, label = batch
     objective = (
@@ -106,18 +106,18 @@ def test_weight_gradients_of_slopes_hold_their_direction(form, tiny, batch, monk
     )
     norm = "l2" if "taylor" in form else form
     held: list[torch.Tensor] = []
-    steepest = slopes._STEEPEST[norm]
+    steepest = directional_derivative._STEEPEST[norm]
 
     def once(rows):
         held.append(steepest(rows))
         return held[0]
 
-    monkeypatch.setitem(slopes._STEEPEST, norm, once)
+    monkeypatch.setitem(directional_derivative._STEEPEST, norm, once)
     if form == "softmax_taylor":
         weights = tiny(image).detach().softmax(dim=1)
         monkeypatch.setattr(
             marginal_density,
-            "_weights_held",
+            "_held_softmax",
             lambda: lambda logits: (weights * logits).sum(dim=1),
         )
     tiny.eval()
@@ -154,7 +154,7 @@ def test_both_curvatures_agree(objective, tiny, batch):
     """The whole step in float64, attack included."""
     image, label = batch
     found = []
-    for curvature in ("exact", FiniteDifference(central=True)):
+    for curvature in ("exact", FiniteDifference()):
         objective = replace(objective, curvature=curvature)
         if hasattr(objective, "attack"):
             attack = PGD(eps=0.03, step_size=0.02, steps=2)
