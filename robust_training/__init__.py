@@ -7,8 +7,9 @@ Scores, each images (N,3,H,W) -> one number per image: `class_score`, `cross_ent
 Attributions of a score: `input_gradient`, `input_x_gradient`, `integrated_gradients`, `smoothgrad`.
 `FiniteDifference` says how they are differentiated again, and `smooth` replaces ReLU by softplus.
 
-Training: `objectives` holds one class for each method. `PGD` is their attack, and `Attack` is the
-base class for an attack of one's own.
+Training: `fit` with `TrainingSettings`. `objectives` holds one class for each method; `PGD` is the
+attack of those that have one, and `Attack` is the base class for an attack of one's own.
+`SeededBatches` is the sampler of a loader that an interrupted run can continue.
 """
 
 import importlib

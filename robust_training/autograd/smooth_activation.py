@@ -43,11 +43,6 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
             module.inplace = True
 
 
-def is_made_smooth(function: Callable) -> bool:
-    """Whether `smooth` replaces this PyTorch function."""
-    return function in _SMOOTH_FORMS
-
-
 Function = TypeVar("Function", bound=Callable)
 
 

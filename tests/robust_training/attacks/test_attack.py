@@ -19,7 +19,7 @@ from robust_training.objectives import (
     IGNorm,
     IGSumNorm,
 )
-from robust_training.training.sanity_checks import examine
+from robust_training.training.sanity_checks import check_network
 from robust_training.training.step import Batch
 from tests.helpers.commands import ROOT, tool
 
@@ -87,7 +87,7 @@ def test_map_attacks_take_its_steps(network, images):
 
 def test_sanity_checks_watch_it(tiny, batch):
     for eps, told in ((2 / 255, False), (0.0, True)):
-        found = examine(tiny, AdversarialTraining(attack=FGSM(eps)), Batch(*batch))
+        found = check_network(tiny, AdversarialTraining(attack=FGSM(eps)), Batch(*batch))
         assert any("leave images as they are" in sentence for sentence in found) == told
 
 
