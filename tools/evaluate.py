@@ -3,7 +3,8 @@
 `evaluate.py boxes --results FILE --metadata DIR` (each with --help).
 
 For each run: accuracy, and GT-known, Top-1 and Top-5 localization of gradient maps beside their
-baselines (class activation maps, a centred box), with intervals and the threshold policy in every row.
+baselines (class activation maps, a centred box), with intervals and the threshold policy in every
+row.
 On the toy birds also what they are made to show: accuracy over groups (species, background),
 gradient mass on the bird, leakage onto null patches.
 Writes metrics.json, images.csv, coco/ and report.html into each run's folder and prints the tables.

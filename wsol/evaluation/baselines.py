@@ -17,7 +17,6 @@ def above_baselines(chosen: Sequence[Headline], *, seed: int = 0) -> dict[str, A
     The result goes into metrics.json, whose keys keep the older word "floor" for programs that read
     it: {"floors": {heatmap: scores}}, empty without any.
 
-
     The interval is of paired differences: each bootstrap resample draws the same images for both.
 
     Args:
