@@ -16,10 +16,11 @@ from wsol.data.text_files import flat, read_json, read_yaml
 
 # A resumed run may change these settings, and all settings below them. They say where and how long
 # it runs, not what it computes; `accumulate` makes up for another number of processes. `compile`
-# and `data.cache` are options of earlier versions.
+# is an option of earlier versions.
 MAY_CHANGE = (
     "accumulate",
     "channels_last",
+    "compile",
     "data.num_workers",
     "epochs",
     "fabric.accelerator",
@@ -30,6 +31,7 @@ MAY_CHANGE = (
     "save_minutes",
     "skip_nonfinite",
 )
+_RENAMED = {"model.front": "model.log_gradient"}  # `current_settings` renames those of data
 TRAINED_WITH = "trained_with.json"
 
 
@@ -85,6 +87,7 @@ def changed_settings(
         {name: value for name, value in flat(settings).items() if value != {}}
         for settings in (before, now, defaults)
     )
+    old = {_renamed(name): value for name, value in old.items()}
     old |= {name: standard[name] for name in new if name in standard and name not in old}
     changed = [
         name
@@ -98,6 +101,11 @@ def changed_settings(
         for name in changed
         if not _is_below(name, kinds)
     ]
+
+
+def _renamed(name: str) -> str:
+    before = next((each for each in _RENAMED if _is_below(name, [each])), "")
+    return _RENAMED.get(before, "") + name.removeprefix(before)
 
 
 def _is_below(name: str, groups: Iterable[str]) -> bool:

@@ -120,6 +120,8 @@ def test_a_config_of_an_earlier_version_is_read_and_resumed(pets, trained, tmp_p
     expected = read_data_config(trained)
     data = settings["data"]
     data["val_share"], data["cache"] = data.pop("val_fraction"), "~/.cache/wsol"
+    settings["model"]["front"] = settings["model"].pop("log_gradient")
+    settings["compile"] = False
     (trained / "config.yaml").write_text(yaml.safe_dump(settings))
     assert read_data_config(trained) == expected
     now = ("--data.root", pets, "--output", trained, "--data.batch_size", 8)
