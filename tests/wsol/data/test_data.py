@@ -12,7 +12,7 @@ from wsol.data.image_files import read_image
 from wsol.data.loaders import DataConfig
 from wsol.data.toy_birds.birds import SPECIES
 from wsol.data.toy_birds.writing import write_toy_birds
-from wsol.data.transforms import eval_transform, train_transform
+from wsol.data.transforms import eval_transform, network_input, train_transform
 
 
 @pytest.fixture
@@ -139,6 +139,18 @@ def test_boxes_follow_the_test_transform():
     changed = eval_transform(80)(image=pixels, bboxes=box)
     assert changed["image"].shape == (80, 80, 3)
     np.testing.assert_allclose(changed["bboxes"][0], [40 / 3, 10, 40, 50], atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", [eval_transform(24), None])
+def test_files_and_tensors_become_the_same_input(transform):
+    pixels, box = square()
+    image, boxes = network_input(pixels, transform, box)
+    assert image.dtype == torch.float32
+    assert image.shape == (3, 24, 24) if transform else (3, *pixels.shape[:2])
+    assert (len(boxes), image.max()) == (1, 1)
+    again, none = network_input((pixels / 255).astype(np.float32), transform)
+    assert len(none) == 0
+    torch.testing.assert_close(image, again, rtol=0, atol=1 / 255)
 
 
 def test_boxes_follow_the_train_transform():

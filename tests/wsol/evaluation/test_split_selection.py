@@ -22,7 +22,7 @@ from wsol.data.transforms import eval_transform
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_heatmaps, validation_threshold
-from wsol.evaluation.split_selection import prepare_split
+from wsol.evaluation.split_selection import prepare_split, select_splits
 from wsol.pseudo_labels.pseudo_boxes import oracle_pseudo_labels
 from wsol.pseudo_labels.train_detectors import true_boxes
 from wsol.report.comparison import read_run
@@ -203,6 +203,29 @@ def test_a_model_of_other_classes_is_refused(small, tmp_path):
         status, _, error = tool(command[0], tmp_path / "three", "--root", small, *command[1:])
         assert status == 2
         assert f"trained on 3 classes other than the 2 of {small}" in error
+
+
+def test_every_run_is_checked_before_one_is_scored(trained, small, tmp_path):
+    _, run = trained
+    (run / "metrics.json").unlink(missing_ok=True)
+    save_model(create_model("test_resnet", 3, image_size=32), tmp_path / "three")
+    shutil.copytree(run, tmp_path / run.name)
+    for other, message in (
+        (tmp_path / "three", "has no config.yaml that names its data"),
+        (tmp_path / run.name, "two runs are called run"),
+    ):
+        status, _, error = tool("evaluate.py", run, other)
+        assert (status, message in error) == (2, True), error
+        assert not (run / "metrics.json").exists()
+
+
+def test_a_box_outside_of_its_validation_image_is_refused_before_any_work(small):
+    config = DataConfig(str(small), 32, val_fraction=0.5, num_workers=0)
+    write_boxes(small, [("test/a/1.png", 0, 0, 2, 2), ("train/a/2.png", 0, 0, 2, 2)])
+    held_out = next(e.name for e in config.dataset("val").examples if e.name[6] == "a")
+    write_boxes(small, [("test/a/1.png", 0, 0, 2, 2), (held_out, 0, 0, 50, 50)])
+    with pytest.raises(ValueError, match=r"boxes.csv, line 3: the box ends at 50, 50, outside"):
+        select_splits(config, None)
 
 
 def test_pixels_are_replaced_whether_or_not_an_image_has_a_box(small, tmp_path, network):
