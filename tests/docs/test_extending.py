@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robust_training import PGD, create_model, objectives
+from robust_training import PGD, create_model, cross_entropy_score, objectives
 from robust_training.attacks.map_attack import MapAttack
 from tests.helpers.commands import ROOT
 from tests.helpers.documents import PYTHON, blocks
@@ -88,6 +88,17 @@ def test_a_heatmap(extension, model, image, label):
     found = find_method("sharpened.Sharpened")(model, image, label)
     np.testing.assert_allclose(found, Gradient()(model, image, label) ** 2)
     assert find_method("flipped sharpened.Sharpened")(model, image, label).shape == (2, 32, 32)
+
+
+def test_an_attack(extension, model, image, label):
+    attack = extension("random_search").RandomSearch(eps=8 / 255, steps=20)
+    score = cross_entropy_score(model, label)
+    torch.manual_seed(0)
+    attacked = attack(score, image)
+    assert (attacked - image).abs().max() <= 8 / 255 + 1e-6
+    assert (score(attacked) > score(image)).all()
+    terms = objectives.AdversarialTraining(attack=attack)(model, image, label)
+    assert terms["cross_entropy"] > score(image).mean()
 
 
 def test_a_goal_of_a_map_attack(extension, model, image, label):
