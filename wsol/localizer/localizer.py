@@ -64,8 +64,9 @@ class Localizer:
         *,
         device: str | torch.device | None = None,
     ) -> None:
-        model = model if device is None else model.to(device)
         self._predictor = box_predictor(model, method, threshold)
+        if device is not None:
+            self._predictor.model.to(device)
 
     @classmethod
     def load(
