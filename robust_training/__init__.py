@@ -5,7 +5,7 @@ Models: `create_model`, `wrap_model`, `load_model`, `save_model` and their class
 
 Scores, each images (N,3,H,W) -> one number per image: `class_score`, `cross_entropy_score`.
 Attributions of a score: `input_gradient`, `input_x_gradient`, `integrated_gradients`, `smoothgrad`.
-`FiniteDifference` says how they are differentiated again, and `smooth` replaces ReLU by softplus.
+`FiniteDifference` is a way to differentiate them again; `smooth` replaces ReLU by softplus.
 
 Training: `fit` with `TrainingSettings`. `objectives` holds one class for each method; `PGD` is the
 attack of those that have one, and `Attack` is the base class for an attack of one's own.

@@ -1,15 +1,15 @@
 """The private functions of other libraries that this package uses, each with its reason.
 
-Every other file uses public functions alone. If a release removes one of these names, the import of
-this file fails and says which.
+All other files use public functions only. If a release removes one of these names, the import of
+this file fails with an error that names it.
 """
 
 # timm.models.save_for_hf writes the weights as well: it refuses tensors in the channels_last memory
 # format, and an error on a full disk does not name the file.
 from timm.models._hub import save_config_for_hf
 
-# It says whether the backward pass under way asks for an input's gradient. needs_input_grad counts
-# every tensor that requires one, also the weights when only the image's gradient is computed.
+# It tells whether the current backward pass needs an input's gradient. needs_input_grad is true for
+# every input that requires a gradient, so also for the weights when only the image's is computed.
 from torch._C import _will_engine_execute_node as is_gradient_wanted
 
 # torch.export refuses a module that calls autograd.grad, so both passes are traced by make_fx, and

@@ -11,8 +11,8 @@ def class_activation(
 ) -> Tensor:
     """Return class activation maps (Zhou et al., CVPR 2016), signed, (N,h,w) of the last features.
 
-    Channels are weighted by the mean gradient of the class logit (Grad-CAM's weights), which for a
-    head of pooling and one linear layer are CAM's own up to a factor.
+    The weight of a channel is the mean gradient of the class logit, as in Grad-CAM. For a head of
+    pooling and one linear layer these are the weights of CAM, up to a factor.
 
     Args:
         image: (N,3,H,W) in [0,1].

@@ -1,7 +1,7 @@
 """The gradient of a classifier's highest logit as a graph of plain operators.
 
-`torch.export` refuses a module that calls `autograd.grad`. Here the backward pass is traced first,
-so that what is exported is one straight program through both passes.
+`torch.export` refuses a module that calls `autograd.grad`. So the backward pass is traced first,
+and the exported program computes both passes without automatic differentiation.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ BothPasses = Callable[[Tensor, list[Tensor]], tuple[Tensor, Tensor]]
 
 
 class TracedGradient(nn.Module):
-    """Images (N,3,S,S) in [0,1] -> logits (N,C), gradient of each image's highest (N,3,S,S).
+    """Images (N,3,S,S) in [0,1] -> logits (N,C) and the gradient (N,3,S,S) of the highest logit.
 
     Args:
-        model: In evaluation mode, on the CPU. Its weights are shared; S is its image size, N is
-            free.
+        model: A classifier in evaluation mode on the CPU; its weights are shared. S is its image
+            size, and N is free.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -60,7 +60,7 @@ class TracedGradient(nn.Module):
 
 
 def _trace(both_passes: BothPasses, side: int, weights: Sequence[Tensor]) -> fx.GraphModule:
-    """Of any number of images; the other sizes are written into the graph."""
+    """Trace both passes for any number of images; all other sizes are constants of the graph."""
     table = {
         **torch.export.default_decompositions(),
         aten.convolution_backward.default: _convolution_backward,
@@ -70,14 +70,14 @@ def _trace(both_passes: BothPasses, side: int, weights: Sequence[Tensor]) -> fx.
     free = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * 3)
     image = fake.from_tensor(torch.zeros(2, 3, side, side), symbolic_context=free)
     fakes = [fake.from_tensor(tensor, static_shapes=True) for tensor in weights]
-    # The fused attention kernel of the CPU leaves a wrong gradient in the graph, without an error.
-    # Without the Python dispatcher padding would fix the number of images.
+    # The fused attention kernel of the CPU puts a wrong gradient into the graph, without an error.
+    # Without the Python dispatcher, padding would make the number of images a constant.
     with sdpa_kernel(SDPBackend.MATH), fake, enable_python_dispatcher(), _PlainGlobalPooling():
         return make_fx(both_passes, decomposition_table=table)(image, fakes)
 
 
 class _PlainGlobalPooling(TorchFunctionMode):
-    """Pooling to 1 x 1 as a mean: PyTorch's own restrides the result, which ONNX cannot say."""
+    """Computes pooling to 1 x 1 as a mean: ONNX cannot express the strides of PyTorch's result."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -100,7 +100,7 @@ def _convolution_backward(
     groups: int,
     output_mask: list[bool],
 ) -> tuple[Tensor, None, None]:
-    """With respect to the input: the transposed convolution that ends at the input's size."""
+    """Compute the input gradient as the transposed convolution that ends at the input's size."""
     if transposed or output_mask != [True, False, False]:
         return NotImplemented
     left_over = [
@@ -131,7 +131,7 @@ def _avg_pool2d_backward(
     count_include_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    """Each output's share, spread over its window by a transposed convolution with ones."""
+    """Distribute each output's gradient over its window, by a transposed convolution with ones."""
     height, width = image.shape[-2:]
     channels = image.shape[1]
     kernel, stride, padding = (_pair(sizes) for sizes in (kernel, stride or kernel, padding))
@@ -162,7 +162,7 @@ def _avg_pool2d_backward(
 def _window_sizes(
     size: int, outputs: int, kernel: int, stride: int, padding: int, count_include_pad: bool
 ) -> list[int]:
-    """How many pixels along one axis each output of an average pooling divides by."""
+    """Return the number of pixels by which an average pooling divides, for outputs of one axis."""
     sizes = []
     for start in range(-padding, outputs * stride - padding, stride):
         end = min(start + kernel, size + padding)

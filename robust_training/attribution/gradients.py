@@ -40,7 +40,11 @@ def input_gradients(
 ) -> tuple[Tensor, ...]:
     """Return the gradients of several scores from one forward pass; see `input_gradient`."""
     if isinstance(curvature, Recomputed):
-        again = partial(_gradients, scores, curvature.curvature)
+        inner = curvature.curvature
+
+        def again(point: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
+            return input_gradients(scores, point, create_graph=create_graph, curvature=inner)
+
         return recomputed(again, image) if create_graph else again(image, False)
     if curvature not in ("exact", "finite_difference") and not isinstance(
         curvature, FiniteDifference
@@ -57,15 +61,9 @@ def input_gradients(
         return gradients_of(scores(leaf), leaf, create_graph=create_graph)
 
 
-def _gradients(
-    scores: Scores, curvature: Curvature, image: Tensor, create_graph: bool
-) -> tuple[Tensor, ...]:
-    return input_gradients(scores, image, create_graph=create_graph, curvature=curvature)
-
-
 @contextmanager
 def _twice_differentiable(create_graph: bool) -> Iterator[None]:
-    """With `create_graph`, run layers that have a second derivative, and a cheap one.
+    """With `create_graph`, use layers whose second derivative exists and is fast.
 
     Fused attention kernels have no second derivative; PyTorch's plain attention has one.
     """

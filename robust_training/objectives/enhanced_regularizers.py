@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_training.attacks.base import Attack
-from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradients, path_integrals
 from robust_training.attribution.scores import (
     class_and_runner_up_scores,
@@ -15,22 +13,15 @@ from robust_training.attribution.scores import (
     cross_entropy_score,
     single,
 )
-from robust_training.autograd.batch_norm import BatchNormMode
-from robust_training.autograd.curvature import Curvature, Scores
+from robust_training.autograd.curvature import Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import (
-    AttackingObjective,
-    AttackState,
-    Reduction,
-    check_at_least,
-    reduce,
-)
-from robust_training.objectives.ig_norm import LossChange
+from robust_training.objectives.base import AttackState, reduce
+from robust_training.objectives.ig_norm import IGSumNorm, LossChange
 
 
 @dataclass(frozen=True)
-class EnhancedRegularizers(AttackingObjective):
+class EnhancedRegularizers(IGSumNorm):
     """Sarkar et al., AAAI 2021 (arXiv 2012.14395), as in the authors' Flower code (model.py,
     train_our.py), the only one that was published; its attack is IG-SUM-NORM's.
 
@@ -52,36 +43,19 @@ class EnhancedRegularizers(AttackingObjective):
     Defaults are those of IG-SUM-NORM-config.json, the file that the code opens (its set1.json has
     weight 0.08 and 5 steps). It is not known which of the two gave the paper's numbers.
 
+    The other fields are those of `IGNorm`; `weight` is that of both regularizers.
+
     Attributes:
-        weight: Weight of both regularizers.
-        cacr, wacr: Switch each regularizer on; at least one must be.
-        attack: Raises cross-entropy + weight * L1 norm of its integrated gradients.
         steps: Points of every path, for the weights; the time of a step is proportional to it.
-        attack_steps: Points of the path in the attack (20 / approx_factor 4).
-        beta: Sharpness of a softplus that replaces ReLU along the paths; None differentiates the
-            network itself (leaky ReLU, as published).
-        reduction: "mean" over the batch, or the authors' "sum".
-        curvature: The way the gradients along the paths are differentiated, for the weights.
-        attack_curvature: The way they are differentiated in the attack.
-        attack_batch_norm: Mode of BatchNorm during the attack; the authors' network has none.
+        cacr, wacr: Switch each regularizer on; at least one must be.
     """
 
-    weight: float = 0.1
+    steps: int = 20
     cacr: bool = True
     wacr: bool = True
-    attack: Attack = PGD(eps=8 / 255, step_size=2 / 255, steps=7)
-    steps: int = 20
-    attack_steps: int = 5
-    beta: float | None = None
-    reduction: Reduction = "mean"
-    curvature: Curvature = "exact"
-    attack_curvature: Curvature = "exact"
-    attack_batch_norm: BatchNormMode = "update"
 
     def __post_init__(self) -> None:
-        check_at_least(0, self, "weight")
-        check_at_least(1, self, "steps", "attack_steps")
-        self.check_attack()
+        super().__post_init__()
         if not (self.cacr or self.wacr):
             raise ValueError("cacr or wacr of EnhancedRegularizers must be true")
 
