@@ -1,1 +1,1 @@
-"""What tools/benchmark.py and the tests measure with."""
+"""Measurements of speed and memory, and the reference implementations they compare with."""

@@ -1,5 +1,5 @@
-"""The published evaluator's loop, one OpenCV call for each threshold (clovaai/wsolevaluation): what
-`wsol.boxes.heatmap_boxes` equals and is timed against."""
+"""Reference: the loop of the published evaluator (clovaai/wsolevaluation), which calls OpenCV for
+each threshold. `wsol.boxes.heatmap_boxes` must give the same boxes."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,16 @@ import numpy as np
 from wsol.boxes.geometry import iou, published_boxes
 
 
-def literal_largest(heatmap: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(T,4): `boxes.largest_boxes`."""
+def reference_largest_boxes(heatmap: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """(T,4), for comparison with `wsol.boxes.heatmap_boxes.largest_boxes`."""
     found = [max(c, key=cv2.contourArea) if c else None for c in _contours(heatmap, thresholds)]
     return np.array([[0] * 4 if c is None else _corners(cv2.boundingRect(c)) for c in found])
 
 
-def literal_best(heatmap: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(T,): the best IoU of any contour's box with any of the true boxes (K,4)."""
+def reference_best_ious(
+    heatmap: np.ndarray, truth: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """(T,), the best IoU of any contour's box with any of the true boxes (K,4)."""
     frame, best = heatmap.shape[::-1], []
     for contours in _contours(heatmap, thresholds):
         found = [_corners(cv2.boundingRect(contour)) for contour in contours] or [[0] * 4]

@@ -1,4 +1,4 @@
-"""Heatmaps that look like those of real methods, for measuring speed."""
+"""Synthetic heatmaps that look like the maps of real methods, for measuring speed."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.text_files import inside
 
 
-def made_up_maps(side: int) -> dict[str, np.ndarray]:
-    """Maps of every kind that a method makes, (side,side) in [0,1]."""
+def synthetic_maps(side: int) -> dict[str, np.ndarray]:
+    """Maps of different kinds, from one blob to noise, (side,side) in [0,1]."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
 
@@ -34,8 +34,8 @@ def made_up_maps(side: int) -> dict[str, np.ndarray]:
     return spans | {"zeros": np.zeros((side, side))}
 
 
-def write_made_up_maps(folder: Path, truth: GroundTruth, side: int) -> None:
-    """A noisy hill near the true box for every image, float64 as the published evaluator's."""
+def write_synthetic_maps(folder: Path, truth: GroundTruth, side: int) -> None:
+    """Write a noisy hill near the first true box of every image, as float64 .npy files."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side, :side] / side
     for index, name in enumerate(tqdm(truth.names, desc="writing", unit="map", leave=False)):

@@ -1,4 +1,4 @@
-"""What benchmarks share."""
+"""Measuring times, and showing them."""
 
 import json
 import time
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from robust_training.atomic_io import write_text
+from wsol.report.number_format import markdown
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Of so many calls, after one that warms up."""
+    """Median time of `repeats` calls, after one more that warms up."""
     call()
     seconds = []
     for _ in range(repeats):
@@ -23,10 +24,7 @@ def median_seconds(call: Callable[[], object], repeats: int) -> float:
 
 def report(rows: Sequence[Mapping[str, Any]], output: str | None) -> None:
     """Print rows with the same keys as a Markdown table, and write them to a JSON file if named."""
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        cells = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
-        print("| " + " | ".join(cells) + " |")
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
+    print(markdown(list(rows[0]), cells, 1))
     if output:
         write_text(output, json.dumps(rows, indent=2))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsol.benchmarks.opencv_reference import literal_largest
+from wsol.benchmarks.opencv_reference import reference_largest_boxes
 from wsol.boxes.component_tree import boxes_by_cut, largest_by_cut
 from wsol.boxes.geometry import iou, published_boxes, published_truth, rescale
 from wsol.boxes.heatmap_boxes import (
@@ -231,7 +231,7 @@ def test_localizing_and_evaluating_take_the_same_box_and_it_is_opencvs():
         smooth = cv2.GaussianBlur(noise, (0, 0), 1.5)
         for heatmap in (noise, few_values, noise * (noise > 0.8), smooth, np.float64(noise > 0.3)):
             largest = largest_boxes(heatmap, thresholds)
-            np.testing.assert_array_equal(largest, literal_largest(heatmap, thresholds))
+            np.testing.assert_array_equal(largest, reference_largest_boxes(heatmap, thresholds))
             for threshold, expected in zip(thresholds, largest, strict=True):
                 found = outer_boxes(heatmap, threshold)
                 np.testing.assert_array_equal(found[0], expected)

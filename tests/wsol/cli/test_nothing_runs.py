@@ -23,7 +23,7 @@ from tests.helpers.birds import birds, write_published
 from tests.helpers.commands import ROOT, tool
 from wsol.annotations.ground_truth import with_masks
 from wsol.annotations.metadata import read_published_metadata
-from wsol.benchmarks.synthetic_maps import write_made_up_maps
+from wsol.benchmarks.synthetic_maps import write_synthetic_maps
 from wsol.cli.parser import Parser
 from wsol.data.cub import CUB200
 from wsol.data.loaders import read_data_config
@@ -224,15 +224,15 @@ def test_masks_and_maps_lie_in_their_folders(tmp_path, name):
             read_published_metadata(folder)
     named = SimpleNamespace(names=(name,), boxes=truth.boxes, sizes=truth.sizes)
     (tmp_path / "secret.npy").write_bytes(b"")
-    for use in (with_masks, lambda truth, f: any_scoremap(f, truth), write_made_up_maps_to):
+    for use in (with_masks, lambda truth, f: any_scoremap(f, truth), write_synthetic_maps_to):
         with pytest.raises(ValueError, match="is no path below"):
             use(named, folder)
     with pytest.raises(ValueError, match="is no path below"):
         find_scoremaps(folder, named)
 
 
-def write_made_up_maps_to(truth, folder):
-    write_made_up_maps(folder, truth, 8)
+def write_synthetic_maps_to(truth, folder):
+    write_synthetic_maps(folder, truth, 8)
 
 
 @pytest.mark.parametrize("name", OUTSIDE[:4])

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wsol.benchmarks.synthetic_maps import made_up_maps
+from wsol.benchmarks.synthetic_maps import synthetic_maps
 from wsol.boxes.component_tree import largest_by_cut
 from wsol.boxes.heatmap_boxes import to_bytes
 from wsol.evaluation.error_types import ERROR_TYPES
@@ -24,7 +24,7 @@ def test_script_data_is_json_without_markup():
 
 
 def test_spans_give_the_largest_box_at_every_cut():
-    for heatmap in made_up_maps(24).values():
+    for heatmap in synthetic_maps(24).values():
         largest = largest_by_cut(to_bytes(heatmap))
         spans = box_spans(largest)
         for cut in range(256):

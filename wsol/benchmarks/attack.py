@@ -1,0 +1,47 @@
+"""Speed of an attack on attribution maps, in batches and one image at a time."""
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from robust_training.attacks.map_attack import MapAttack
+from robust_training.models.classifier import create_model
+
+
+def time_attack(
+    attack: MapAttack,
+    *,
+    model: str,
+    size: int,
+    images: int,
+    batch: int,
+    singles: int,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Seconds per image of an attack on random images.
+
+    Args:
+        model: timm's name of a network, which gets random weights.
+        size: Side of the images in pixels.
+        images: Number of images attacked in batches of `batch`.
+        singles: Number of images attacked one at a time; 0 leaves this row out.
+    """
+    torch.manual_seed(0)
+    network = create_model(model, 10, image_size=size).to(device).eval()
+    nn.init.normal_(network.backbone.get_classifier().weight)
+    image = torch.rand(images, 3, size, size, device=device)
+    label = torch.arange(images, device=device) % 10
+
+    def seconds_each(images: int, batch: int) -> float:
+        start = time.perf_counter()
+        for rows in torch.arange(images).split(batch):
+            attack(network, image[rows], label[rows]).intersection.cpu()
+        return (time.perf_counter() - start) / images
+
+    seconds_each(batch, batch)  # the first call loads and chooses kernels
+    rows = [{"batch": batch, "s_per_image": seconds_each(images, batch)}]
+    if singles:
+        rows.append({"batch": 1, "s_per_image": seconds_each(singles, 1)})
+    return [row | {"ratio": row["s_per_image"] / rows[0]["s_per_image"]} for row in rows]

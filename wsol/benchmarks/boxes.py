@@ -1,0 +1,67 @@
+"""Speed of reading boxes off a heatmap, compared with one OpenCV call for each threshold."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from wsol.benchmarks.opencv_reference import reference_best_ious, reference_largest_boxes
+from wsol.benchmarks.timing import median_seconds
+from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, largest_boxes, to_bytes
+from wsol.evaluation.scores import THRESHOLDS
+
+
+def time_boxes(maps: Mapping[str, np.ndarray], repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds for all 1,000 thresholds of each map, here and with OpenCV on one thread.
+
+    Args:
+        maps: (H,W) in [0,1], by name.
+        repeats: Calls of OpenCV's loop, of which the median counts; ours are four times as many.
+
+    Raises:
+        AssertionError: the boxes differ from OpenCV's.
+    """
+    cv2.setNumThreads(1)
+    rows = []
+    for name, heatmap in tqdm(maps.items(), unit="map", leave=False):
+        height, width = heatmap.shape
+        truth = np.array([[width // 4, height // 4, 3 * width // 4, 3 * height // 4]])
+        row: dict[str, Any] = {"map": name, "size": f"{width}x{height}"}
+        for key, ours, reference in (
+            ("largest", _largest_boxes, lambda h, _: reference_largest_boxes(h, THRESHOLDS)),
+            ("all", _best_ious, lambda h, t: reference_best_ious(h, t, THRESHOLDS)),
+        ):
+            if not np.array_equal(ours(heatmap, truth), reference(heatmap, truth)):
+                raise AssertionError(f"{name}: {key} boxes differ from OpenCV's")
+            fast = median_seconds(lambda f=ours, h=heatmap, t=truth: f(h, t), 4 * repeats)
+            slow = median_seconds(lambda f=reference, h=heatmap, t=truth: f(h, t), repeats)
+            row |= {f"{key}_ms": 1e3 * fast, f"{key}_opencv_ms": 1e3 * slow}
+            row |= {f"{key}_ratio": slow / fast}
+        rows.append(row)
+    return rows
+
+
+def read_maps(file: Path) -> dict[str, np.ndarray]:
+    """Maps in [0,1] by name, from an .npz file of uint8 arrays called <name>_map.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        with np.load(file) as archive:
+            keys = [key for key in archive if key.endswith("_map")]
+            return {key.removesuffix("_map"): archive[key] / 255.0 for key in keys}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read maps {file}: {error}") from error
+
+
+def _largest_boxes(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return largest_boxes(heatmap, THRESHOLDS)
+
+
+def _best_ious(heatmap: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    pixels = to_bytes(heatmap)
+    return best_of_all_boxes(pixels, truth)[cuts(THRESHOLDS, pixels.max())]
