@@ -29,6 +29,7 @@ LAYERS = (
     "wsol.robustness",
     "wsol.report",
     "wsol.cli",
+    "wsol.experiments",
     "wsol.pseudo_labels",
     "wsol.benchmarks",
     "wsol",

@@ -1,6 +1,7 @@
 """Weakly supervised object localization: gradient maps -> boxes -> scores.
 
 Public names:
+    evaluate: scores a model on a data set.
     Localizer: finds boxes in images.
     Localization: the boxes of one image.
     CUB200, ImageFolder: data sets.
@@ -16,8 +17,9 @@ _MODULES = {
     "ImageFolder": "wsol.data.image_folder",
     "Localization": "wsol.localizer.localization",
     "Localizer": "wsol.localizer.localizer",
+    "evaluate": "wsol.experiments.evaluate_model",
 }
-__all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes"]
+__all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes", "evaluate"]
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,8 @@ from scipy import stats
 
 from tests.helpers.commands import ROOT, tool
 from tests.helpers.documents import blocks
-from wsol.report.comparison import SCORES, Trained, interval, method_table, scatter
+from wsol.evaluation.metrics import student_interval
+from wsol.report.comparison import SCORES, TrainedRun, accuracy_scatter, method_table
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_mistakes_cost_one_line(configs, tmp_path, arguments, message):
 
 def some_runs(**accuracies):
     return [
-        Trained(name, seed, Path(), dict.fromkeys(SCORES) | {"accuracy": value}, [2.0])
+        TrainedRun(name, seed, Path(), dict.fromkeys(SCORES) | {"accuracy": value}, [2.0])
         for name, values in accuracies.items()
         for seed, value in enumerate(values)
     ]
@@ -132,11 +133,11 @@ def some_runs(**accuracies):
 
 def test_intervals_are_students():
     values = [0.5, 0.6, 0.8]
-    mean, half = interval(values)
+    mean, half = student_interval(values)
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high))
-    assert np.isnan(interval([0.5])[1])
+    assert np.isnan(student_interval([0.5])[1])
     table = method_table(some_runs(a=[0.5, 0.6, 0.8], b=[0.25]))
     assert f"| a | 3 | 63.3 ± {100 * (high - low) / 2:.1f} | 1 | 2.0 s | 1.0x |" in table
     assert "| b | 1 | 25.0 | 1 | 2.0 s | 1.0x |" in table
-    assert scatter(some_runs(a=[0.5]), "accuracy", "GT-known") is None
+    assert accuracy_scatter(some_runs(a=[0.5]), "GT-known") is None

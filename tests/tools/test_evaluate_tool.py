@@ -122,7 +122,7 @@ def test_maps_of_one_split_alone_have_no_validation_threshold(toy, tmp_path):
     assert "20 maps are for validation and for test" in error
     (tmp_path / "file").write_text("")
     status, _, error = tool(*command, *truth_file, "--output", tmp_path / "file")
-    assert (status, error) == (2, f"error: --output {tmp_path / 'file'} is a file, not a folder")
+    assert (status, error) == (2, f"error: the output {tmp_path / 'file'} is a file, not a folder")
 
 
 def test_a_vit_is_scored_without_a_class_activation_map(toy, tmp_path):

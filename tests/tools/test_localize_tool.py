@@ -19,10 +19,10 @@ def test_a_refined_map_is_scored_beside_its_baseline_and_localizes(run, toy, tmp
     metrics = json.loads((run / "metrics.json").read_text())
     scores = {row["heatmap"]: row for row in metrics["localization"] if row["policy"] == "val"}
     assert set(scores) == {"refined gradient", "refined centred box"}
-    (gain,) = metrics["floors"].values()
-    assert gain["floor"] == "refined centred box"
+    (gain,) = metrics["baselines"].values()
+    assert gain["baseline"] == "refined centred box"
     mine, baseline = (scores[name]["gt_known_loc"] for name in scores)
-    assert (gain["gt_known_loc"], gain["floor_gt_known_loc"]) == (mine, baseline)
+    assert (gain["gt_known_loc"], gain["baseline_gt_known_loc"]) == (mine, baseline)
     assert f"| {run.name} | refined gradient | refined centred box | val |" in text
 
     photos = toy / "images" / "001.Red_Finch"

@@ -1,4 +1,7 @@
-"""What is kept of a split's heatmaps: a few KB an image, from which every score follows."""
+"""Box tables: each heatmap becomes a few KB, its largest box at every threshold.
+
+Every score follows from these tables, so heatmaps are never stored.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,19 +13,22 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.component_tree import largest_by_cut
 from wsol.boxes.geometry import inclusive, iou, published_boxes, published_truth, rescale
 from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, to_bytes
-from wsol.evaluation.pixel_metrics import pixel_counts
+from wsol.evaluation.pixel_metrics import pixel_counts, read_mask
 
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Rows are images, or one image without the leading axis, as `box_row` makes them.
+    """The boxes of N heatmaps at all thresholds. A heatmap counts as bytes, so 256 cuts say it all.
+
+    `box_row` makes the table of one heatmap, without the leading axis.
 
     Attributes:
         frame: int64 (N,2), width and height of the heatmap.
-        peak: int64 (N,), its largest byte.
+        peak: int64 (N,), the largest byte of the heatmap.
         largest: int16 (N,256,4), the box of the largest contour at every cut.
-        any_iou: float64 (N,256), `boxes.best_of_all_boxes`; None where not asked for.
-        pixels: int32 (N,2,B), `pixels.pixel_counts`; None without masks.
+        any_iou: float64 (N,256), the best published IoU of all contours' boxes at every cut; None
+            where it was not asked for.
+        pixels: int32 (N,2,B) from `pixel_counts`; None without masks.
     """
 
     frame: np.ndarray
@@ -32,11 +38,11 @@ class BoxTable:
     pixels: np.ndarray | None
 
     def boxes(self, thresholds: ArrayLike) -> np.ndarray:
-        """int16 (N,T,4) half-open xyxy in the heatmaps' frames."""
+        """Largest boxes, int16 (N,T,4), half-open xyxy in the heatmaps' frames."""
         return self._boxes(thresholds, slice(None))
 
     def ious(self, truth: GroundTruth, thresholds: ArrayLike) -> np.ndarray:
-        """(N,T): IoU of half-open boxes in the image files' pixels."""
+        """Best IoU with a true box, (N,T), of half-open boxes in the image files' pixels."""
         return self._ious(
             thresholds,
             lambda boxes, rows: rescale(boxes, self.frame[rows, None], truth.sizes[rows, None]),
@@ -44,7 +50,7 @@ class BoxTable:
         )
 
     def published_ious(self, truth: GroundTruth, thresholds: ArrayLike) -> np.ndarray:
-        """(N,T): IoU of the same boxes in the published evaluator's pixel conventions."""
+        """Best IoU with a true box, (N,T), in the published evaluator's pixel conventions."""
         truths = _published(truth.boxes, truth.sizes[:, None], self.frame[:, None])
         return self._ious(
             thresholds,
@@ -53,12 +59,12 @@ class BoxTable:
         )
 
     def any_published_ious(self, thresholds: ArrayLike) -> np.ndarray:
-        """(N,T): the best published IoU of all contours' boxes."""
+        """Best published IoU of all contours' boxes, (N,T)."""
         return np.take_along_axis(self.any_iou, cuts(thresholds, self.peak), axis=1)
 
     def distinct(self, thresholds: ArrayLike) -> np.ndarray:
-        """Those of the thresholds that cut some map elsewhere than the one before: 255 at most
-        where all maps reach 1."""
+        """Leaves out each threshold that gives every heatmap the same box as the one before; at
+        most 255 remain where all heatmaps reach 1."""
         table = cuts(thresholds, np.unique(self.peak))
         return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
 
@@ -85,6 +91,32 @@ class BoxTable:
         return np.concatenate(pieces)
 
 
+def split_row(
+    heatmap: np.ndarray,
+    truth: GroundTruth,
+    index: int,
+    *,
+    edges: np.ndarray | None,
+    every_box: bool,
+) -> BoxTable:
+    """The row of one heatmap (H,W) in [0,1] of an image of a split.
+
+    Args:
+        index: The image's row in `truth`.
+        edges: From `bin_edges`, for the pixel metrics of a split with masks; None leaves them out.
+        every_box: Whether to keep `any_iou`, for MaxBoxAccV2, where images have boxes.
+
+    Raises:
+        ValueError: the heatmap or the mask is not valid.
+    """
+    size, mask, truths = truth.sizes[index], None, None
+    if truth.masks and edges is not None and heatmap.ndim == 2:
+        mask = read_mask(truth.masks[index], heatmap.shape, size)
+    if every_box and truth.boxes.size:
+        truths = truth.boxes[index, : truth.counts[index]]
+    return box_row(heatmap, truths=truths, size=size, mask=mask, edges=edges)
+
+
 def box_row(
     heatmap: np.ndarray,
     *,
@@ -93,12 +125,12 @@ def box_row(
     mask: np.ndarray | None = None,
     edges: np.ndarray | None = None,
 ) -> BoxTable:
-    """What is kept of one heatmap (H,W) in [0,1].
+    """The row of one heatmap (H,W) in [0,1].
 
     Args:
-        truths: (G,4), the image's true boxes, half-open, and its `size` (width, height), for
-            `any_iou`.
-        mask: `pixels.read_mask`'s, and `edges` of the bins, for `pixels`.
+        truths: (G,4), the image's true boxes, half-open, for `any_iou`; with its `size`.
+        size: (width, height) of the image.
+        mask: (H,W) from `read_mask`, for `pixels`; with the `edges` of the bins.
     """
     pixels = to_bytes(heatmap)
     frame = np.array(heatmap.shape[::-1])
@@ -110,7 +142,7 @@ def box_row(
 
 
 def stack_rows(rows: Iterable[BoxTable]) -> BoxTable:
-    """One `BoxTable` of many images."""
+    """One table of many rows."""
     rows = list(rows)
 
     def column(name: str) -> np.ndarray | None:

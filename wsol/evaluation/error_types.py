@@ -1,7 +1,7 @@
-"""What went wrong with a box: the kinds of error that TS-CAM (Gao et al., ICCV 2021) tells apart.
+"""Error types of boxes, after TS-CAM (Gao et al., ICCV 2021).
 
-The shares that bound the kinds are this project's, after that paper's idea; they could not be
-checked against its code.
+The fractions that separate the types are this project's choice; they could not be checked against
+that paper's code.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsol.boxes.geometry import area, intersection, iou, ratio
+from wsol.evaluation.metrics import HIT
 
 RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = ERROR_TYPES = (
     "right",
@@ -22,17 +23,17 @@ RIGHT, WRONG_CLASS, SEVERAL, PART, TOO_LARGE, ELSEWHERE = ERROR_TYPES = (
 
 @dataclass(frozen=True)
 class ErrorTypes:
-    """Sorts boxes into `ERROR_TYPES`; the first that applies, in this order:
+    """Sorts boxes into `ERROR_TYPES`. The first type that applies counts, in this order:
 
     * "wrong class": the prediction is not the true class, wherever the box is;
     * "right": IoU of at least `hit` with a true box;
-    * "several instances": the box holds `several` of each of two or more true boxes;
-    * "box on a part": `part` of the box lies in a true box, which is larger;
-    * "box too large": the box holds `covered` of a true box;
-    * "elsewhere": anything else, no box among them.
+    * "several instances": the box holds the fraction `several` of each of two or more true boxes;
+    * "box on a part": the fraction `part` of the box lies in a true box that is larger;
+    * "box too large": the box holds the fraction `covered` of a true box;
+    * "elsewhere": anything else, also where there is no box.
     """
 
-    hit: float = 0.5
+    hit: float = HIT
     several: float = 0.3
     part: float = 0.5
     covered: float = 0.7
@@ -44,12 +45,13 @@ class ErrorTypes:
         counts: np.ndarray,
         correct: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Kind of each image's box, str (N,).
+        """Error type of each image's box, str (N,).
 
         Args:
             boxes: (N,4) half-open xyxy.
-            truths: (N,G,4) in the same pixels, rows beyond `counts` (N,) repeating others.
-            correct: (N,) whether the prediction is the true class; None judges the boxes alone.
+            truths: (N,G,4) in the same pixels; boxes beyond the image's count repeat others.
+            counts: (N,), number of true boxes of each image.
+            correct: bool (N,), whether the prediction is the true class; None judges boxes alone.
         """
         boxes = np.asarray(boxes)[:, None]
         real = np.arange(truths.shape[1]) < np.asarray(counts)[:, None]

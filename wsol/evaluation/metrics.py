@@ -1,46 +1,53 @@
-"""Localization scores, from IoUs and predictions. All are shares in [0,1].
+"""Localization metrics from IoUs and predictions, all fractions in [0,1], and bootstrap intervals.
 
-Rows are images. An (N,T) table holds the IoU of each image's box with its true box at each of T
-heatmap thresholds; who chose the threshold is part of a score and must be said beside it.
+An array (N,T) holds the IoU of each of N images' boxes with its true box at each of T heatmap
+thresholds.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
-IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
+HIT = 0.5  # a box is a hit at this IoU or above
+IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # MaxBoxAccV2 averages over these
 
 
-def box_accuracy(ious: np.ndarray, iou_threshold: float = 0.5) -> np.ndarray:
-    """(T,): share of images that are hits, at each heatmap threshold, from ious (N,T)."""
+def box_accuracy(ious: np.ndarray, iou_threshold: float = HIT) -> np.ndarray:
+    """Fraction of images that are hits at each threshold: ious (N,T) -> (T,)."""
     return (ious >= iou_threshold).mean(axis=0)
 
 
-def best_threshold(ious: np.ndarray, iou_threshold: float = 0.5) -> int:
-    """Index of the threshold with the most hits in ious (N,T); ties go to the middle one."""
+def best_threshold(ious: np.ndarray, iou_threshold: float = HIT) -> int:
+    """Index of the threshold with the most hits in ious (N,T); the middle one of equal ones."""
     return int(middle_argmax((ious >= iou_threshold).sum(axis=0)))
 
 
 def middle_argmax(values: np.ndarray) -> np.ndarray:
-    """Index of the largest of values (...,T) in each row; of several equal ones the middle one."""
+    """Index of the largest of values (...,T) in each row; the middle one of equal ones."""
     best = values == values.max(axis=-1, keepdims=True)
     wanted = best.sum(axis=-1, keepdims=True) // 2 + 1
     return (best.cumsum(axis=-1) >= wanted).argmax(axis=-1)
 
 
-def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = 0.5) -> float:
-    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on these very images."""
+def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = HIT) -> float:
+    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on the scored images."""
     return float(box_accuracy(largest_ious, iou_threshold).max())
 
 
 def max_box_acc_v2(any_ious: np.ndarray) -> float:
-    """MaxBoxAccV2: mean over IoU .3, .5, .7 of MaxBoxAcc from all boxes, one oracle for each."""
+    """MaxBoxAccV2: mean of MaxBoxAcc over `IOU_THRESHOLDS`, with an oracle for each IoU.
+
+    Args:
+        any_ious: (N,T), the best IoU of all contours' boxes.
+    """
     return float(np.mean([max_box_acc(any_ious, t) for t in IOU_THRESHOLDS]))
 
 
 def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarray:
-    """(classes,): mean of the values (N,) over each class's images; NaN for a class without any."""
+    """Mean of values (N,) over each class's images: (classes,), NaN for a class without any."""
     count = np.bincount(labels, minlength=classes)
     total = np.bincount(labels, weights=np.asarray(values, np.float64), minlength=classes)
     return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
@@ -56,11 +63,11 @@ def bootstrap(
     """95 % percentile interval over images drawn with replacement (Efron, 1979).
 
     Args:
-        statistic: How often each image was drawn, float32 (R,N) of whole numbers -> (R,...) values,
-            NaN where a resample has none. One that maximises over thresholds does so again in every
-            resample.
-        images: N.
-        seed: The same seed gives the same resamples to every statistic.
+        statistic: Maps counts of how often each image was drawn, whole numbers as float32 (R,N), to
+            values (R,...). NaN marks a resample without a value. A statistic that maximises over
+            thresholds does so again in every resample.
+        images: Number of images, N.
+        seed: Statistics with the same seed see the same resamples.
 
     Returns:
         (2,...): lower and upper end.
@@ -79,3 +86,12 @@ def _resamples(images: int, resamples: int, seed: int, *, chunk: int = 100) -> I
     for start in range(0, resamples, chunk):
         drawn = rng.integers(images, size=(min(chunk, resamples - start), images))
         yield np.array([np.bincount(row, minlength=images) for row in drawn], np.float32)
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half of its 95 % interval (Student's t); NaN for a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error

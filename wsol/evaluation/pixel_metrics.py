@@ -1,7 +1,7 @@
-"""Heatmaps against segmentation masks: PxAP and pIoU, pooled over all pixels of a split.
+"""Pixel metrics of heatmaps against segmentation masks, pooled over all pixels of a split.
 
-PxAP is Choe et al.'s (CVPR 2020; clovaai/wsolevaluation), pIoU the largest IoU that any threshold
-reaches (Zhu et al., DA-WSOL, CVPR 2022).
+PxAP is the pixel average precision of Choe et al. (CVPR 2020; clovaai/wsolevaluation). pIoU is the
+largest IoU that any threshold reaches (Zhu et al., DA-WSOL, CVPR 2022).
 """
 
 from pathlib import Path
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wsol.annotations.ground_truth import MaskFiles
-from wsol.data.image_files import read_gray
+from wsol.annotations.ground_truth import GroundTruth, MaskFiles
+from wsol.data.image_files import image_size, read_gray
 
 
 def bin_edges(thresholds: ArrayLike) -> np.ndarray:
@@ -20,15 +20,15 @@ def bin_edges(thresholds: ArrayLike) -> np.ndarray:
 
 
 def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.ndarray:
-    """int8 of `shape` (H,W): 1 object, 0 background, -1 not counted.
+    """Reads a mask as int8 of `shape` (H,W): 1 is object, 0 background, -1 does not count.
 
-    Nearest-neighbour resizing, as published.
+    It is resized to the nearest neighbour, as in the published evaluator.
 
     Args:
-        size: (width, height) of the image, whose proportions a mask must have.
+        size: (width, height) of the image; the mask must have the same proportions.
 
     Raises:
-        ValueError: a file is missing, no image, or of another shape; names it.
+        ValueError: a file is missing, is no image, or has other proportions; names it.
     """
     masks = [_read(file, shape, size) > files.cut for file in files.objects]
     mask = np.any(masks, axis=0).astype(np.int8)
@@ -37,24 +37,44 @@ def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.n
     return mask
 
 
-def _read(file: Path, shape: tuple[int, int], size: ArrayLike) -> np.ndarray:
+def require_masks(truth: GroundTruth) -> None:
+    """Checks all masks of a split before the work begins; reads little more than their headers.
+
+    Raises:
+        ValueError: a file is missing, is no image, or has other proportions than its image; or no
+            mask of the split has a pixel of an object.
+    """
+    for files, size in zip(truth.masks, truth.sizes, strict=bool(truth.masks)):
+        for file in (*files.objects, *([files.ignore] if files.ignore else [])):
+            _require_mask(file, size)
+    if truth.masks and not any(
+        (read_gray(file) > files.cut).any() for files in truth.masks for file in files.objects
+    ):
+        cut = truth.masks[0].cut
+        raise ValueError(f"the masks hold no object: no pixel is above {cut} (--mask_cut)")
+
+
+def _require_mask(file: Path, size: ArrayLike) -> None:
     if not file.is_file():
         raise ValueError(f"there is no mask {file}")
-    pixels = read_gray(file)
-    (height, width), (image_width, image_height) = pixels.shape, size
+    (width, height), (image_width, image_height) = image_size(file), size
     if abs(width * image_height / image_width - height) > 1:
         raise ValueError(
             f"mask {file} has {width} x {height} pixels, its image {image_width} x {image_height}"
         )
-    return cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _read(file: Path, shape: tuple[int, int], size: ArrayLike) -> np.ndarray:
+    _require_mask(file, size)
+    return cv2.resize(read_gray(file), shape[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def pixel_counts(heatmap: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """int32 (2,B): pixels of the object and of the background in each bin of the heatmap's values.
+    """Counts pixels of the object and of the background by heatmap value: int32 (2,B).
 
     Args:
         heatmap: (H,W) in [0,1].
-        mask: `read_mask`'s.
+        mask: (H,W) from `read_mask`.
         edges: (B+1,) from `bin_edges`.
     """
     bins = [np.histogram(heatmap[mask == part], edges)[0] for part in (1, 0)]
@@ -62,7 +82,7 @@ def pixel_counts(heatmap: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np
 
 
 def pixel_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """PxAP and pIoU in [0,1] from pooled counts (...,2,B), each (...); NaN without an object."""
+    """PxAP and pIoU in [0,1], each (...), from pooled counts (...,2,B); NaN without an object."""
     counts = np.asarray(counts, np.float64)
     true, false = np.moveaxis(counts[..., ::-1].cumsum(axis=-1), -2, 0)
     objects = np.where(true[..., -1:] > 0, true[..., -1:], np.nan)

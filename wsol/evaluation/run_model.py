@@ -1,4 +1,4 @@
-"""One pass of a model over a split: what it predicts, and where its heatmaps put the box."""
+"""One pass of a model over a split: predicted classes, and a box table for each heatmap method."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,28 +8,34 @@ import torch
 from tqdm import tqdm
 
 from robust_training.models.classifier import Classifier
-from wsol.annotations.ground_truth import GroundTruth, MaskFiles
+from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
-from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
-from wsol.evaluation.pixel_metrics import bin_edges, read_mask
+from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
+from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.split_selection import PreparedSplit
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 
 @dataclass(frozen=True)
 class SplitOutput:
-    """A split, what was predicted for its images, and the boxes of each kind of heatmap."""
+    """All that is scored on one split.
+
+    Attributes:
+        truth: Ground truth of the images.
+        predictions: Predicted classes; None where they are not known.
+        tables: Boxes of the true class's heatmap, by the name of the heatmap method.
+    """
 
     truth: GroundTruth
     predictions: Predictions | None
     tables: Mapping[str, BoxTable]
 
     def correct(self, k: int) -> np.ndarray | None:
-        """(N,): whether the true class is among the first k predicted; None where not known."""
+        """Whether the true class is among the first k predicted, (N,); None where not known."""
         return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
 
-    def boxes_alone(self) -> "SplitOutput":
-        """The same without what MaxBoxAccV2 and pixel scores need, which is most of the memory."""
+    def largest_boxes_only(self) -> "SplitOutput":
+        """Drops what MaxBoxAccV2 and pixel metrics need, which is most of the memory."""
         tables = {name: replace(m, any_iou=None, pixels=None) for name, m in self.tables.items()}
         return replace(self, tables=tables)
 
@@ -41,22 +47,22 @@ def run_model(
     *,
     thresholds: np.ndarray | None = None,
     every_box: bool = True,
-    description: str = "measuring",
+    description: str = "scoring",
 ) -> SplitOutput:
-    """Predict and localize every image of a split.
+    """Predicts and localizes every image of a split.
 
     Args:
-        thresholds: Bins of the pixel scores, for a split whose images all have a mask; None leaves
-            these scores out.
-        every_box: Also what MaxBoxAccV2 needs, of images that all have a box.
+        thresholds: Bins of the pixel metrics, for a split whose images all have a mask; None leaves
+            these metrics out.
+        every_box: Whether to keep what MaxBoxAccV2 needs; all images must then have a box.
+        description: Title of the progress bar.
 
     Raises:
-        ValueError: a heatmap is not one; names the image.
+        ValueError: a heatmap is not valid; names the image.
     """
     dataset, truth = split.dataset, split.truth
     device = next(model.parameters()).device
-    masks = [example.mask for example in dataset.examples]
-    edges = None if thresholds is None or None in masks else bin_edges(thresholds)
+    edges = None if thresholds is None else bin_edges(thresholds)
     order: list[torch.Tensor] = []
     confidence: list[torch.Tensor] = []
     rows: dict[str, list[BoxTable]] = {name: [] for name in methods}
@@ -69,20 +75,14 @@ def run_model(
         for name, method in methods.items():
             heatmaps = method(model, image, label)
             for heatmap, index in zip(heatmaps, batch["index"].tolist(), strict=True):
-                size = tuple(truth.sizes[index].tolist())
-                mask = None
-                if edges is not None:
-                    mask = read_mask(MaskFiles((masks[index],)), heatmap.shape, size)
-                example = dataset.examples[index]
-                truths = truth.boxes[index, : truth.counts[index]] if every_box else None
                 try:
-                    rows[name].append(
-                        box_row(heatmap, truths=truths, size=size, mask=mask, edges=edges)
-                    )
+                    row = split_row(heatmap, truth, index, edges=edges, every_box=every_box)
                 except ValueError as error:
+                    example = dataset.examples[index]
                     raise ValueError(f"{name} of {example.name}: {error}") from error
+                rows[name].append(row)
     predictions = Predictions(
         torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
     )
-    maps = {name: stack_rows(found) for name, found in rows.items()}
-    return SplitOutput(truth, predictions, maps)
+    tables = {name: stack_rows(found) for name, found in rows.items()}
+    return SplitOutput(truth, predictions, tables)

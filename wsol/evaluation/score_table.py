@@ -1,28 +1,29 @@
-"""Lines of a table of localization scores, each with who chose its threshold, and intervals."""
+"""The rows of a score table: localization scores, each with its threshold policy and intervals."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from wsol.evaluation.metrics import best_threshold, bootstrap, class_means, middle_argmax
+from wsol.evaluation.metrics import HIT, bootstrap, class_means, middle_argmax
 from wsol.evaluation.run_model import SplitOutput
-
-HIT = 0.5  # IoU
-_POLICY = re.compile(r"val|oracle|reference|given|fixed:[\d.e-]+")
+from wsol.evaluation.threshold_policy import PolicyIous, require_policy
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One line of a table of scores, shares in [0,1].
+    """The scores of one kind of heatmap under one threshold policy, fractions in [0,1].
 
     Attributes:
-        policy: Who chose the threshold: "val", "fixed:<t>", "oracle", "reference" or "given".
-        threshold: Of the heatmap's maximum; None where boxes were given.
-        top1_loc, top5_loc: None where no predictions, or fewer than five classes, are known.
-        intervals: Score -> lower and upper end of its 95 % interval.
-        class_means: Score -> its mean over classes, of each class's mean over images.
+        heatmap: Name of the heatmap method, or of the boxes.
+        policy: Who chose the threshold, see `threshold_policy.POLICIES`.
+        threshold: Fraction of the heatmap's maximum; None where boxes were given.
+        gt_known_loc: Fraction of images whose box is a hit.
+        top1_loc: Fraction of images whose box is a hit and whose class is predicted; None where no
+            predictions are known.
+        top5_loc: The same for the five likeliest classes; None where fewer are known.
+        intervals: Score -> lower and upper end of its 95 % bootstrap interval.
+        class_means: Score -> its mean over the classes.
     """
 
     heatmap: str
@@ -35,54 +36,45 @@ class ScoreRow:
     class_means: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if not _POLICY.fullmatch(self.policy):
-            raise ValueError(f"a score needs the policy of its threshold, not {self.policy!r}")
+        require_policy(self.policy)
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Turns tables of IoUs (N,T) into rows."""
+def score_row(heatmap: str, choice: PolicyIous, output: SplitOutput, *, seed: int = 0) -> ScoreRow:
+    """Scores one kind of heatmap under one policy.
 
-    heatmap: str
-    measured: SplitOutput
-    seed: int
+    In every bootstrap resample the policy chooses again among its thresholds; a policy with a
+    single threshold keeps it.
 
-    def at(self, policy: str, threshold: float | None, ious: np.ndarray) -> ScoreRow:
-        """Of ious (N,1), whose threshold stays as it is in every resample."""
-        return self._row(policy, None if threshold is None else float(threshold), ious, 0)
+    Args:
+        output: The scored split: its labels and predictions.
+        seed: Seed of the bootstrap.
+    """
+    truth, index = output.truth, choice.index
+    hit = choice.ious >= HIT
+    hits = {"gt_known_loc": hit}
+    for key, k in (("top1_loc", 1), ("top5_loc", 5)):
+        correct = output.correct(k)
+        if correct is not None:
+            hits[key] = hit & correct[:, None]
+    counted = [table.astype(np.float32) for table in hits.values()]
 
-    def oracle(self, policy: str, thresholds: np.ndarray, ious: np.ndarray) -> ScoreRow:
-        index = best_threshold(ious, HIT)
-        return self._row(policy, float(thresholds[index]), ious, index)
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        totals = np.stack([drawn @ table for table in counted])  # whole numbers, so exact
+        best = middle_argmax(totals[0])
+        return np.take_along_axis(totals, best[None, :, None], axis=2)[..., 0].T / len(truth)
 
-    def _row(self, policy: str, threshold: float | None, ious: np.ndarray, index: int) -> ScoreRow:
-        hit = ious >= HIT
-        tables = {"gt_known_loc": hit}
-        for key, k in (("top1_loc", 1), ("top5_loc", 5)):
-            correct = self.measured.correct(k)
-            if correct is not None:
-                tables[key] = hit & correct[:, None]
-        truth = self.measured.truth
-        numbers = [table.astype(np.float32) for table in tables.values()]
-
-        def statistic(drawn: np.ndarray) -> np.ndarray:
-            hits = np.stack([drawn @ table for table in numbers])  # whole numbers, so exact
-            best = middle_argmax(hits[0])
-            return np.take_along_axis(hits, best[None, :, None], axis=2)[..., 0].T / len(truth)
-
-        ends = bootstrap(statistic, len(truth), seed=self.seed).T.tolist()
-        means = {
+    ends = bootstrap(statistic, len(truth), seed=seed).T.tolist()
+    scores = {key: float(table[:, index].mean()) for key, table in hits.items()}
+    return ScoreRow(
+        heatmap=heatmap,
+        policy=choice.policy,
+        threshold=choice.threshold,
+        gt_known_loc=scores["gt_known_loc"],
+        top1_loc=scores.get("top1_loc"),
+        top5_loc=scores.get("top5_loc"),
+        intervals=dict(zip(hits, map(tuple, ends), strict=True)),
+        class_means={
             key: float(np.nanmean(class_means(table[:, index], truth.labels, len(truth.classes))))
-            for key, table in tables.items()
-        }
-        values = {key: float(table[:, index].mean()) for key, table in tables.items()}
-        return ScoreRow(
-            heatmap=self.heatmap,
-            policy=policy,
-            threshold=threshold,
-            gt_known_loc=values["gt_known_loc"],
-            top1_loc=values.get("top1_loc"),
-            top5_loc=values.get("top5_loc"),
-            intervals=dict(zip(tables, map(tuple, ends), strict=True)),
-            class_means=means,
-        )
+            for key, table in hits.items()
+        },
+    )

@@ -1,8 +1,9 @@
-"""Heatmaps that other programs wrote: one .npy file for each image, as the published evaluator
-(clovaai/wsolevaluation) has them."""
+"""Heatmaps of other programs: one .npy file for each image, in the layout of the published
+evaluator (clovaai/wsolevaluation)."""
 
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +13,24 @@ from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.text_files import inside
-from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
-from wsol.evaluation.pixel_metrics import read_mask
+from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 
 
 def find_scoremaps(
     folder: str | Path, truth: GroundTruth, known: Collection[str] = ()
 ) -> list[Path]:
-    """The map of each image: <folder>/<image>.npy, the image's own suffix kept or not.
+    """Finds the map of each image: <folder>/<image>.npy, with or without the image's own suffix.
 
     Args:
-        known: Images that may have a map though they are not in `truth`.
+        known: Names of further images that may have a map.
 
     Raises:
-        ValueError: an image has no map, or a map no image; names them.
+        ValueError: an image has no map, or a map has no image; names them.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    there = {
+    present = {
         (Path(place) / file).relative_to(folder).as_posix()
         for place, _, files in os.walk(folder, followlinks=True)
         for file in files
@@ -38,7 +38,7 @@ def find_scoremaps(
     }
     found = []
     for name in truth.names:
-        own = [spelling for spelling in dict.fromkeys(_spellings(name)) if spelling in there]
+        own = [spelling for spelling in dict.fromkeys(_spellings(name)) if spelling in present]
         if len(own) > 1:
             raise ValueError(f"{folder} has two maps of {name}: {own[0]} and {own[1]}")
         found.append(own[0] if own else None)
@@ -47,14 +47,14 @@ def find_scoremaps(
         raise ValueError(f"{folder} has no map for {_some(missing)}")
     if len(set(found)) < len(found):
         raise ValueError(f"{folder}: two images share one map; name maps <image>.jpg.npy")
-    strange = there - {s for name in (*truth.names, *known) for s in _spellings(name)}
+    strange = present - {s for name in (*truth.names, *known) for s in _spellings(name)}
     if strange:
         raise ValueError(f"{folder} has maps of no known image: {_some(sorted(strange))}")
     return [folder / file for file in found]
 
 
 def any_scoremap(folder: str | Path, truth: GroundTruth) -> bool:
-    """Whether any image of the split has a map."""
+    """Says whether any image of the split has a map."""
     return any((Path(folder) / s).is_file() for name in truth.names for s in _spellings(name))
 
 
@@ -64,10 +64,10 @@ def _spellings(name: str) -> tuple[str, str]:
 
 
 def read_scoremap(file: Path) -> np.ndarray:
-    """float (H,W) in [0,1].
+    """Reads a heatmap, floating point (H,W); its values are checked when its boxes are read.
 
     Raises:
-        ValueError: the file is no such array; names it.
+        ValueError: the file holds no array of floating-point numbers; names it.
     """
     try:
         heatmap = np.load(file, allow_pickle=False)
@@ -79,28 +79,22 @@ def read_scoremap(file: Path) -> np.ndarray:
     return heatmap
 
 
+@dataclass(frozen=True)
 class _ScoreMaps(Dataset):
-    """Items are what `box_row` keeps of each map."""
+    """Rows of the box table, read from the files by loader processes."""
 
-    def __init__(
-        self, files: list[Path], truth: GroundTruth, edges: np.ndarray | None, every_box: bool
-    ) -> None:
-        self.files, self.truth = files, truth
-        self.edges, self.every_box = edges, every_box
+    files: list[Path]
+    truth: GroundTruth
+    edges: np.ndarray | None
+    every_box: bool
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> BoxTable:
-        heatmap, truth = read_scoremap(self.files[index]), self.truth
-        mask = None
-        if truth.masks and self.edges is not None and heatmap.ndim == 2:
-            mask = read_mask(truth.masks[index], heatmap.shape, truth.sizes[index])
-        boxes = truth.boxes[index] if self.every_box and truth.boxes.size else None
+        heatmap = read_scoremap(self.files[index])
         try:
-            return box_row(
-                heatmap, truths=boxes, size=truth.sizes[index], mask=mask, edges=self.edges
-            )
+            return split_row(heatmap, self.truth, index, edges=self.edges, every_box=self.every_box)
         except ValueError as error:
             raise ValueError(f"map {self.files[index]}: {error}") from error
 
@@ -114,30 +108,28 @@ def tabulate_scoremaps(
     workers: int = 2,
     description: str = "maps",
 ) -> BoxTable:
-    """Read each map once and keep a few KB of it.
+    """Reads each map once and keeps its row of the box table.
 
     Args:
-        files: One for each row of `truth`, from `find_scoremaps`.
-        edges: `pixels.bin_edges`, used where `truth` has masks; None leaves masks alone.
-        every_box: Also what MaxBoxAccV2 needs, for about twice the time.
-        workers: Processes, which share nothing but the list of files; 0 reads in this one.
+        files: One for each image of `truth`, from `find_scoremaps`.
+        edges: From `bin_edges`, used where `truth` has masks; None leaves masks out.
+        every_box: Whether to keep what MaxBoxAccV2 needs, for about twice the time.
+        workers: Number of loader processes; 0 reads in this one.
+        description: Title of the progress bar.
     """
-    dataset = _ScoreMaps(files, truth, edges, every_box)
     loader = DataLoader(
-        dataset,
+        _ScoreMaps(files, truth, edges, every_box),
         16,
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=_use_one_core,
     )
+    rows: list[BoxTable] = []
     with tqdm(total=len(files), desc=description, unit="map", leave=False) as bar:
-
-        def rows():
-            for batch in loader:
-                yield from batch
-                bar.update(len(batch))
-
-        return stack_rows(rows())
+        for batch in loader:
+            rows += batch
+            bar.update(len(batch))
+    return stack_rows(rows)
 
 
 def _use_one_core(_: int) -> None:

@@ -1,4 +1,8 @@
-"""Scores of heatmaps or boxes on a data set, with the threshold policy beside every number."""
+"""From box tables to metrics.json: every score, with its threshold policy beside it.
+
+A heatmap becomes a row of a box table (`box_table`). `threshold_policy` turns the table into IoUs
+with the true boxes, `score_table` counts hits among them, and this module collects the rows.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +15,10 @@ from wsol.annotations.coco_writing import coco_results
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import iou, rescale
 from wsol.evaluation.average_precision import average_precision
-from wsol.evaluation.box_table import BoxTable
 from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
 from wsol.evaluation.metrics import (
+    HIT,
     IOU_THRESHOLDS,
-    best_threshold,
     bootstrap,
     box_accuracy,
     class_means,
@@ -23,49 +26,66 @@ from wsol.evaluation.metrics import (
     max_box_acc_v2,
 )
 from wsol.evaluation.pixel_metrics import pixel_scores
+from wsol.evaluation.results import Headline, Scores
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.score_table import HIT, Scorer, ScoreRow
+from wsol.evaluation.score_table import ScoreRow, score_row
+from wsol.evaluation.threshold_policy import POLICIES, PolicyIous, apply_policies
 
 PROTOCOL = (
-    "Heatmap of the true class; box of the largest contour; IoU of half-open boxes in the image "
-    "files' pixels; a hit is IoU >= 0.5; Top-1 and Top-5 Loc also ask that the class is predicted. "
-    "Policy val: the threshold with the most hits on validation images, then fixed. Policy "
-    "fixed: given in advance; ART's published 0.2 where no validation image has a box. Policy "
-    "oracle: the best threshold on the scored images themselves. "
-    "Policy reference: as the published evaluator (clovaai/wsolevaluation) scores, with its pixel "
-    "conventions and an oracle threshold; its GT-known is MaxBoxAcc at 0.5. MaxBoxAcc and "
-    "MaxBoxAccV2 choose an oracle threshold for each IoU. Policy given: boxes came without a map. "
-    "PxAP has no threshold, pIoU an oracle's. AP50 is COCO's, of the boxes of the policy beside "
-    "it with the predicted class and its probability. Intervals: 95 %, 1000 bootstrap resamples of "
-    "the images; an oracle chooses again in each, a validation threshold stays."
+    "The heatmap is that of the true class, and the box that of its largest contour. IoU is that "
+    "of half-open boxes in the image files' pixels; a hit is an IoU of at least 0.5. Top-1 and "
+    "Top-5 Loc also ask that the class is predicted. Threshold policies: "
+    + " ".join(f"{name}: {sentence}" for name, sentence in POLICIES.items())
+    + " MaxBoxAcc and MaxBoxAccV2 choose an oracle threshold for each IoU. PxAP has no threshold; "
+    "pIoU has an oracle's. AP50 is COCO's, with the predicted class and its probability, for the "
+    "boxes of the policy beside it. Intervals hold 95 % of 1000 bootstrap resamples of the images; "
+    "an oracle chooses again in each resample, other thresholds stay."
 )
-THRESHOLDS = np.arange(0, 1, 0.001)
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The boxes that one row scores: the headline of its kind of heatmap.
+class ScoringConfig:
+    """How heatmaps are scored.
 
     Attributes:
-        boxes: (N,4) half-open in the files' pixels.
-        iou: (N,) best IoU with a true box.
-        error_types: str (N,), of `errors.ERROR_TYPES`.
-        results: For COCO; None where no probabilities are known.
+        threshold: Adds the policy fixed:<threshold>, a fraction of the heatmap's maximum in [0,1].
+        threshold_step: Distance between the thresholds that a policy chooses from, 0.0001 to 1.
+        v2: Whether to score MaxBoxAccV2 too, from the boxes of all contours.
+        ious: IoU thresholds in [0,1] at which MaxBoxAcc is scored.
+        seed: Seed of the bootstrap and of attacks.
     """
 
-    row: ScoreRow
-    boxes: np.ndarray
-    iou: np.ndarray
-    error_types: np.ndarray
-    results: list[dict[str, Any]] | None
+    threshold: float | None = None
+    threshold_step: float = 0.001
+    v2: bool = True
+    ious: tuple[float, ...] = IOU_THRESHOLDS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must lie in [0,1], not {self.threshold}")
+        if not 1e-4 <= self.threshold_step < 1:
+            raise ValueError(
+                f"threshold_step must be at least 0.0001 and below 1, not {self.threshold_step}"
+            )
+        if not all(0 <= each <= 1 for each in self.ious):
+            raise ValueError(f"ious must lie in [0,1], not {list(self.ious)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, not {self.seed}")
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """The thresholds that a policy chooses from, (T,)."""
+        return np.arange(0, 1, self.threshold_step)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """`result` is metrics.json's content; `chosen` holds the first row's boxes of each heatmap."""
-
-    metrics: dict[str, Any]
-    headlines: tuple[Headline, ...]
+def require_true_boxes(test: GroundTruth, validation: GroundTruth | None) -> None:
+    """Raises ValueError where boxes cannot be scored: some test images or all validation images
+    have no true box, though other test images have one."""
+    if test.boxes.size and not test.boxed.all():
+        raise ValueError("some of the images to score have no true box")
+    if validation is not None and test.boxes.size and not validation.boxes.size:
+        raise ValueError("the validation images have no true boxes to choose a threshold by")
 
 
 def score_heatmaps(
@@ -77,56 +97,47 @@ def score_heatmaps(
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     seed: int = 0,
 ) -> Scores:
-    """Every score of every heatmap under every policy.
+    """Scores every kind of heatmap under every threshold policy.
 
     Args:
         test: The scored split.
-        validation: Where the "val" policy picks its threshold, by the images that have a box;
-            without it there is none.
-        thresholds: (T,) to choose from. Those that give every image the same box as the one before
-            are left out.
-        fixed: For the policy "fixed:<t>".
-        iou_thresholds: Of MaxBoxAcc.
-        seed: Of the bootstrap.
+        validation: The split whose boxed images choose the threshold of the policy "val"; None
+            leaves this policy out.
+        thresholds: (T,), the thresholds to choose from. A threshold that gives every image the same
+            box as the one before is left out.
+        fixed: The threshold of the policy "fixed:<t>"; None leaves this policy out.
+        iou_thresholds: IoU thresholds of MaxBoxAcc.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: some images have no box, the validation images have none, or the masks no
+        ValueError: some images have no box, the validation images have none, or the masks have no
             object.
     """
-    if test.truth.boxes.size and not test.truth.boxed.all():
-        raise ValueError("some of the images to score have no true box")
-    if validation is not None and test.truth.boxes.size and not validation.truth.boxes.size:
-        raise ValueError("the validation images have no true boxes to choose a threshold by")
+    require_true_boxes(test.truth, None if validation is None else validation.truth)
     rows: list[ScoreRow] = []
-    chosen: list[Headline] = []
+    headlines: list[Headline] = []
     details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}}
-    for name, maps in test.tables.items():
+    for name, table in test.tables.items():
         if test.truth.boxes.size:
-            distinct = maps.distinct(thresholds)
-            scorer = Scorer(name, test, seed)
-            table = maps.ious(test.truth, distinct)
-            published = maps.published_ious(test.truth, distinct)
-            oracle = scorer.oracle("oracle", distinct, table)
-            honest = [
-                scorer.at(policy, threshold, maps.ious(test.truth, [threshold]))
-                for policy, threshold in _chosen_thresholds(name, validation, thresholds, fixed)
-            ]
-            rows += [*honest, oracle, scorer.oracle("reference", distinct, published)]
-            chosen.append(_headline(honest[0] if honest else oracle, maps, test))
-            details["reference"][name] = _reference(maps, published, distinct, iou_thresholds, seed)
+            choices = apply_policies(name, test, validation, thresholds, fixed)
+            scored = [score_row(name, choice, test, seed=seed) for choice in choices]
+            rows += scored
+            headlines.append(_heatmap_headline(scored[0], test))
+            *_, oracle, reference = choices
+            details["reference"][name] = _max_box_acc(test, name, reference, iou_thresholds, seed)
             details["curves"][name] = {
-                "threshold": distinct.tolist(),
-                "gt_known_loc": box_accuracy(table, HIT).tolist(),
+                "threshold": oracle.thresholds.tolist(),
+                "gt_known_loc": box_accuracy(oracle.ious).tolist(),
             }
-        if maps.pixels is not None:
-            details["pixels"][name] = _pixels(maps.pixels, test.truth.masks[0].cut, seed)
-    return Scores(_result(test, rows, chosen, details, seed), tuple(chosen))
+        if table.pixels is not None:
+            details["pixels"][name] = _pixel_scores(table.pixels, test.truth.masks[0].cut, seed)
+    return Scores(_metrics(test, rows, headlines, details, seed), tuple(headlines), test)
 
 
 def score_boxes(
     truth: GroundTruth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0
 ) -> Scores:
-    """Scores of boxes that came without heatmaps.
+    """Scores boxes that came without heatmaps.
 
     Raises:
         ValueError: the images have no true boxes.
@@ -135,53 +146,31 @@ def score_boxes(
         raise ValueError("there are no true boxes to score boxes by")
     test = SplitOutput(truth, given.predictions, {})
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
-    row = Scorer(name, test, seed).at("given", None, ious)
-    chosen = [_choose(row, given.boxes, ious[:, 0], test, given.results)]
-    scores = _result(test, [row], chosen, {}, seed)
-    scores["images_without_box"] = int((~given.found).sum())
-    return Scores(scores, tuple(chosen))
+    row = score_row(name, PolicyIous("given", None, ious), test, seed=seed)
+    headline = _headline(row, given.boxes, ious[:, 0], test, given.results)
+    metrics = _metrics(test, [row], [headline], {}, seed)
+    metrics["images_without_box"] = int((~given.found).sum())
+    return Scores(metrics, (headline,), test)
 
 
-def accuracies(test: SplitOutput) -> dict[str, float | None]:
-    """Shares of the images whose class is the first, or among the first five, predicted."""
-    right = {k: test.correct(k) for k in (1, 5)}
+def accuracies(output: SplitOutput) -> dict[str, float | None]:
+    """Fraction of images whose class is the likeliest, or among the five likeliest."""
+    correct = {k: output.correct(k) for k in (1, 5)}
     return {
-        f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in right.items()
+        f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in correct.items()
     }
 
 
-def _chosen_thresholds(
-    name: str, validation: SplitOutput | None, thresholds: np.ndarray, fixed: float | None
-) -> list[tuple[str, float]]:
-    """(policy, threshold) of those that never saw the scored images, the headline's first."""
-    found = []
-    if validation is not None:
-        found.append(("val", validation_threshold(validation, name, thresholds)))
-    if fixed is not None:
-        found.append((f"fixed:{fixed:g}", float(fixed)))
-    return found
-
-
-def validation_threshold(
-    validation: SplitOutput, name: str, thresholds: np.ndarray = THRESHOLDS
-) -> float:
-    """The one of `thresholds` (T,) that gives a heatmap's boxes the most hits, of the images that
-    have a true box."""
-    maps = validation.tables[name]
-    distinct = maps.distinct(thresholds)
-    ious = maps.ious(validation.truth, distinct)[validation.truth.boxed]
-    return float(distinct[best_threshold(ious, HIT)])
-
-
-def _headline(row: ScoreRow, maps: BoxTable, test: SplitOutput) -> Headline:
-    boxes = rescale(maps.boxes([row.threshold])[:, 0], maps.frame, test.truth.sizes)
-    ious = maps.ious(test.truth, [row.threshold])[:, 0]
+def _heatmap_headline(row: ScoreRow, test: SplitOutput) -> Headline:
+    table = test.tables[row.heatmap]
+    boxes = rescale(table.boxes([row.threshold])[:, 0], table.frame, test.truth.sizes)
+    ious = table.ious(test.truth, [row.threshold])[:, 0]
     known = test.predictions is not None and test.predictions.confidence is not None
     results = coco_results(test.truth, test.predictions, boxes) if known else None
-    return _choose(row, boxes, ious, test, results)
+    return _headline(row, boxes, ious, test, results)
 
 
-def _choose(
+def _headline(
     row: ScoreRow,
     boxes: np.ndarray,
     ious: np.ndarray,
@@ -189,39 +178,41 @@ def _choose(
     results: list[dict[str, Any]] | None,
 ) -> Headline:
     truth = test.truth
-    kinds = ErrorTypes(hit=HIT)(boxes, truth.boxes, truth.counts, test.correct(1))
-    return Headline(row, boxes, ious, kinds, results)
+    error_types = ErrorTypes()(boxes, truth.boxes, truth.counts, test.correct(1))
+    return Headline(row, boxes, ious, error_types, results)
 
 
-def _reference(
-    maps: BoxTable,
-    published: np.ndarray,
-    thresholds: np.ndarray,
+def _max_box_acc(
+    test: SplitOutput,
+    name: str,
+    reference: PolicyIous,
     iou_thresholds: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
+    """MaxBoxAcc and, where the boxes of all contours are known, MaxBoxAccV2."""
     names = [f"{t:g}" for t in iou_thresholds]
-    shares = [max_box_acc(published, t) for t in iou_thresholds]
-    resampled = _best_shares(published, iou_thresholds)
-    ends = bootstrap(resampled, len(published), seed=seed).T.tolist()
+    values = [max_box_acc(reference.ious, t) for t in iou_thresholds]
+    resampled = _resampled_max_box_acc(reference.ious, iou_thresholds)
+    ends = bootstrap(resampled, len(reference.ious), seed=seed).T.tolist()
     scores = {
         "policy": "oracle for each IoU",
-        "max_box_acc": dict(zip(names, shares, strict=True)),
+        "max_box_acc": dict(zip(names, values, strict=True)),
         "intervals": {"max_box_acc": dict(zip(names, ends, strict=True))},
     }
-    if maps.any_iou is not None:
-        ious = maps.any_published_ious(thresholds)
+    table = test.tables[name]
+    if table.any_iou is not None:
+        ious = table.any_published_ious(reference.thresholds)
         scores["max_box_acc_v2"] = max_box_acc_v2(ious)
-        each = _best_shares(ious, IOU_THRESHOLDS)
+        each = _resampled_max_box_acc(ious, IOU_THRESHOLDS)
         ends = bootstrap(lambda drawn: each(drawn).mean(axis=1), len(ious), seed=seed)
         scores["intervals"]["max_box_acc_v2"] = ends.tolist()
     return scores
 
 
-def _best_shares(
+def _resampled_max_box_acc(
     ious: np.ndarray, iou_thresholds: Sequence[float]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A statistic for `bootstrap`, (R, IoUs): MaxBoxAcc of each resample."""
+    """A statistic for `bootstrap`: MaxBoxAcc of each resample, (R, IoU thresholds)."""
     hits = [(ious >= t).astype(np.float32) for t in iou_thresholds]
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
@@ -230,7 +221,7 @@ def _best_shares(
     return statistic
 
 
-def _pixels(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
+def _pixel_scores(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
     scores = {key: float(value) for key, value in pixel_scores(counts.sum(axis=0)).items()}
     if np.isnan(scores["pxap"]):
         raise ValueError(f"the masks hold no object: no pixel is above {cut} (--mask_cut)")
@@ -244,33 +235,36 @@ def _pixels(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
     return scores | {"mask_cut": cut, "intervals": dict(zip(scores, ends, strict=True))}
 
 
-def _result(
+def _metrics(
     test: SplitOutput,
     rows: Sequence[ScoreRow],
-    chosen: Sequence[Headline],
+    headlines: Sequence[Headline],
     details: Mapping[str, Mapping[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
+    """The content of metrics.json."""
     truth = test.truth
-    headlines = {}
-    for each in chosen:
-        shares = class_means(each.iou >= HIT, truth.labels, len(truth.classes)).tolist()
-        headlines[each.row.heatmap] = {
-            "policy": each.row.policy,
-            "threshold": each.row.threshold,
-            "coco_ap50": None if each.results is None else average_precision(truth, each.results),
-            "errors": {kind: float((each.error_types == kind).mean()) for kind in ERROR_TYPES},
-            "class_gt_known_loc": {
-                name: None if np.isnan(share) else share
-                for name, share in zip(truth.classes, shares, strict=True)
-            },
-        }
     return {
         "images": len(truth),
         **accuracies(test),
         "localization": [asdict(row) for row in rows],
-        "headline": headlines,
+        "headline": {each.row.heatmap: _headline_metrics(each, truth) for each in headlines},
         **details,
         "bootstrap_seed": seed,
         "protocol": PROTOCOL,
+    }
+
+
+def _headline_metrics(headline: Headline, truth: GroundTruth) -> dict[str, Any]:
+    results, types = headline.results, headline.error_types
+    means = class_means(headline.iou >= HIT, truth.labels, len(truth.classes)).tolist()
+    return {
+        "policy": headline.row.policy,
+        "threshold": headline.row.threshold,
+        "coco_ap50": None if results is None else average_precision(truth, results),
+        "errors": {kind: float((types == kind).mean()) for kind in ERROR_TYPES},
+        "class_gt_known_loc": {
+            name: None if np.isnan(mean) else mean
+            for name, mean in zip(truth.classes, means, strict=True)
+        },
     }

@@ -14,7 +14,7 @@ from wsol.boxes.geometry import area, rescale
 from wsol.data.dataset import Example, ImageDataset
 from wsol.data.image_files import image_size
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.scores import validation_threshold
+from wsol.evaluation.threshold_policy import validation_threshold
 
 ORACLE = "oracle"
 TRAINING_SPLITS = ("train", "val")

@@ -13,8 +13,7 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.geometry import iou, rescale
 from wsol.detectors import Detections
-from wsol.evaluation.metrics import mean_interval
-from wsol.evaluation.score_table import HIT
+from wsol.evaluation.metrics import HIT, mean_interval
 from wsol.evaluation.scores import score_boxes
 from wsol.heatmaps.methods import BASELINE
 from wsol.pseudo_labels.pseudo_boxes import ORACLE

@@ -1,6 +1,5 @@
-"""A page of results for people: one file of HTML that needs nothing else."""
+"""The report of an evaluation: one HTML file that needs no other file."""
 
-from wsol.report.entry import Entry
 from wsol.report.page import write_report
 
-__all__ = ["Entry", "write_report"]
+__all__ = ["write_report"]

@@ -1,4 +1,4 @@
-"""Methods side by side, each over seeds: numbers, table and pictures from their runs' folders."""
+"""Compares training methods over seeds: table and pictures from the folders of their runs."""
 
 import csv
 import io
@@ -10,25 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from scipy import stats
 
 from robust_training.models.classifier import load_model
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.text_files import flat, number, read_json, read_lines, read_yaml
+from wsol.evaluation.metrics import student_interval
 from wsol.heatmaps.heatmap import Gradient
-from wsol.localizer.overlay import PREDICTED, TRUE, blend, draw_boxes, legend, png
+from wsol.localizer.overlay import PREDICTED, TRUE, blend, draw_boxes
 from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.number_format import markdown
+from wsol.report.plots import picture_grid, scatter
 
 Metrics = Mapping[str, Any]
 
 
 def _localization(heatmap: str, key: str) -> Callable[[Metrics], float | None]:
-    """A score of a heatmap at the threshold that validation images chose, or else at that given
-    in advance."""
+    """Reads a score of a heatmap under the policy val, or else under a fixed threshold."""
 
     def read(metrics: Metrics) -> float | None:
         rows = [row for row in metrics["localization"] if row["heatmap"] == heatmap]
@@ -42,7 +41,7 @@ def _localization(heatmap: str, key: str) -> Callable[[Metrics], float | None]:
 
 
 def _nested(*keys: str | int) -> Callable[[Metrics], Any]:
-    """What stands below these keys, and places in lists; None where there is no such."""
+    """Reads the value below these keys and list indices; None where there is none."""
 
     def read(metrics: Metrics) -> Any:
         value: Any = metrics
@@ -61,7 +60,8 @@ def _first_attack(*keys: str) -> Callable[[Metrics], float | None]:
 
 
 def _accuracy_under_attack(metrics: Metrics) -> float | None:
-    """At the radius of the first attack on maps, where the first curve has it."""
+    """Reads the accuracy at the radius of the first attack on maps; None where the first curve does
+    not have this radius."""
     radius = _first_attack("attack", "attack", "eps")(metrics)
     radii = _nested("robustness", "accuracy", 0, "eps")(metrics)
     if not isinstance(radii, list) or radius not in radii:
@@ -69,10 +69,20 @@ def _accuracy_under_attack(metrics: Metrics) -> float | None:
     return _nested("robustness", "accuracy", 0, "accuracy", radii.index(radius))(metrics)
 
 
+def _spurious(*keys: str) -> Callable[[Metrics], float | None]:
+    """Reads a measurement of spurious correlations, also from runs of an earlier version."""
+
+    def read(metrics: Metrics) -> float | None:
+        found = _nested("spurious_correlation", *keys)(metrics)
+        return _nested("laboratory", *keys)(metrics) if found is None else found
+
+    return read
+
+
 ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
 
-# What is compared, and where a run's metrics.json says it; a share. Columns that no run has a
-# number for are left out.
+# Column -> how it is read from a run's metrics.json, a fraction. Columns without any number are
+# left out.
 SCORES: dict[str, Callable[[Metrics], float | None]] = {
     ACCURACY: _nested("top1_accuracy"),
     GT_KNOWN: _localization("gradient", "gt_known_loc"),
@@ -82,19 +92,22 @@ SCORES: dict[str, Callable[[Metrics], float | None]] = {
     ROBUSTNESS: _first_attack("measures", "top_k_intersection", "mean"),
     "GT-known under attack": _first_attack("boxes", "gt_known_loc", "attacked", "mean"),
     "accuracy under attack": _accuracy_under_attack,
-    "worst group": _nested("laboratory", "groups", "worst", "accuracy"),
-    "gradient mass in mask": _nested("laboratory", "object", "mass"),
-    "gradient mass on null patch": _nested("laboratory", "null_patch", "mass"),
+    "worst group": _spurious("groups", "worst", "accuracy"),
+    "gradient mass in mask": _spurious("object", "mass"),
+    "gradient mass on null patch": _spurious("null_patch", "mass"),
 }
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished and evaluated run.
+class TrainedRun:
+    """A run that was trained and evaluated.
 
     Attributes:
-        scores: Of `SCORES`, None where the metrics do not say.
-        seconds: Of each epoch, validation included.
+        method: Name of the training method.
+        seed: Seed of the run.
+        folder: Folder of the run.
+        scores: A fraction for each key of `SCORES`; None where metrics.json has no number.
+        seconds: Duration of each epoch, validation included.
     """
 
     method: str
@@ -104,23 +117,23 @@ class Trained:
     seconds: list[float]
 
 
-def read_run(method: str, seed: int, folder: Path) -> Trained:
-    """A run's metrics.json and log.csv.
+def read_run(method: str, seed: int, folder: Path) -> TrainedRun:
+    """Reads a run's metrics.json and log.csv.
 
     Raises:
         ValueError: the run is not finished and evaluated.
     """
     try:
         metrics = read_json(folder / "metrics.json")
-        scores = {name: _share(name, read(metrics)) for name, read in SCORES.items()}
+        scores = {name: _fraction(name, read(metrics)) for name, read in SCORES.items()}
         seconds = epoch_seconds(folder)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a finished run: {error}") from error
-    return Trained(method, seed, folder, scores, seconds)
+    return TrainedRun(method, seed, folder, scores, seconds)
 
 
 def epoch_seconds(folder: Path) -> list[float]:
-    """How long each finished epoch of a run took; empty before the first.
+    """Seconds of each finished epoch of a run; empty before the first one ends.
 
     Raises:
         ValueError: log.csv is damaged (file and line).
@@ -137,17 +150,17 @@ def epoch_seconds(folder: Path) -> list[float]:
     return found
 
 
-def _share(name: str, value: Any) -> float | None:
-    """A score of metrics.json; None where there is no number, or NaN, which nothing measured."""
+def _fraction(name: str, value: Any) -> float | None:
+    """Checks a score of metrics.json; None where there is no number, or NaN."""
     if value is None or value != value:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r:.40}, no share")
+        raise ValueError(f"{name} is {value!r:.40}, not a fraction in [0,1]")
     return value
 
 
-def csv_table(runs: Sequence[Trained]) -> str:
-    """One line for each run; scores are shares."""
+def csv_table(runs: Sequence[TrainedRun]) -> str:
+    """CSV with a line for each run; scores are fractions."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = _present(runs)
@@ -159,8 +172,8 @@ def csv_table(runs: Sequence[Trained]) -> str:
     return text.getvalue()
 
 
-def method_table(runs: Sequence[Trained]) -> str:
-    """Markdown: means over seeds in percent, with 95 % intervals (Student's t)."""
+def method_table(runs: Sequence[TrainedRun]) -> str:
+    """Markdown table of means over seeds in percent, with 95 % intervals (Student's t)."""
     methods = _by_method(runs)
     first = next(iter(methods.values()))
     names = _present(runs)
@@ -179,83 +192,58 @@ def method_table(runs: Sequence[Trained]) -> str:
     return markdown(heads, rows, 1)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of the 95 % interval of the mean (Student's t); NaN for a single value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.nan
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
+def accuracy_scatter(runs: Sequence[TrainedRun], score: str) -> bytes | None:
+    """PNG: a score of `SCORES` against accuracy; None where no run has both."""
+    return scatter(
+        {
+            method: [
+                (run.scores[ACCURACY], run.scores[score])
+                for run in group
+                if None not in (run.scores[ACCURACY], run.scores[score])
+            ]
+            for method, group in _by_method(runs).items()
+        },
+        ACCURACY,
+        score,
+    )
 
 
-def scatter(runs: Sequence[Trained], x: str, y: str) -> bytes | None:
-    """PNG: one score against another, a point for each method, bars for intervals over seeds, a
-    dot for each run. None where no run has both."""
-    figure = Figure(figsize=(6.5, 4), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for method, group in _by_method(runs).items():
-        points = [(run.scores[x], run.scores[y]) for run in group]
-        points = [100 * np.array(point) for point in points if None not in point]
-        if not points:
-            continue
-        (mean_x, half_x), (mean_y, half_y) = (interval(axis) for axis in zip(*points, strict=True))
-        bars = axes.errorbar(
-            mean_x,
-            mean_y,
-            None if math.isnan(half_y) else half_y,
-            None if math.isnan(half_x) else half_x,
-            fmt="o",
-            capsize=2,
-            label=method,
-            elinewidth=0.8,
-        )
-        axes.plot(*zip(*points, strict=True), ".", color=bars[0].get_color(), alpha=0.5, ms=4)
-    if not axes.has_data():
-        return None
-    axes.set(xlabel=f"{x}, %", ylabel=f"{y}, %")
-    axes.grid(alpha=0.3)
-    legend(axes)
-    return png(figure)
+def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8) -> bytes:
+    """PNG: gradient maps of the true class, images by methods.
 
+    The maps are those of every method's first seed. They show the true boxes and the box at the
+    threshold that validation images chose, or else at ART's.
 
-def sheet(runs: Sequence[Trained], dataset: ImageDataset, *, images: int = 8) -> bytes:
-    """PNG: the same images' gradient maps of the true class under every method's first seed, with
-    the true boxes and the one at the threshold that validation images chose, or ART's."""
+    Args:
+        images: Number of images, spread evenly over `dataset`.
+    """
     firsts = {method: group[0] for method, group in _by_method(runs).items()}
     chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)
     items = [dataset[int(index)] for index in chosen]
     image = torch.stack([item["image"] for item in items])
     label = torch.tensor([item["label"] for item in items])
-    pictures = to_pixels(image)
+    photos = to_pixels(image)
     frame = image.shape[:-3:-1]
     truths = [
         [(box, TRUE) for box in dataset.examples[index].resized_boxes(item["size"], frame)]
         for index, item in zip(chosen, items, strict=True)
     ]
-    figure = Figure(
-        figsize=(1.5 * (1 + len(firsts)), 1.5 * len(items) + 0.3), dpi=110, layout="constrained"
-    )
-    grid = figure.subplots(len(items), 1 + len(firsts), squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for row, picture, truth in zip(grid, pictures, truths, strict=True):
-        row[0].imshow(draw_boxes(picture, truth))
-    for column, (method, run) in enumerate(firsts.items(), 1):
+    columns = {"": [draw_boxes(*pair) for pair in zip(photos, truths, strict=True)]}
+    for method, run in firsts.items():
         heatmaps = Gradient()(load_model(run.folder / "best"), image, label)
         threshold = chosen_threshold(run.folder)
-        grid[0, column].set_title(method, fontsize=7, parse_math=False)
-        for axes, picture, truth, heatmap in zip(
-            grid[:, column], pictures, truths, heatmaps, strict=True
-        ):
-            box = largest_boxes(heatmap, [threshold])[0]
-            axes.imshow(
-                draw_boxes(blend(picture, heatmap, opacity=0.7), [*truth, (box, PREDICTED)])
+        columns[method] = [
+            draw_boxes(
+                blend(photo, heatmap, opacity=0.7),
+                [*truth, (largest_boxes(heatmap, [threshold])[0], PREDICTED)],
             )
-    return png(figure)
+            for photo, truth, heatmap in zip(photos, truths, heatmaps, strict=True)
+        ]
+    return picture_grid(columns)
 
 
-def differences(runs: Sequence[Trained]) -> list[str]:
-    """What differs between the runs' configurations, apart from objective, seed and length."""
+def differences(runs: Sequence[TrainedRun]) -> list[str]:
+    """Names of settings that differ between the runs, apart from objective, seed and epochs."""
     settings = [
         flat(read_yaml(run.folder / "config.yaml"))
         for run in runs
@@ -271,14 +259,14 @@ def differences(runs: Sequence[Trained]) -> list[str]:
     ]
 
 
-def _by_method(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
-    groups: dict[str, list[Trained]] = {}
+def _by_method(runs: Sequence[TrainedRun]) -> dict[str, list[TrainedRun]]:
+    groups: dict[str, list[TrainedRun]] = {}
     for run in runs:
         groups.setdefault(run.method, []).append(run)
     return groups
 
 
-def _present(runs: Sequence[Trained]) -> list[str]:
+def _present(runs: Sequence[TrainedRun]) -> list[str]:
     return [name for name in SCORES if any(run.scores[name] is not None for run in runs)]
 
 
@@ -286,9 +274,9 @@ def _cell(values: Sequence[float | None]) -> str:
     known = [100 * value for value in values if value is not None]
     if not known:
         return "-"
-    mean, half = interval(known)
+    mean, half = student_interval(known)
     return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}"
 
 
-def _epoch(group: Sequence[Trained]) -> float:
+def _epoch(group: Sequence[TrainedRun]) -> float:
     return float(np.mean([second for run in group for second in run.seconds]))

@@ -1,6 +1,6 @@
-"""What the report's gallery embeds: a sample of images, their heatmaps, and the box at every cut.
+"""The data of the report's gallery: some images, their heatmaps, and their boxes at every cut.
 
-The page only looks boxes up, so what its slider shows is what was scored.
+The page only looks boxes up, so its slider shows the boxes that were scored.
 """
 
 import base64
@@ -15,125 +15,124 @@ import torch
 from wsol.boxes.geometry import rescale
 from wsol.evaluation.box_table import BoxTable
 from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
-from wsol.evaluation.score_table import HIT
-from wsol.evaluation.scores import Headline
+from wsol.evaluation.metrics import HIT
+from wsol.evaluation.results import Evaluation, Headline
 from wsol.heatmaps.heatmap import CentredBox
-from wsol.report.entry import Entry
 
-_MOST_HEATMAPS = 400  # some 3 MB of them with their boxes
+_MOST_HEATMAPS = 400  # about 3 MB with their boxes
 _FEWEST_IMAGES = 8
 
 
-def gallery(entries: Mapping[str, Entry], images: int) -> dict[str, Any]:
-    """The data of page.js.
+def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any]:
+    """The data that page.js reads.
 
     Args:
-        entries: Run name -> scored on the same images.
-        images: How many to show, fewer where many maps would make the page heavy.
+        evaluations: Run name -> its evaluation; all on the same images.
+        images: Number of images, fewer where many heatmaps would make the file large.
     """
     maps = [
-        (run, entry, chosen)
-        for run, entry in entries.items()
-        for chosen in entry.headlines
-        if not isinstance(entry.methods[chosen.row.heatmap], CentredBox)
+        (run, evaluation, headline)
+        for run, evaluation in evaluations.items()
+        for headline in evaluation.headlines
+        if not isinstance(evaluation.methods[headline.row.heatmap], CentredBox)
     ]
     count = min(images, max(_FEWEST_IMAGES, _MOST_HEATMAPS // max(1, len(maps))))
-    indices = choose([chosen for _, _, chosen in maps], count)
+    indices = choose([headline for _, _, headline in maps], count)
     return {
         "hit": HIT,
         "kinds": ERROR_TYPES,
         "maps": [
             {
                 "run": run,
-                "heatmap": chosen.row.heatmap,
-                "policy": chosen.row.policy,
-                "threshold": chosen.row.threshold,
+                "heatmap": headline.row.heatmap,
+                "policy": headline.row.policy,
+                "threshold": headline.row.threshold,
             }
-            for run, _, chosen in maps
+            for run, _, headline in maps
         ],
         "images": [
-            _image(next(iter(entries.values())), index)
-            | {"views": [_view(entry, chosen, index) for _, entry, chosen in maps]}
+            _image(next(iter(evaluations.values())), index)
+            | {"views": [_view(evaluation, headline, index) for _, evaluation, headline in maps]}
             for index in indices
         ],
     }
 
 
-def choose(chosen: Sequence[Headline], count: int) -> list[int]:
-    """Images that show the best, the worst and each kind of error of every map.
+def choose(headlines: Sequence[Headline], count: int) -> list[int]:
+    """Chooses images that show the best boxes, the worst ones and all error types of each heatmap.
 
-    Each map has piles: its boxes by falling IoU, by rising IoU, and those of each kind in a random
-    order (seed 0). The piles deal one image each, in turn, until `count` different ones are out.
+    Each heatmap has several rankings of the images: by falling IoU, by rising IoU, and one in
+    random order (seed 0) for each error type. The rankings give one image each, in turn, until
+    there are `count` different ones.
 
     Returns:
-        Indices, in the split's order.
+        Indices of the images, in the split's order.
     """
-    piles: list[np.ndarray] = []
-    for each in chosen:
+    rankings: list[np.ndarray] = []
+    for each in headlines:
         falling = np.argsort(-each.iou, kind="stable")
         shuffled = np.random.default_rng(0).permutation(len(falling))
         kinds = [shuffled[each.error_types[shuffled] == kind] for kind in ERROR_TYPES]
-        piles += [falling, falling[::-1], *kinds]
-    dealt = itertools.chain.from_iterable(itertools.zip_longest(*piles))
-    different = dict.fromkeys(int(index) for index in dealt if index is not None)
+        rankings += [falling, falling[::-1], *kinds]
+    ranked = itertools.chain.from_iterable(itertools.zip_longest(*rankings))
+    different = dict.fromkeys(int(index) for index in ranked if index is not None)
     return sorted(itertools.islice(different, count))
 
 
 def box_spans(largest: np.ndarray) -> np.ndarray:
-    """Boxes at every cut (256,4) -> (K,5): the first cut of each box, and the box, until the next
-    row's cut."""
+    """Joins equal boxes of neighbouring cuts: (256,4) -> (K,5), rows of first cut and box."""
     first = np.ones(len(largest), bool)
     first[1:] = (largest[1:] != largest[:-1]).any(axis=1)
     starts = np.flatnonzero(first)
     return np.column_stack([starts, largest[starts]])
 
 
-def _image(entry: Entry, index: int) -> dict[str, Any]:
-    truth = entry.measured.truth
-    example = entry.dataset.examples[index]
+def _image(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    truth = evaluation.output.truth
+    example = evaluation.dataset.examples[index]
     return {
         "name": example.name,
         "class": truth.classes[truth.labels[index]],
         "size": truth.sizes[index].tolist(),
         "truths": truth.boxes[index, : truth.counts[index]].tolist(),
-        "photo": jpeg(entry.dataset.pixels(index), side=384),
+        "photo": jpeg(evaluation.dataset.pixels(index), side=384),
     }
 
 
-def _view(entry: Entry, chosen: Headline, index: int) -> dict[str, Any]:
-    """An image under one map: the heatmap's picture; frame, peak and [first cut, box, number of the
-    error kind] rows; the predicted class."""
-    name, measured = chosen.row.heatmap, entry.measured
-    item, device = entry.dataset[index], next(entry.model.parameters()).device
+def _view(evaluation: Evaluation, headline: Headline, index: int) -> dict[str, Any]:
+    """An image with one heatmap: its picture, frame, peak, rows of [first cut, box, number of the
+    error type], and the predicted class."""
+    name, output = headline.row.heatmap, evaluation.output
+    item, device = evaluation.dataset[index], next(evaluation.model.parameters()).device
     image, label = item["image"][None].to(device), torch.tensor([item["label"]], device=device)
-    heatmap = entry.methods[name](entry.model, image, label)[0]
+    heatmap = evaluation.methods[name](evaluation.model, image, label)[0]
     colours = cv2.applyColorMap((heatmap * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
-    maps, predictions = measured.tables[name], measured.predictions
+    maps, predictions = output.tables[name], output.predictions
     return {
         "heatmap": jpeg(colours[..., ::-1], side=160),
         "frame": maps.frame[index].tolist(),
         "peak": int(maps.peak[index]),
-        "boxes": _boxes(entry, maps, index),
-        "prediction": measured.truth.classes[predictions.order[index, 0]],
+        "boxes": _boxes(evaluation, maps, index),
+        "prediction": output.truth.classes[predictions.order[index, 0]],
     }
 
 
-def _boxes(entry: Entry, maps: BoxTable, index: int) -> list[list[int]]:
-    truth = entry.measured.truth
+def _boxes(evaluation: Evaluation, maps: BoxTable, index: int) -> list[list[int]]:
+    truth = evaluation.output.truth
     spans = box_spans(maps.largest[index])
     count = len(spans)
-    kinds = ErrorTypes(hit=HIT)(
+    kinds = ErrorTypes()(
         rescale(spans[:, 1:], maps.frame[index], truth.sizes[index]),
         np.repeat(truth.boxes[index][None], count, axis=0),
         np.repeat(truth.counts[index], count),
-        np.repeat(entry.measured.correct(1)[index], count),
+        np.repeat(evaluation.output.correct(1)[index], count),
     )
     numbers = [ERROR_TYPES.index(kind) for kind in kinds]
     return np.column_stack([spans, numbers]).tolist()
 
 
 def jpeg(pixels: np.ndarray, *, side: int) -> str:
-    """RGB as a data address, its longer side at most `side`."""
+    """An RGB picture as a data URL; its longer side is at most `side` pixels."""
     scale = side / max(pixels.shape[:2])
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

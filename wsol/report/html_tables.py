@@ -1,4 +1,4 @@
-"""The report's tables: text is escaped in one place, `_cell`."""
+"""Tables of the report in HTML. Text is escaped in one place, `_cell`."""
 
 import html
 import itertools
@@ -11,32 +11,32 @@ from wsol.report.number_format import percent
 from wsol.report.robustness_tables import robustness_tables
 from wsol.report.score_tables import (
     ACCURACY_HEADS,
-    LABORATORY_HEADS,
     MORE_HEADS,
+    SPURIOUS_HEADS,
     accuracy_cells,
     error_cells,
     heatmaps,
-    laboratory_cells,
     more_cells,
     score_cells,
+    spurious_cells,
 )
 
-Results = Mapping[str, Mapping[str, Any]]  # run name -> a result
-_LONG = 40  # characters of a cell that may break into lines
+Results = Mapping[str, Mapping[str, Any]]  # run name -> content of metrics.json
+_LONG = 40  # cells with more characters may break into lines
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is already HTML and must not be escaped."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:
-    """A table of rows that start with a run's name, or nothing without rows.
+    """A table whose rows begin with the name of a run; empty without rows.
 
-    Each run's rows stand below its name, or beside it where all else is numbers.
+    The name is a line above its rows, or their first cell where all other cells are numbers.
 
     Args:
-        rows: Plain text, or `Html`.
-        text_columns: How many first columns are words; numbers stand at the right.
+        rows: Cells of plain text or `Html`.
+        text_columns: Number of first columns that hold words; numbers are aligned to the right.
     """
     beside = text_columns == 1
     shown = heads if beside else heads[1:]
@@ -61,7 +61,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int
 
 
 def _cells(tag: str, texts: Iterable[str], words: int) -> str:
-    """The first is its row's or column's head."""
+    """Cells of a row; the first one is its header."""
     first, *others = map(_cell, texts)
     long = " long" if len(first) > _LONG else ""
     row = f'<th scope="{"row" if tag == "td" else "col"}" class="word{long}">{first}</th>'
@@ -72,7 +72,7 @@ def _cells(tag: str, texts: Iterable[str], words: int) -> str:
 
 
 def score_table(results: Results) -> str:
-    """Every policy of every heatmap; GT-known of the headline's policy stands out."""
+    """Every policy of every heatmap; GT-known of the first policy is bold."""
     heads = ("model", "heatmap", "threshold policy", "GT-known", "", "Top-1 Loc", "Top-5 Loc")
     rows = []
     for run, result in results.items():
@@ -92,7 +92,7 @@ def accuracy_table(results: Results) -> str:
 def _interval(row: Mapping[str, Any]) -> Html:
     low, high = row["intervals"]["gt_known_loc"]
     ends = {"value": row["gt_known_loc"], "low": low, "high": high}
-    style = "; ".join(f"--{name}: {100 * share:.1f}" for name, share in ends.items())
+    style = "; ".join(f"--{name}: {100 * end:.1f}" for name, end in ends.items())
     return Html(f'<span class="interval" style="{style}"><i></i><b></b></span>')
 
 
@@ -109,8 +109,8 @@ def error_table(results: Results) -> str:
     rows = []
     for run, result in results.items():
         for name, headline in result["headline"].items():
-            policy, *shares = error_cells(result, name)
-            rows.append([run, name, policy, _shares(headline["errors"].values()), *shares])
+            policy, *cells = error_cells(result, name)
+            rows.append([run, name, policy, _fractions(headline["errors"].values()), *cells])
     if not rows:
         return ""
     legend = "".join(
@@ -121,17 +121,17 @@ def error_table(results: Results) -> str:
     return table(heads, rows, 3) + f'<ul class="legend kinds">{legend}</ul>'
 
 
-def _shares(shares: Iterable[float]) -> Html:
+def _fractions(fractions: Iterable[float]) -> Html:
     parts = "".join(
-        f'<i style="width: {100 * share:.1f}%; --colour: var(--kind-{number})"></i>'
-        for number, share in enumerate(shares)
+        f'<i style="width: {100 * fraction:.1f}%; --colour: var(--kind-{number})"></i>'
+        for number, fraction in enumerate(fractions)
     )
-    return Html(f'<span class="shares">{parts}</span>')
+    return Html(f'<span class="fractions">{parts}</span>')
 
 
-def laboratory_table(results: Results) -> str:
-    rows = [[run, *laboratory_cells(r)] for run, r in results.items() if "laboratory" in r]
-    return table(("model", *LABORATORY_HEADS), rows, 1)
+def spurious_table(results: Results) -> str:
+    rows = [[run, *spurious_cells(r)] for run, r in results.items() if "spurious_correlation" in r]
+    return table(("model", *SPURIOUS_HEADS), rows, 1)
 
 
 def attack_tables(results: Results) -> str:
@@ -139,7 +139,7 @@ def attack_tables(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """Of each run the first heatmap under the first policy, beside the other heatmaps."""
+    """The first heatmap of each run under its first policy, and below it the other heatmaps."""
     text = ""
     for run, result in results.items():
         rows = {row["heatmap"]: row for row in reversed(result["localization"])}
@@ -156,19 +156,20 @@ def summary(results: Results) -> str:
         cells = "".join(
             f"<div><dt>{name}</dt><dd>{_cell(value)}</dd></div>" for name, value in figures.items()
         )
-        beside = ", ".join(
+        listed = ", ".join(
             f"{row['heatmap']} {100 * row['gt_known_loc']:.1f} ({row['policy']})" for row in others
         )
+        others_text = f"GT-known of the others: {listed}" if listed else ""
         text += (
             f"<article><h2>{html.escape(run)}</h2>"
             f"<p>{html.escape(first['heatmap'])} map, {html.escape(policy)}</p><dl>{cells}</dl>"
-            f"<p>{html.escape(f'GT-known beside it: {beside}' if beside else '')}</p></article>"
+            f"<p>{html.escape(others_text)}</p></article>"
         )
     return text
 
 
 def _cell(text: str) -> str:
-    """Markup of a cell; what stands in brackets is paler than the number before them."""
+    """HTML of a cell; text in brackets is paler than the number before it."""
     if isinstance(text, Html):
         return text
     return re.sub(r" (\[.*?\]|\(.*?\))", r" <small>\1</small>", html.escape(text))

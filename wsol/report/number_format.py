@@ -1,14 +1,14 @@
-"""How numbers and tables read."""
+"""Numbers and tables as text."""
 
 from collections.abc import Sequence
 
 
-def percent(share: float | None, interval: Sequence[float] | None = None) -> str:
+def percent(fraction: float | None, interval: Sequence[float] | None = None) -> str:
     """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" where there is no number."""
-    if share is None:
+    if fraction is None:
         return "-"
     ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return f"{100 * share:.1f}{ends}"
+    return f"{100 * fraction:.1f}{ends}"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
@@ -16,7 +16,7 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: 
     if not rows:
         return ""
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    # a run may be called as its folder can be: no name ends its cell or its line
+    # a folder, and so a run, may be called anything: its name must not end the cell or the line
     cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in (heads, *rows)]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])

@@ -1,4 +1,4 @@
-"""One file of HTML: scores with their policies, curves, errors, and a gallery of boxes."""
+"""The report: one HTML file with scores, curves, error types, and a gallery of boxes."""
 
 import base64
 import hashlib
@@ -11,46 +11,46 @@ from string import Template
 from typing import Any
 
 from robust_training.atomic_io import write_text
+from wsol.evaluation.results import Evaluation
 from wsol.localizer.overlay import PREDICTED, TRUE
-from wsol.report.curves import accuracy_charts, threshold_charts, training_charts
-from wsol.report.entry import Entry
 from wsol.report.gallery import gallery
 from wsol.report.html_tables import (
     accuracy_table,
     attack_tables,
     error_table,
-    laboratory_table,
     more_table,
     score_table,
+    spurious_table,
     summary,
 )
+from wsol.report.plots import accuracy_charts, threshold_charts, training_charts
 
 
 def write_report(
-    file: str | os.PathLike, entries: Mapping[str, Entry], *, images: int = 40
+    file: str | os.PathLike, evaluations: Mapping[str, Evaluation], *, images: int = 40
 ) -> None:
-    """Write one self-contained HTML file.
+    """Writes one HTML file that needs no other file.
 
     Args:
-        entries: Run name -> what was scored.
-        images: How many test images to show, `gallery.choose` says which; fewer for many runs.
+        evaluations: Run name -> its evaluation, from `wsol.evaluate`.
+        images: Number of test images in the gallery (`gallery.choose`); fewer for many runs.
 
     Raises:
         ValueError: the runs were scored on different images.
     """
-    first = next(iter(entries.values()))
+    first = next(iter(evaluations.values()))
     names = [example.name for example in first.dataset.examples]
-    for run, entry in entries.items():
-        if [example.name for example in entry.dataset.examples] != names:
+    for run, evaluation in evaluations.items():
+        if [example.name for example in evaluation.dataset.examples] != names:
             raise ValueError(f"{run} was scored on other images, so one report cannot hold both")
-    data = gallery(entries, images)
-    sections = {name: text for name, text in _sections(entries).items() if text}
+    data = gallery(evaluations, images)
+    sections = {name: text for name, text in _sections(evaluations).items() if text}
     script = _file("page.js")
     page = Template(_file("page.html")).substitute(
-        runs=html.escape(", ".join(entries)),
+        runs=html.escape(", ".join(evaluations)),
         images=f"{len(names):,}",
         shown=len(data["images"]),
-        summary=summary({run: entry.metrics for run, entry in entries.items()}),
+        summary=summary({run: evaluation.metrics for run, evaluation in evaluations.items()}),
         links="".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections),
         sections="".join(
             f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
@@ -67,13 +67,14 @@ def write_report(
 
 
 def script_data(data: Any) -> str:
-    """JSON in ASCII that no HTML parser takes for markup."""
+    """JSON in ASCII, without any character that begins HTML markup."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
-    """Title -> content, empty where nothing was measured."""
-    results = {run: entry.metrics for run, entry in entries.items()}
+def _sections(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
+    """Title -> content; empty where nothing was measured."""
+    results = {run: evaluation.metrics for run, evaluation in evaluations.items()}
+    folders = {run: evaluation.folder for run, evaluation in evaluations.items()}
     return {
         "Scores": score_table(results)
         + accuracy_table(results)
@@ -82,13 +83,13 @@ def _sections(entries: Mapping[str, Entry]) -> dict[str, str]:
             _charts(threshold_charts(results)),
             "On the test images. The dot is the threshold that validation images chose.",
         ),
-        "What the boxes are": _noted(
+        "Error types": _noted(
             error_table(results),
-            "Every image with its box, IoU and kind: images.csv in the run's folder.",
+            "images.csv in the run's folder lists every image with its box, IoU and error type.",
         ),
-        "What the classifier leans on": laboratory_table(results),
+        "Spurious correlations": spurious_table(results),
         "Under attack": attack_tables(results) + _charts(accuracy_charts(results)),
-        "Training": _charts(training_charts(entries)),
+        "Training": _charts(training_charts(folders)),
         "How it was scored": _note(next(iter(results.values()))["protocol"]),
     }
 

@@ -1,12 +1,12 @@
-"""Scores under attack as people read them: tables with the protocol in every row."""
+"""Tables of scores under attack, with the protocol in every row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsol.report.number_format import percent
 
-Results = Mapping[str, Mapping[str, Any]]  # run name -> a result, with "robustness" or without
-Table = tuple[Sequence[str], list[list[str]], int]  # heads, rows, how many first columns are text
+Results = Mapping[str, Mapping[str, Any]]  # run name -> content of metrics.json
+Table = tuple[Sequence[str], list[list[str]], int]  # heads, rows, number of text columns
 
 _MAP_HEADS = (
     "model",
@@ -35,7 +35,7 @@ _ACCURACY_HEADS = ("model", "attack on predictions", "accuracy at each radius")
 
 
 def robustness_tables(results: Results) -> list[Table]:
-    """Maps, boxes and predictions under attack: a row for each run and attack."""
+    """Maps, boxes and predictions under attack, with a row for each run and attack."""
     found = [(run, each["robustness"]) for run, each in results.items() if "robustness" in each]
     return [
         (
@@ -130,5 +130,5 @@ def _class(settings: Mapping[str, Any]) -> str:
 
 
 def radius(eps: float, norm: str) -> str:
-    """In pixel units: 255ths for linf, as the field writes them."""
+    """A radius as the field writes it: in 255ths for linf."""
     return f"{255 * eps:.3g}/255" if norm == "linf" else f"{eps:.3g}"

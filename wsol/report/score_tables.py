@@ -1,23 +1,15 @@
-"""Scores as people and spreadsheets read them."""
+"""Tables of scores in Markdown, and their cells, which the HTML tables share."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from robust_training.atomic_io import write_texts
-from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.evaluation.error_types import ERROR_TYPES
-from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.scores import Headline, Scores
 from wsol.report.number_format import markdown, percent
 from wsol.report.robustness_tables import robustness_tables
 
 
 def score_cells(row: Mapping[str, Any], accuracy: float | None) -> list[str]:
-    """Policy and scores of a row of `evaluation.score`'s result, percentages with intervals."""
+    """Policy and scores of a row of metrics.json's `localization`, in percent with intervals."""
     threshold = row["threshold"]
     policy = row["policy"] if threshold is None else f"{row['policy']} ({threshold:.3g})"
     keys = ("gt_known_loc", "top1_loc", "top5_loc")
@@ -35,7 +27,7 @@ MORE_HEADS = (
 
 
 def more_cells(result: Mapping[str, Any], name: str) -> list[str]:
-    """The scores that a heatmap has once, in the order of `MORE_HEADS`."""
+    """The scores without a threshold policy of their own, in the order of `MORE_HEADS`."""
     reference = result.get("reference", {}).get(name, {})
     pixels = result.get("pixels", {}).get(name, {})
     headline = result["headline"].get(name, {})
@@ -53,7 +45,7 @@ def more_cells(result: Mapping[str, Any], name: str) -> list[str]:
 
 
 def error_cells(result: Mapping[str, Any], name: str) -> list[str]:
-    """Policy, and share of each of `errors.ERROR_TYPES`."""
+    """Policy, and fraction of each of `ERROR_TYPES`."""
     headline = result["headline"][name]
     return [headline["policy"], *map(percent, headline["errors"].values())]
 
@@ -62,8 +54,8 @@ ACCURACY_HEADS = ("test images", "accuracy", "top-5 accuracy")
 
 
 def accuracy_cells(result: Mapping[str, Any]) -> list[str]:
-    """Over all test images, in the order of `ACCURACY_HEADS`; empty where no prediction is known
-    or the other tables say it."""
+    """Accuracy over all test images, in the order of `ACCURACY_HEADS`; empty where no prediction is
+    known or the other tables show it."""
     found = result.get("all_test_images", result)
     if found["top1_accuracy"] is None or (found is result and result["localization"]):
         return []
@@ -75,14 +67,14 @@ BASELINE_HEADS = ("baseline", "policy", "GT-known", "of the baseline", "differen
 
 
 def baseline_cells(result: Mapping[str, Any], name: str) -> list[str]:
-    """What `baselines.above_baselines` found of a heatmap, in the order of `BASELINE_HEADS`."""
-    found = result["floors"][name]
-    scores = (percent(found["gt_known_loc"]), percent(found["floor_gt_known_loc"]))
+    """A heatmap's comparison with its baseline, in the order of `BASELINE_HEADS`."""
+    found = result["baselines"][name]
+    scores = (percent(found["gt_known_loc"]), percent(found["baseline_gt_known_loc"]))
     difference = percent(found["difference"], found["interval"])
-    return [found["floor"], found["policy"], *scores, difference]
+    return [found["baseline"], found["policy"], *scores, difference]
 
 
-LABORATORY_HEADS = (
+SPURIOUS_HEADS = (
     "worst group",
     "mean over groups",
     "gradient mass in the mask",
@@ -91,9 +83,9 @@ LABORATORY_HEADS = (
 )
 
 
-def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
-    """What `laboratory.laboratory` found, in the order of `LABORATORY_HEADS`."""
-    found = result["laboratory"]
+def spurious_cells(result: Mapping[str, Any]) -> list[str]:
+    """Measurements of spurious correlations, in the order of `SPURIOUS_HEADS`."""
+    found = result["spurious_correlation"]
     groups, inside, patch = (found.get(key, {}) for key in ("groups", "object", "null_patch"))
     mean, worst = percent(groups.get("mean_accuracy")), "-"
     if groups:
@@ -115,13 +107,17 @@ def laboratory_cells(result: Mapping[str, Any]) -> list[str]:
 
 
 def heatmaps(result: Mapping[str, Any]) -> list[str]:
-    """Names of all that a result scores, in order."""
+    """Names of all heatmaps that have scores, in order."""
     names = [row["heatmap"] for row in result["localization"]]
     return list(dict.fromkeys([*names, *result.get("pixels", {})]))
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Run name -> `evaluation.score`'s result, as text in Markdown: percentages, 95 % intervals."""
+    """All tables of several runs in Markdown: percentages with 95 % intervals.
+
+    Args:
+        results: Run name -> the content of metrics.json.
+    """
     heads = ("model", "heatmap", "threshold policy", "GT-known", "Top-1 Loc", "Top-5 Loc")
     rows = [
         [run, row["heatmap"], *score_cells(row, result["top1_accuracy"])]
@@ -136,7 +132,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     gains = [
         [run, name, *baseline_cells(result, name)]
         for run, result in results.items()
-        for name in result.get("floors", {})
+        for name in result.get("baselines", {})
     ]
     wrong = [
         [run, name, *error_cells(result, name)]
@@ -144,9 +140,9 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for name in result["headline"]
     ]
     readings = [
-        [run, *laboratory_cells(result)]
+        [run, *spurious_cells(result)]
         for run, result in results.items()
-        if "laboratory" in result
+        if "spurious_correlation" in result
     ]
     every = [[run, *cells] for run, result in results.items() if (cells := accuracy_cells(result))]
     blocks = [
@@ -155,69 +151,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         markdown(("model", "heatmap", *BASELINE_HEADS), gains, 4),
         markdown(("model", "heatmap", *MORE_HEADS), more, 2),
         markdown(("model", "heatmap", "policy", *ERROR_TYPES), wrong, 3),
-        markdown(("model", *LABORATORY_HEADS), readings, 1),
+        markdown(("model", *SPURIOUS_HEADS), readings, 1),
         *(markdown(*block) for block in robustness_tables(results)),
     ]
     return "\n\n".join(block for block in blocks if block)
-
-
-def write_scores(
-    folder: str | Path, test: SplitOutput, scores: Scores, details: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Write images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json, all or none.
-
-    Args:
-        details: What else metrics.json should say.
-
-    Returns:
-        metrics.json's content.
-    """
-    folder = Path(folder)
-    result = scores.metrics | details
-    texts = {"images.csv": image_table(test, scores.headlines)}
-    if test.truth.boxes.size:
-        texts["coco/truth.json"] = json.dumps(coco_ground_truth(test.truth))
-    for each in scores.headlines:
-        if each.results is not None:
-            file = f"coco/{each.row.heatmap.replace(' ', '_')}.json"
-            texts[file] = json.dumps(each.results)
-    texts["metrics.json"] = json.dumps(result, indent=2)
-    write_texts(folder, texts)
-    for file in (folder / "coco").glob("*.json"):
-        if f"coco/{file.name}" not in texts:
-            file.unlink()  # of another scoring
-    return result
-
-
-# What begins a formula in a spreadsheet. A file's name comes from whoever made the data; with `./`
-# before it, it is still the same file.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def image_table(test: SplitOutput, chosen: Sequence[Headline]) -> str:
-    """CSV with one line for each image and kind of heatmap, boxes in the files' pixels."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = "image,label,prediction,x0,y0,x1,y1,iou,heatmap,policy,threshold,error"
-    writer.writerow(columns.split(","))
-    for each in chosen:
-        writer.writerows(_image_rows(test, each))
-    return text.getvalue()
-
-
-def _image_rows(test: SplitOutput, chosen: Headline) -> Iterator[list[Any]]:
-    truth, row = test.truth, chosen.row
-    threshold = "" if row.threshold is None else f"{row.threshold:g}"
-    for index, name in enumerate(truth.names):
-        prediction = "" if test.predictions is None else int(test.predictions.order[index, 0])
-        yield [
-            f"./{name}" if name.startswith(_FORMULA) else name,
-            int(truth.labels[index]),
-            "" if prediction == -1 else prediction,
-            *(f"{value:.2f}" for value in chosen.boxes[index]),
-            repr(float(chosen.iou[index])),
-            row.heatmap,
-            row.policy,
-            threshold,
-            chosen.error_types[index],
-        ]

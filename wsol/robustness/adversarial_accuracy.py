@@ -18,13 +18,14 @@ from wsol.evaluation.metrics import mean_interval
 
 @dataclass(frozen=True)
 class AccuracyCurve:
-    """Which attacks a classifier has to withstand.
+    """A series of attacks on predictions, with growing radius.
 
     Attributes:
-        radii: Of the ball, in the attack's norm and pixel units of [0,1], in rising order; 0 is the
-            clean accuracy.
-        attack: Its steps and norm; its step size grows with the radius, from `step_size` at `eps`.
-        restarts: Random starts for each of two losses.
+        radii: Radii of the ball in rising order, in the attack's norm and pixel units of [0,1]. A
+            radius of 0 is the clean accuracy.
+        attack: Steps and norm of the attack. Its step size grows in proportion to the radius, and
+            is `attack.step_size` at the radius `attack.eps`.
+        restarts: Number of random starts for each of two losses.
     """
 
     radii: list[float]
@@ -46,7 +47,7 @@ class AccuracyCurve:
             raise ValueError("restarts of an AccuracyCurve need a random start of its attack")
 
     def at(self, radius: float) -> PGD:
-        """The attack of this radius, above 0."""
+        """The attack with a radius above 0."""
         size = self.attack.step_size * radius / self.attack.eps
         return dataclasses.replace(self.attack, eps=radius, step_size=size)
 
@@ -54,28 +55,28 @@ class AccuracyCurve:
 def accuracy_curve(
     model: Classifier, loader: DataLoader, curve: AccuracyCurve, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Share of images whose true class withstands every attack, for each radius.
+    """Fraction of images that are classified correctly under every attack, for each radius.
 
-    Each restart attacks twice: by the cross-entropy and by the margin between the highest other
-    logit and the true one, which still has a slope where the network is sure. An image that fell
-    once at a radius has fallen at the larger ones too.
+    Each restart attacks twice: it raises the cross-entropy, and the margin between the highest
+    other logit and the true one, whose gradient does not vanish where the network is sure. An image
+    that is misclassified at one radius also counts as misclassified at all larger ones.
 
     Returns:
-        `eps`, `accuracy` and `intervals` (95 %, over images), lists of one length, and `curve`, the
-        settings.
+        `eps`, `accuracy` and `intervals` (95 %, over images), lists with one entry for each radius,
+        and `curve`, the settings.
     """
     torch.manual_seed(seed)
-    rows: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     description = f"accuracy under attack, {curve.attack.norm}"
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
-        standing, columns = is_right(model, image, label), []
+        withstood, columns = is_correct(model, image, label), []
         for radius in curve.radii:
             if radius > 0:
-                _attack(model, image, label, standing, curve.at(radius), curve.restarts)
-            columns.append(standing.cpu().numpy().copy())
-        rows.append(np.stack(columns, axis=1))
-    table = np.concatenate(rows).astype(float)
+                _attack(model, image, label, withstood, curve.at(radius), curve.restarts)
+            columns.append(withstood.cpu().numpy().copy())
+        batches.append(np.stack(columns, axis=1))
+    table = np.concatenate(batches).astype(float)
     return {
         "eps": [float(radius) for radius in curve.radii],
         "accuracy": table.mean(axis=0).tolist(),
@@ -85,18 +86,18 @@ def accuracy_curve(
 
 
 def _attack(
-    model: Classifier, image: Tensor, label: Tensor, standing: Tensor, attack: PGD, restarts: int
+    model: Classifier, image: Tensor, label: Tensor, withstood: Tensor, attack: PGD, restarts: int
 ) -> None:
-    """Takes the images that fall out of `standing`, bool (N,)."""
+    """Attacks the images marked in `withstood`, bool (N,), and clears those that fail."""
     for _ in range(restarts):
-        for make in (cross_entropy_score, margin_score):
-            if standing.any():
-                left = image[standing], label[standing]
-                worst = attack(make(model, left[1]), left[0])
-                standing[standing.clone()] = is_right(model, worst, left[1])
+        for make_score in (cross_entropy_score, margin_score):
+            if withstood.any():
+                remaining, labels = image[withstood], label[withstood]
+                worst = attack(make_score(model, labels), remaining)
+                withstood[withstood.clone()] = is_correct(model, worst, labels)
 
 
 @torch.no_grad()
-def is_right(model: Classifier, image: Tensor, label: Tensor) -> Tensor:
-    """bool (N,): whether the class predicted for each image is `label` (N,)."""
+def is_correct(model: Classifier, image: Tensor, label: Tensor) -> Tensor:
+    """Whether the predicted class of each image is its `label` (N,): bool (N,)."""
     return model(image).argmax(dim=1) == label

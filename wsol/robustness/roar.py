@@ -1,9 +1,9 @@
-"""ROAR and KAR: does a network trained anew miss the pixels that an attribution calls important?
+"""ROAR and KAR: does a network that is trained anew need the pixels that an attribution ranks high?
 
 Remove And Retrain (Hooker et al., NeurIPS 2019) and Keep And Retrain, as in Kim, Seo and Jeon
-(2019, arXiv 1903.11626; notebooks 3.4 and 3.5): the most important pixels of every image are
-replaced by the channel means of the training images, or all others are; a network is trained from
-scratch on what is left, and its accuracy compared with that after random pixels.
+(2019, arXiv 1903.11626; notebooks 3.4 and 3.5). ROAR replaces the most important pixels of every
+image by the channel means of the training images, and KAR replaces all others. A network is trained
+from scratch on these images, and its accuracy is compared with that after random pixels.
 """
 
 import os
@@ -25,20 +25,21 @@ from robust_training.models.classifier import Classifier
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.text_files import inside
-from wsol.robustness.adversarial_accuracy import is_right
+from wsol.robustness.adversarial_accuracy import is_correct
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
 Mode = Literal["roar", "kar"]
-FRACTIONS = (0.1, 0.5, 0.9)  # few, for a CPU; the source also has .3 and .7
+FRACTIONS = (0.1, 0.5, 0.9)  # fewer than the source, for a CPU; it also has .3 and .7
+RANDOM = "random"
 
 
 def gradient(model: Classifier, image: Tensor) -> Tensor:
-    """G: of the cross-entropy of the predicted class, summed over channels."""
+    """G: gradient magnitudes of the predicted class's cross-entropy, summed over channels."""
     return _sum(input_gradient(_loss(model, image), image))
 
 
 def gradient_x_input(model: Classifier, image: Tensor) -> Tensor:
-    """GX: the same times the pixel, from mid-grey, the zero of the source's pixels in [-1,1]."""
+    """GX: gradient times pixel; mid-grey is 0, because the pixels of the source lie in [-1,1]."""
     return _sum((image - 0.5) * input_gradient(_loss(model, image), image))
 
 
@@ -49,7 +50,7 @@ def integrated(model: Classifier, image: Tensor) -> Tensor:
 
 
 def random(model: Classifier, image: Tensor) -> Tensor:
-    """The floor: every pixel as likely as any other."""
+    """The baseline: uniform noise."""
     return torch.rand_like(image[:, 0])
 
 
@@ -57,7 +58,7 @@ IMPORTANCES: Mapping[str, Importance] = {
     "gradient": gradient,
     "gradient_x_input": gradient_x_input,
     "integrated_gradients": integrated,
-    "random": random,
+    RANDOM: random,
 }
 
 
@@ -73,8 +74,13 @@ def _sum(attribution: Tensor) -> Tensor:
 def replace_pixels(
     image: Tensor, importance: Tensor, fraction: float, mode: Mode, filler: Tensor
 ) -> Tensor:
-    """Images (N,3,H,W) with pixels replaced by `filler` (3,): "roar" the `fraction` most important
-    ones, "kar" all but these. Ties are broken at random, from PyTorch's global generator."""
+    """Replaces pixels of images (N,3,H,W) by `filler` (3,).
+
+    Args:
+        importance: (N,H,W). PyTorch's global generator puts equal values in random order.
+        fraction: Fraction of the pixels that count as important, in (0,1).
+        mode: "roar" replaces the important pixels, "kar" all others.
+    """
     if not 0 < fraction < 1:
         raise ValueError(f"a fraction of pixels must lie between 0 and 1, not {fraction}")
     rows = importance.flatten(1)
@@ -88,7 +94,7 @@ def replace_pixels(
 
 
 def channel_means(dataset: ImageDataset) -> Tensor:
-    """(3,) over all pixels of a split."""
+    """Mean of each channel over all pixels of a split, (3,)."""
     total = torch.stack([dataset[index]["image"].mean(dim=(1, 2)) for index in range(len(dataset))])
     return total.mean(dim=0)
 
@@ -104,13 +110,13 @@ def write_replaced(
     seed: int = 0,
     batch_size: int = 32,
 ) -> None:
-    """A data set in CUB's layout whose images, at the size that the model sees, have lost pixels.
+    """Writes a data set in CUB's layout with replaced pixels, at the size of the model's input.
 
-    The folder appears whole or not at all.
+    The folder appears complete or not at all.
 
     Args:
-        splits: "train" without held-out images, then "test", of equal square size.
-        seed: Of the random importance and of ties.
+        splits: "train", then "test"; images of equal square size.
+        seed: Seed of random importance and of the order of equal values.
     """
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -126,10 +132,10 @@ def write_replaced(
             for pixels, index, box in zip(
                 changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
             ):
-                if not any(box):  # the layout asks for one, accuracy for none
+                if not any(box):  # the layout needs a box, accuracy does not
                     box = (0, 0, *pixels.shape[:0:-1])
                 example = dataset.examples[index]
-                name = f"{example.name}.png"  # a.jpg and a.png stay apart
+                name = f"{example.name}.png"  # a.jpg and a.png must not become one file
                 _write_image(inside(partial / "images", name), pixels)
                 x0, y0, x1, y1 = box
                 identity = example.identity
@@ -156,10 +162,10 @@ def _write_image(file: Path, pixels: Tensor) -> None:
 
 
 def accuracy(model: Classifier, loader: DataLoader) -> float:
-    """Share of a split whose class is predicted."""
+    """Fraction of images whose class is predicted."""
     model.eval()
     hits = [
-        is_right(model, batch["image"].to(model.device), batch["label"].to(model.device))
+        is_correct(model, batch["image"].to(model.device), batch["label"].to(model.device))
         for batch in loader
     ]
     return torch.cat(hits).double().mean().item()
@@ -168,11 +174,10 @@ def accuracy(model: Classifier, loader: DataLoader) -> float:
 def area(
     fractions: Sequence[float], accuracy: Sequence[float], random: Sequence[float], mode: Mode
 ) -> float:
-    """Area between both curves of accuracy over the fraction of pixels that were replaced.
+    """Area between two curves of accuracy against the fraction of replaced pixels.
 
-    ROAR counts what an attribution costs beyond random pixels, KAR what keeping its pixels is worth
-    beyond random ones: larger is better for both. The ends, nothing and everything replaced, are
-    equal for both curves.
+    Larger is better. ROAR counts the accuracy lost beyond random pixels, KAR that kept beyond
+    random pixels. Both curves have the same ends: no pixel, and every pixel replaced.
     """
     if not len(fractions) == len(accuracy) == len(random) == len(set(fractions)):
         raise ValueError("an area needs one accuracy for each of different fractions")

@@ -1,14 +1,18 @@
-"""What data sets made to expose a classifier show: does it lean on what is not the object?
+"""Spurious correlations: does a classifier rely on something other than the object?
 
-Three readings of a split in CUB's layout, each where its file is there. Accuracy over groups
-(`backgrounds.txt`; Sagawa et al., ICLR 2020): a class before a background that it seldom had in
-training fails first. Attribution mass inside the object's mask, beside the mask's share of the
-area, which a constant map has. Leakage onto a patch that says nothing of the class
-(`null_patches.txt`; Shah et al., NeurIPS 2021).
+Data sets in CUB's layout can hold files that expose this. Three measurements follow from them:
+
+* Accuracy over groups of class and background (`backgrounds.txt`; Sagawa et al., ICLR 2020). A
+  class in front of a background that is rare for it in training fails first.
+* The fraction of attribution mass inside the object's mask, beside the mask's fraction of the area,
+  which is the result of a constant map.
+* Leakage: attribution mass on a patch that says nothing about the class (`null_patches.txt`; Shah
+  et al., NeurIPS 2021).
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -23,61 +27,109 @@ from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
 from wsol.annotations.ground_truth import MaskFiles
 from wsol.data.cub import CUB200, parse_box, read_table
-from wsol.data.dataset import Box
+from wsol.data.dataset import Box, ImageDataset
 from wsol.evaluation.metrics import bootstrap
 from wsol.evaluation.pixel_metrics import read_mask
 
-FEWEST = 5  # images of a group: the accuracy of fewer says little, and the worst is a minimum
+FEWEST = 5  # images in a group; the worst accuracy is a minimum, so smaller groups are left out
 
 
-def laboratory(
-    model: nn.Module, loader: DataLoader, correct: ArrayLike, *, seed: int = 0
-) -> dict[str, Any]:
-    """{"laboratory": readings}, or {} for a data set with neither file, or in another layout.
+@dataclass(frozen=True)
+class SpuriousCues:
+    """What a data set says about cues beside the object, for the images of a split in order.
 
-    Attributions are raw input gradients of the true class's logit. An image's mass is the sum of
-    their magnitudes; images without any are left out and counted.
+    Attributes:
+        backgrounds: Kind of background of each image; None where the data set does not say.
+        patches: Box of a patch that says nothing about the class; None where there is none.
+    """
+
+    backgrounds: Sequence[str] | None
+    patches: Sequence[Box] | None
+
+
+def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues | None:
+    """Reads backgrounds.txt and null_patches.txt of a data set in CUB's layout.
 
     Args:
-        loader: Over a data set, in order. Where an image has no mask, groups alone are read.
-        correct: (N,), whether the predicted class is the true one.
-        seed: Of the bootstrap.
+        sizes: (N,2), width and height of the image files.
+
+    Returns:
+        None where the data set has neither file, or another layout.
 
     Raises:
-        ValueError: a file is malformed (file and line) or has no line for an image, a patch is not
-            in its image, or a mask is not readable.
+        ValueError: a file is malformed (file and line) or has no line for an image, or a patch does
+            not lie in its image.
     """
-    dataset = loader.dataset
     if not isinstance(dataset, CUB200):
-        return {}
+        return None
     backgrounds = _read_column(dataset, "backgrounds.txt", 1, lambda fields: fields[0])
     patches = _read_column(dataset, "null_patches.txt", 4, parse_box)
     if backgrounds is None and patches is None:
-        return {}
+        return None
+    for example, (x0, y0, x1, y1), size in zip(
+        dataset.examples, patches or (), sizes, strict=patches is not None
+    ):
+        width, height = size
+        if not (x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height):
+            raise ValueError(
+                f"{dataset.root / 'null_patches.txt'}: the box of {example.name} leaves its image "
+                f"of {width} x {height} pixels"
+            )
+    return SpuriousCues(backgrounds, patches)
+
+
+def spurious_correlation(
+    model: nn.Module,
+    loader: DataLoader,
+    cues: SpuriousCues,
+    correct: ArrayLike,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures accuracy over groups, and gradient mass on the object and on the null patch.
+
+    Attributions are raw input gradients of the true class's logit. The mass of an image is the sum
+    of their magnitudes; images without any are left out and counted.
+
+    Args:
+        loader: Loads an `ImageDataset` in order. Mass is measured where all images have a mask.
+        cues: From `read_spurious_cues` of the same data set.
+        correct: bool (N,), whether the predicted class is the true one.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        `groups` (from `group_accuracy`), `object` and `null_patch` (from `mass_in_region`), each
+        where it could be measured.
+
+    Raises:
+        ValueError: a mask is not readable.
+    """
+    dataset = loader.dataset
     found: dict[str, Any] = {}
-    if backgrounds is not None:
+    if cues.backgrounds is not None:
         classes = [dataset.classes[example.label] for example in dataset.examples]
-        found["groups"] = group_accuracy(correct, classes, backgrounds)
+        found["groups"] = group_accuracy(correct, classes, cues.backgrounds)
     if all(example.mask is not None for example in dataset.examples):
-        of_object, of_patch = _shares(model, loader, patches)
+        of_object, of_patch = _mass_and_area(model, loader, cues.patches)
         found["object"] = mass_in_region(*of_object, seed=seed)
-        if patches is not None:
+        if cues.patches is not None:
             found["null_patch"] = mass_in_region(*of_patch, seed=seed)
-    return {"laboratory": found}
+    return found
 
 
 def group_accuracy(
     correct: ArrayLike, classes: Sequence[str], backgrounds: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy over the groups (class, background) of images, each group counting the same.
+    """Accuracy over groups of images with one class and background; all groups count the same.
 
     Args:
-        correct: (N,) bool.
-        classes: N names, as many as backgrounds.
+        correct: bool (N,), whether the predicted class is the true one.
+        classes: Names of the N images' classes.
+        backgrounds: Kinds of the N images' backgrounds.
 
     Returns:
-        `mean_accuracy` and `worst` (of equally bad groups the largest) over groups of at least
-        `FEWEST` images, None where there are none; these groups; how many were `left_out`.
+        `mean_accuracy` and the `worst` group (the largest of equally bad ones) over `groups` of at
+        least `FEWEST` images, None without any; how many smaller groups were `left_out`.
     """
     groups = list(zip(classes, backgrounds, strict=True))
     images = Counter(groups)
@@ -96,8 +148,8 @@ def group_accuracy(
     }
 
 
-def mass_share(attribution: Tensor, region: np.ndarray) -> np.ndarray:
-    """Share of an attribution's mass, the sum of its magnitudes, that lies in a region.
+def mass_fraction(attribution: Tensor, region: np.ndarray) -> np.ndarray:
+    """Fraction of an attribution's mass that lies in a region; mass is the sum of magnitudes.
 
     Args:
         attribution: (N,3,H,W).
@@ -114,17 +166,18 @@ def mass_share(attribution: Tensor, region: np.ndarray) -> np.ndarray:
 
 
 def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """Mean share of the mass in a region beside the region's mean share of the area.
+    """Mean fraction of the mass in a region, beside the region's mean fraction of the area.
 
     Args:
-        mass: (N,) from `mass_share`; images whose share is NaN are left out of both means.
-        area: (N,) in [0,1].
+        mass: (N,) from `mass_fraction`; images with NaN are left out of both means.
+        area: (N,) in [0,1], the region's fraction of each image.
+        seed: Seed of the bootstrap.
 
     Returns:
-        `mass` and `area`; `leakage`, the first by the second: 1 for a constant map, more where the
-        map dwells on the region (a striking one draws the gradients of
-        random networks too); `intervals` of mass and leakage; how many images were `left_out`.
-        Numbers are None where there are no images, leakage where there is no area.
+        `mass` and `area`; `leakage`, their ratio: 1 for a constant map, above 1 for a map that is
+        strong in the region (gradients of random networks are, too, in a striking region);
+        `intervals` of mass and leakage; how many images were `left_out`. Numbers are None without
+        images, and leakage is None without area.
     """
     counted = ~np.isnan(mass)
     mass, area = mass[counted], area[counted]
@@ -150,7 +203,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _read_column(
     dataset: CUB200, name: str, columns: int, parse: Callable[[list[str]], Any]
 ) -> list[Any] | None:
-    """What the data set's file `name` says of each of its images, in order; None without the file.
+    """Reads a value for each image, in order, from the data set's file `name`; None without it.
 
     Raises:
         ValueError: as `read_table`, or an image has no line.
@@ -165,34 +218,34 @@ def _read_column(
     return [table[example.identity] for example in dataset.examples]
 
 
-def _shares(model: nn.Module, loader: DataLoader, patches: Sequence[Box] | None) -> np.ndarray:
-    """(2,2,N): of the object, then of the patch's visible part, each image's mass and area."""
+def _mass_and_area(
+    model: nn.Module, loader: DataLoader, patches: Sequence[Box] | None
+) -> np.ndarray:
+    """Fractions of mass and area of each image, (2,2,N): first of the object, then of the part of
+    the patch that the object does not hide."""
     device = next(model.parameters()).device
-    dataset = loader.dataset
+    examples = loader.dataset.examples
     rows: list[np.ndarray] = []
     for batch in tqdm(loader, desc="attributing", unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
         attribution = input_gradient(class_score(model, label), image)
         shape = attribution.shape[-2:]
         regions = np.zeros((2, len(image), *shape), bool)
-        numbers = zip(batch["index"].tolist(), batch["size"].tolist(), strict=True)
-        for place, (index, size) in enumerate(numbers):
-            mask = read_mask(MaskFiles((dataset.examples[index].mask,)), shape, size) == 1
-            regions[0, place] = mask
+        pairs = zip(batch["index"].tolist(), batch["size"].tolist(), strict=True)
+        for row, (index, size) in enumerate(pairs):
+            mask = read_mask(MaskFiles((examples[index].mask,)), shape, size) == 1
+            regions[0, row] = mask
             if patches is not None:
-                regions[1, place] = _patch(dataset, index, patches[index], size, shape) & ~mask
+                regions[1, row] = _patch(patches[index], size, shape) & ~mask
         rows.append(
-            np.array([[mass_share(attribution, part), part.mean(axis=(1, 2))] for part in regions])
+            np.array([[mass_fraction(attribution, r), r.mean(axis=(1, 2))] for r in regions])
         )
     return np.concatenate(rows, axis=-1)
 
 
-def _patch(dataset: CUB200, index: int, box: Box, size: list[int], shape: torch.Size) -> np.ndarray:
-    """bool of `shape` (H,W): pixels of a box in an image file of `size`, resized as masks are."""
+def _patch(box: Box, size: list[int], shape: torch.Size) -> np.ndarray:
+    """bool of `shape` (H,W): pixels of a box in an image file of `size`, resized like a mask."""
     (width, height), (x0, y0, x1, y1) = size, box
-    if not (x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height):
-        file, name = dataset.root / "null_patches.txt", dataset.examples[index].name
-        raise ValueError(f"{file}: the box of {name} leaves its image of {width} x {height} pixels")
     pixels = np.zeros((height, width), np.uint8)
     pixels[round(y0) : round(y1), round(x0) : round(x1)] = 1
     return cv2.resize(pixels, tuple(shape)[::-1], interpolation=cv2.INTER_NEAREST) > 0

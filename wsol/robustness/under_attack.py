@@ -1,4 +1,4 @@
-"""How far an attack moves a classifier's maps, boxes and predictions."""
+"""Robustness: how much attacks change a classifier's maps, boxes and predictions."""
 
 import dataclasses
 import time
@@ -24,10 +24,9 @@ from robust_training.attribution.similarity import (
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
-from wsol.evaluation.metrics import mean_interval
-from wsol.evaluation.score_table import HIT
+from wsol.evaluation.metrics import HIT, mean_interval
 from wsol.heatmaps.heatmap import Gradient
-from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_right
+from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_correct
 
 Columns = Mapping[str, np.ndarray]
 
@@ -48,12 +47,12 @@ def _accuracy_curves() -> list[AccuracyCurve]:
 
 @dataclass(frozen=True)
 class RobustnessConfig:
-    """What is attacked, and how.
+    """The attacks that robustness is measured with.
 
     Attributes:
-        maps: Attacks on maps, one after the other.
+        maps: Attacks on attribution maps.
         accuracy: Attacks on predictions.
-        images: How many images of the split, spread evenly over it; None takes all.
+        images: Number of attacked images, spread evenly over the split; None attacks all.
     """
 
     maps: list[MapAttack] = field(default_factory=_map_attacks)
@@ -65,7 +64,7 @@ class RobustnessConfig:
             raise ValueError(f"images of a RobustnessConfig must be at least 1, not {self.images}")
 
     def require_size(self, side: int) -> None:
-        """ValueError where maps of `side` pixels a side are too small for what is measured."""
+        """Raises ValueError where maps of `side` x `side` pixels are too small to be compared."""
         if side < SMALLEST:
             raise ValueError(f"maps need {SMALLEST} pixels a side to be compared, not {side}")
         for attack in self.maps:
@@ -75,7 +74,7 @@ class RobustnessConfig:
 _DEFAULT = RobustnessConfig()
 
 
-def robustness(
+def measure_robustness(
     model: Classifier,
     loader: DataLoader,
     threshold: float,
@@ -83,24 +82,29 @@ def robustness(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """{"robustness": scores} of a split; shares, but for `centre_shift` in pixels.
-
-    `maps` has a dict for each attack on maps. Its `measures`: for each of
-    `similarity.MEASURES`, between the clean and the attacked map of correctly classified
-    images, `mean` over those with an iterate that kept the class (as ART reports),
-    `flipped_as_same` over all of them with the others unchanged (as IG-NORM does), and
-    `under_noise`, the mean for random steps of the same length, the floor of any attack, over
-    those of the images of `mean` that they leave in their class. Images whose clean map is constant
-    have nothing to move and are counted in `without_map`. Its `boxes`: GT-known and Top-1 Loc of
-    gradient maps on all images and on their attacked copies (an image without an iterate that kept
-    its class stays as it was), and the difference; left out where an image has no true box.
-    `accuracy` has an `accuracy_curve` for each attack on predictions. Intervals are 95 %, over
-    images; numbers are None where there is no image.
+    """Attacks maps, boxes and predictions of a split. Scores are fractions, `centre_shift` pixels.
 
     Args:
-        loader: Over a `ImageDataset`.
-        threshold: Of the boxes; not chosen on this split.
-        seed: Of the attacks' starts and the bootstrap.
+        loader: Loads an `ImageDataset`.
+        threshold: Threshold of the boxes; it must not be chosen on this split.
+        config: The attacks.
+        seed: Seed of the attacks' starts and of the bootstrap.
+
+    Returns:
+        `maps`, a dict for each attack on maps, and `accuracy`, an `accuracy_curve` for each attack
+        on predictions. Intervals are 95 %, over images; numbers are None without images.
+
+        `measures` of `maps` compare the clean with the attacked map by each of
+        `similarity.MEASURES`, for correctly classified images. `mean` is over images where an
+        iterate of the attack kept the class (as ART reports). `flipped_as_same` is over all of
+        them, and the others count as unchanged (as IG-NORM reports). `under_noise` is the baseline
+        of any attack: the mean for random steps of the same length, over those images of `mean`
+        that keep their class under noise, too. Images whose clean map is constant are left out and
+        counted in `without_map`.
+
+        `boxes` of `maps` are GT-known and Top-1 Loc of gradient maps, for clean and attacked
+        images, and the difference. An image without an iterate that kept its class stays clean.
+        They are left out where an image has no true box.
 
     Raises:
         ValueError: an attack counts more pixels than a map has, or a map is not finite.
@@ -108,15 +112,11 @@ def robustness(
     total = len(loader.dataset)
     loader = _spread(loader, total if config.images is None else min(config.images, total))
     return {
-        "robustness": {
-            "images": len(loader.dataset),
-            "of_images": total,
-            "seed": seed,
-            "maps": [_under(attack, model, loader, threshold, seed) for attack in config.maps],
-            "accuracy": [
-                accuracy_curve(model, loader, curve, seed=seed) for curve in config.accuracy
-            ],
-        }
+        "images": len(loader.dataset),
+        "of_images": total,
+        "seed": seed,
+        "maps": [_attack_maps(attack, model, loader, threshold, seed) for attack in config.maps],
+        "accuracy": [accuracy_curve(model, loader, curve, seed=seed) for curve in config.accuracy],
     }
 
 
@@ -126,7 +126,7 @@ def _spread(loader: DataLoader, images: int) -> DataLoader:
     return DataLoader(subset, loader.batch_size, num_workers=loader.num_workers)
 
 
-def _under(
+def _attack_maps(
     attack: MapAttack, model: Classifier, loader: DataLoader, threshold: float, seed: int
 ) -> dict[str, Any]:
     torch.manual_seed(seed)
@@ -136,27 +136,28 @@ def _under(
     for batch in tqdm(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
         truths = _true_boxes(loader, batch)
-        found.append(_attacked(model, image, label, truths, attack, threshold))
+        found.append(_attack_batch(model, image, label, truths, attack, threshold))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
-    right, mapped, kept = columns["right"], columns["mapped"], columns["kept"]
-    counted = {name: values[right & mapped] for name, values in columns.items()}
+    correct, mapped, kept = columns["correct"], columns["mapped"], columns["kept"]
+    counted = {name: values[correct & mapped] for name, values in columns.items()}
+    clean, attacked = columns["clean_hit"], columns["attacked_hit"]
     boxes = {
-        "gt_known_loc": _drop(columns["clean_hit"], columns["attacked_hit"], seed),
-        "top1_loc": _drop(columns["clean_hit"] & right, columns["attacked_hit"] & right, seed),
+        "gt_known_loc": _change(clean, attacked, seed),
+        "top1_loc": _change(clean & correct, attacked & correct, seed),
         "threshold": threshold,
     }
     return {
         "attack": _settings(attack),
         "measures": {name: _measure(counted, name, seed) for name in MEASURES},
         **({"boxes": boxes} if columns["boxed"].all() else {}),
-        "correct": int(right.sum()),
-        "without_map": int((right & ~mapped).sum()),
-        "flipped": int((right & mapped & ~kept).sum()),
+        "correct": int(correct.sum()),
+        "without_map": int((correct & ~mapped).sum()),
+        "flipped": int((correct & mapped & ~kept).sum()),
         "seconds": time.perf_counter() - started,
     }
 
 
-def _attacked(
+def _attack_batch(
     model: Classifier,
     image: Tensor,
     label: Tensor,
@@ -164,13 +165,14 @@ def _attacked(
     attack: MapAttack,
     threshold: float,
 ) -> Columns:
-    """A row per image: whether it is right, has a map and an iterate that was kept, hits, and each
-    measure after the attack and (" noise") after noise."""
+    """Arrays (N,): whether an image is correct, has a map that is not constant, and kept its class
+    under attack and noise; whether its clean and attacked boxes are hits; each measure of
+    similarity after the attack and, with the suffix " noise", after noise."""
     result = attack(model, image, label)
     random = dataclasses.replace(attack, goal=Noise())(model, image, label)
     clean, k = _numpy(result.clean), attack.pixels(result.clean)
     columns: dict[str, np.ndarray] = {
-        "right": is_right(model, image, label).cpu().numpy(),
+        "correct": is_correct(model, image, label).cpu().numpy(),
         "mapped": np.array([not is_constant(each) for each in clean]),
         "kept": result.kept.cpu().numpy(),
         "kept noise": random.kept.cpu().numpy(),
@@ -191,7 +193,7 @@ def _attacked(
 
 
 def _true_boxes(loader: DataLoader, batch: Mapping[str, Tensor]) -> list[np.ndarray]:
-    """(K,4) of each image, in the batch's pixels."""
+    """True boxes (K,4) of each image, in the batch's pixels."""
     examples, frame = loader.dataset.dataset.examples, batch["image"].shape[:-3:-1]
     return [
         examples[index].resized_boxes(size, frame)
@@ -204,7 +206,7 @@ def _numpy(maps: Tensor) -> np.ndarray:
 
 
 def _settings(attack: MapAttack) -> dict[str, Any]:
-    """As plain values; classes by their names."""
+    """Settings of an attack as plain values; classes by their names."""
     return dataclasses.asdict(attack) | {
         name: {"class": type(part).__name__, **dataclasses.asdict(part)}
         for name in ("attack", "goal", "attribution")
@@ -221,8 +223,8 @@ def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _drop(clean: np.ndarray, attacked: np.ndarray, seed: int) -> dict[str, Any]:
-    """Paired: both on the same images in every resample."""
+def _change(clean: np.ndarray, attacked: np.ndarray, seed: int) -> dict[str, Any]:
+    """Scores before and after the attack, and their paired difference."""
     return {
         "clean": _mean(clean, seed),
         "attacked": _mean(attacked, seed),

@@ -11,9 +11,8 @@ from wsol.annotations.coco_writing import coco_ground_truth, coco_results
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.evaluation.average_precision import average_precision
-from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.results import image_table
 from wsol.evaluation.scores import score_boxes
-from wsol.report.score_tables import image_table
 
 
 def test_average_precision_equals_cocoevals_over_all_pairs():
@@ -126,9 +125,7 @@ def test_given_boxes_are_scored_like_maps(tmp_path):
     assert [row[key] for key in ("gt_known_loc", "top1_loc", "top5_loc")] == [0.75, 0.25, None]
     assert scores.metrics["images_without_box"] == 1
     assert scores.headlines[0].error_types.tolist() == ["right", *["wrong class"] * 3]
-    lines = image_table(
-        SplitOutput(truth, given_boxes.predictions, {}), scores.headlines
-    ).splitlines()
+    lines = image_table(scores).splitlines()
     assert lines[1] == "0.jpg,0,0,2.00,2.00,10.00,12.00,1.0,boxes,given,,right"
     assert lines[4] == "3.jpg,0,,0.00,0.00,0.00,0.00,0.0,boxes,given,,wrong class"
     for change, message in (

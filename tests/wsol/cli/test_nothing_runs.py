@@ -27,10 +27,11 @@ from wsol.benchmarks.synthetic_maps import write_synthetic_maps
 from wsol.cli.parser import Parser
 from wsol.data.cub import CUB200
 from wsol.data.loaders import read_data_config
+from wsol.evaluation.results import _FORMULA, Scores, image_table
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, read_scoremap
 from wsol.localizer.localizer import Localizer
-from wsol.report.comparison import Trained, scatter
-from wsol.report.score_tables import _FORMULA, image_table, markdown
+from wsol.report.number_format import markdown
+from wsol.report.plots import scatter
 from wsol.robustness.roar import write_replaced
 
 
@@ -257,21 +258,21 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;${images}|$
 
 
 def test_a_name_is_no_formula_for_matplotlib():
-    runs = [Trained(EVIL, 0, Path("x"), {"a": 0.5, "b": 0.25}, [1.0])]
-    assert scatter(runs, "a", "b").startswith(b"\x89PNG")
+    assert scatter({EVIL: [(0.5, 0.25)]}, "a", "b").startswith(b"\x89PNG")
 
 
 def test_a_name_is_no_formula_for_a_spreadsheet():
     names = [f"{first}cmd|' /C calc'!A0.jpg" for first in "=+-@"] + ["plain.jpg", "a=b.jpg"]
     truth = birds([(2, 2, 10, 12)] * 6)
-    measured = SimpleNamespace(
+    output = SimpleNamespace(
         truth=SimpleNamespace(names=names, labels=truth.labels), predictions=None
     )
     row = SimpleNamespace(threshold=None, heatmap="maps", policy="given")
-    chosen = SimpleNamespace(
+    headline = SimpleNamespace(
         row=row, boxes=truth.boxes[:, 0], iou=np.ones(6), error_types=["right"] * 6
     )
-    first = [line.split(",")[0] for line in image_table(measured, [chosen]).splitlines()[1:]]
+    table = image_table(Scores({}, (headline,), output))
+    first = [line.split(",")[0] for line in table.splitlines()[1:]]
     assert not any(cell.startswith(_FORMULA) for cell in first)
     assert [os.path.normpath(cell) for cell in first] == names
 

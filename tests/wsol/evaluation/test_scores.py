@@ -15,10 +15,10 @@ from wsol.annotations.metadata import read_published_metadata
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.geometry import iou, published_truth
 from wsol.evaluation.box_table import box_row, stack_rows
+from wsol.evaluation.results import write_scores
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.score_table import ScoreRow
 from wsol.evaluation.scores import score_heatmaps
-from wsol.report.score_tables import write_scores
 
 
 def test_scores_equal_the_published_evaluators(shared):
@@ -53,7 +53,7 @@ def test_scores_equal_the_published_evaluators(shared):
     assert rows["oracle"]["top1_loc"] is None
 
 
-def test_the_floor_on_cub(shared):
+def test_the_baseline_on_cub(shared):
     """A centred square of side 0.63 of the 224 px frame gets GT-known 59.49 with inclusive corners;
     read off a map the published evaluator makes it a pixel wider, and half-open boxes in the
     files' own pixels are stricter."""
@@ -142,7 +142,8 @@ def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
     maps = {"a map": stack_rows([box_row(planted((2, 2, 10, 12)))] * 3)}
     predictions = Predictions(np.zeros((3, 1), np.int64), np.ones(3), 3)
     test = SplitOutput(truth, predictions, maps)
-    write_scores(tmp_path, test, score_heatmaps(test, thresholds=[0.0]), {"settings": {"seed": 0}})
+    scores = score_heatmaps(test, thresholds=[0.0]).with_metrics({"settings": {"seed": 0}})
+    write_scores(tmp_path, scores)
     before = {file: file.read_text() for file in tmp_path.rglob("*.*") if file.is_file()}
     assert {file.name for file in before} == {
         *("images.csv", "metrics.json", "truth.json", "a_map.json")
@@ -151,11 +152,11 @@ def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
     (tmp_path / "coco" / "truth.json").mkdir()
     other = replace(test, predictions=None)
     with pytest.raises(OSError, match=r"truth.json"):
-        write_scores(tmp_path, other, score_heatmaps(other, thresholds=[0.0]), {})
+        write_scores(tmp_path, score_heatmaps(other, thresholds=[0.0]))
     (tmp_path / "coco" / "truth.json").rmdir()
     del before[tmp_path / "coco" / "truth.json"]
     assert {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == before
-    write_scores(tmp_path, other, score_heatmaps(other, thresholds=[0.0]), {})
+    write_scores(tmp_path, score_heatmaps(other, thresholds=[0.0]))
     assert not (tmp_path / "coco" / "a_map.json").exists()
 
 

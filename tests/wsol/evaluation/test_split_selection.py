@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import runpy
 import shutil
 
 import numpy as np
@@ -21,8 +20,10 @@ from wsol.data.loaders import DataConfig
 from wsol.data.transforms import eval_transform
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.scores import score_heatmaps, validation_threshold
+from wsol.evaluation.scores import score_heatmaps
 from wsol.evaluation.split_selection import prepare_split, select_splits
+from wsol.evaluation.threshold_policy import validation_threshold
+from wsol.experiments.compare_methods import Comparison
 from wsol.pseudo_labels.pseudo_boxes import oracle_pseudo_labels
 from wsol.pseudo_labels.train_detectors import true_boxes
 from wsol.report.comparison import read_run
@@ -258,19 +259,19 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained):
     root, run = trained
     calls = []
 
-    class Recording(runpy.run_path(str(ROOT / "tools" / "compare.py"))["Runs"]):
+    class Recording(Comparison):
         def _call(self, tool, folder, arguments):
             calls.append(tool)
 
-    runs = Recording(root, {}, [], [], [], "false", 1)
+    runs = Recording(root, {}, [], [], "cpu", "false", 1, ROOT / "tools")
     (run / "metrics.json").write_text("{}")
     (root / "boxes.csv").unlink(missing_ok=True)
-    runs.evaluate(run)
+    runs._evaluate(run)
     assert not calls
     write_boxes(root, [])
     later = (run / "metrics.json").stat().st_mtime + 1
     os.utime(root / "boxes.csv", (later, later))
-    runs.evaluate(run)
+    runs._evaluate(run)
     assert calls == ["evaluate.py"]
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from wsol.evaluation.baselines import above_baselines
+from wsol.evaluation.results import Headline
 from wsol.evaluation.score_table import ScoreRow
-from wsol.evaluation.scores import Headline
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod, min_max
 from wsol.heatmaps.methods import BASES, baseline_of, find_method, means, with_baselines
@@ -100,10 +100,10 @@ def test_what_a_map_brings_is_counted_image_by_image():
     gradient = baseline | (np.arange(100) >= 90)  # ten more, none lost
     cam = np.roll(baseline, 50)  # as many, others
     rows = [chosen("gradient", gradient), chosen("cam", cam), chosen("centred box", baseline)]
-    found = above_baselines(rows)["floors"]
+    found = above_baselines(rows)
     assert set(found) == {"gradient", "cam"}
     assert found["gradient"]["difference"] == pytest.approx(0.1)
-    assert found["gradient"]["floor_gt_known_loc"] == pytest.approx(0.6)
+    assert found["gradient"]["baseline_gt_known_loc"] == pytest.approx(0.6)
     # a resample gains Binomial(100, 0.1) images: standard error 3 points
     low, high = found["gradient"]["interval"]
     assert 0.03 <= low <= 0.06

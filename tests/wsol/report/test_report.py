@@ -18,12 +18,13 @@ from wsol.boxes.geometry import iou, rescale
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
+from wsol.evaluation.results import Evaluation
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps
 from wsol.evaluation.split_selection import prepare_split
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient
-from wsol.report import Entry, write_report
-from wsol.report.curves import training_charts
+from wsol.report import write_report
+from wsol.report.plots import training_charts
 
 SHOWN = ("gradient", "cam")
 THRESHOLDS = np.arange(0, 1, 0.01)
@@ -33,7 +34,7 @@ HOSTILE = f"{IN_FILES}\u2028`${{broken}}"  # a line break to JavaScript, and to 
 
 @pytest.fixture(scope="module")
 def scored(toy, tmp_path_factory):
-    """An entry whose names are hostile, and the heatmaps that it was measured on."""
+    """An evaluation with hostile names, and its heatmaps."""
     root = tmp_path_factory.mktemp("hostile") / "data"
     shutil.copytree(toy, root)
     folder = CUB200(root, "test").root
@@ -51,13 +52,22 @@ def scored(toy, tmp_path_factory):
     data = DataConfig(str(root), image_size=32, num_workers=0)
     loader = data.loader("test")
     methods = {"gradient": Gradient(), "cam": CAM(), "centred box": CentredBox()}
-    measured = run_model(model, prepare_split(loader), methods)
-    scores = score_heatmaps(measured, measured, thresholds=THRESHOLDS)
+    output = run_model(model, prepare_split(loader), methods)
+    scores = score_heatmaps(output, output, thresholds=THRESHOLDS)
     (root / "log.csv").write_text("epoch,lr,val_loss\n1,0.1,2.5\n2,0.1,nan\n3,0.05,1.5\n")
-    entry = Entry(model, methods, scores.metrics, loader.dataset, measured, scores.headlines, root)
+    evaluation = Evaluation(
+        metrics=scores.metrics,
+        headlines=scores.headlines,
+        output=output,
+        name="run",
+        model=model,
+        methods=methods,
+        dataset=loader.dataset,
+        folder=root,
+    )
     (batch,) = loader
     maps = {name: methods[name](model, batch["image"], batch["label"]) for name in SHOWN}
-    return entry, maps
+    return evaluation, maps
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +88,10 @@ def page(report, tmp_path_factory):
 
 def reading(scored, name, index, threshold):
     """Box in the file's pixels and IoU, from the heatmap itself."""
-    entry, maps = scored
-    heatmap, size = maps[name][index], entry.measured.truth.sizes[index]
+    evaluation, maps = scored
+    heatmap, size = maps[name][index], evaluation.output.truth.sizes[index]
     box = rescale(largest_boxes(heatmap, [threshold]), heatmap.shape[::-1], size)[0]
-    return box, float(iou(box, entry.dataset.examples[index].boxes[0]))
+    return box, float(iou(box, evaluation.dataset.examples[index].boxes[0]))
 
 
 def shown_box(page):
@@ -103,11 +113,11 @@ def shown_names(page):
 
 
 def test_the_slider_shows_the_boxes_of_python(scored, page):
-    entry, _ = scored
-    names = [example.name for example in entry.dataset.examples]
+    evaluation, _ = scored
+    names = [example.name for example in evaluation.dataset.examples]
     for number, name in enumerate(SHOWN):
         choose_option(page, "map", number)
-        chosen = entry.headlines[number].row.threshold
+        chosen = evaluation.headlines[number].row.threshold
         assert page.script("state.thresholds[state.map]") == chosen
         for order, threshold in itertools.product(
             ("best", "worst"), (0, 0.1, 0.355, 0.8, 0.999, 1)
@@ -134,7 +144,7 @@ def test_the_slider_shows_the_boxes_of_python(scored, page):
 
 
 def test_an_image_stands_under_every_map_at_its_threshold(scored, page):
-    names = list(scored[0].measured.truth.names)
+    names = list(scored[0].output.truth.names)
     index = names.index(page.script("state.image.name"))
     thresholds = page.script("state.thresholds")
     captions = page.script("[...document.querySelectorAll('.other')].map((b) => b.innerText)")
@@ -152,8 +162,8 @@ def test_an_image_stands_under_every_map_at_its_threshold(scored, page):
 
 
 def test_keys_move_the_slider_and_the_gallery(scored, page):
-    entry, _ = scored
-    names = [example.name for example in entry.dataset.examples]
+    evaluation, _ = scored
+    names = [example.name for example in evaluation.dataset.examples]
     choose_option(page, "map", 0)
     choose_option(page, "order", "split")
     page.script("document.getElementById('reset').click()")  # gives the slider the focus
@@ -198,15 +208,15 @@ def test_keys_move_the_slider_and_the_gallery(scored, page):
 
 
 def test_filters_leave_what_fits(scored, page):
-    entry, _ = scored
-    truth = entry.measured.truth
+    evaluation, _ = scored
+    truth = evaluation.output.truth
     names = list(truth.names)
     for number, _ in enumerate(SHOWN):
         choose_option(page, "map", number)
         choose_option(page, "kind", "")
         choose_option(page, "class", "")
         everything = shown_names(page)
-        kinds = dict(zip(names, entry.headlines[number].error_types, strict=True))
+        kinds = dict(zip(names, evaluation.headlines[number].error_types, strict=True))
         offered = page.script("[...document.getElementById('kind').options].map((o) => o.value)")
         assert set(offered) == {"", *(kinds[name] for name in everything)}
         for kind in offered[1:]:
@@ -219,7 +229,7 @@ def test_filters_leave_what_fits(scored, page):
             assert set(shown_names(page)) == {n for n in everything if classes[n] == each}
         choose_option(page, "class", "")
     choose_option(page, "order", "best")
-    ious = dict(zip(names, entry.headlines[-2].iou, strict=True))
+    ious = dict(zip(names, evaluation.headlines[-2].iou, strict=True))
     order = [ious[name] for name in shown_names(page)]
     assert order == sorted(order, reverse=True)
 
@@ -272,21 +282,21 @@ def test_hostile_names_are_only_text(scored, report, page):
     assert page.complaints == []
 
 
-def test_curves_of_training_where_there_is_a_log(scored, report, tmp_path):
-    entry, _ = scored
+def test_curves_of_training_where_there_is_a_log(report, tmp_path):
     assert "<figcaption>val loss</figcaption>" in report.read_text()
     for number, text in enumerate(("", "epoch\n", "loss\n1\n", "epoch,loss\n1\n", "\x00,\x00\n")):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "log.csv").write_text(text)
-        charts = training_charts({"run": replace(entry, folder=folder)})
+        charts = training_charts({"run": folder})
         assert charts.count("<figure>") == (text == "epoch,loss\n1\n")
-    assert training_charts({"run": replace(entry, folder=tmp_path)}) == ""
+    assert training_charts({"run": tmp_path, "no folder": None}) == ""
 
 
 def test_runs_on_other_images_do_not_share_a_page(scored, tmp_path):
-    entry, _ = scored
-    other = SimpleNamespace(examples=entry.dataset.examples[1:])
+    evaluation, _ = scored
+    other = SimpleNamespace(examples=evaluation.dataset.examples[1:])
+    two = {"a": evaluation, "b": replace(evaluation, dataset=other)}
     with pytest.raises(ValueError, match="b was scored on other images"):
-        write_report(tmp_path / "r.html", {"a": entry, "b": replace(entry, dataset=other)})
+        write_report(tmp_path / "r.html", two)
     assert not (tmp_path / "r.html").exists()

@@ -1,18 +1,21 @@
 """What the page of results is made of, without a browser."""
 
 import json
+import re
 from types import SimpleNamespace
+from unittest import mock
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 
 from wsol.benchmarks.synthetic_maps import synthetic_maps
 from wsol.boxes.component_tree import largest_by_cut
 from wsol.boxes.heatmap_boxes import to_bytes
 from wsol.evaluation.error_types import ERROR_TYPES
-from wsol.report.curves import Line, accuracy_charts, chart
 from wsol.report.gallery import box_spans, choose
 from wsol.report.page import script_data
+from wsol.report.plots import Line, accuracy_charts, line_chart, line_figure
 
 
 def test_script_data_is_json_without_markup():
@@ -53,24 +56,56 @@ def test_the_sample_holds_best_worst_and_every_kind():
 
 
 def test_a_chart_puts_points_where_they_belong():
-    line = Line("<b>", 0, [0, 0.5, 1], [0, float("nan"), 100], [(0, 10)] * 3, (0.5, 50))
-    figure = chart("a & b", "x", [line], x_range=(0, 1), y_range=(0, 100))
-    svg = ElementTree.fromstring(figure).find("svg")
-    path = svg.find("polyline").get("points")
-    assert path == "46.0,162.0 330.0,10.0"
-    dot = svg.find("circle")
-    assert (float(dot.get("cx")), float(dot.get("cy"))) == (188, 86)
-    assert svg.get("aria-label") == "a & b against x: <b>"
-    assert [text.text for text in svg.iter("text")][:3] == ["0", "20", "40"]
+    line = Line("<b>", 7, [0, 0.5, 1], [0, float("nan"), 100], [(0, 10)] * 3, (0.5, 50))
+    (axes,) = line_figure("x", [line], x_range=(0, 1), y_range=(0, 100)).axes
+    path, dot = (each.get_xydata().tolist() for each in axes.lines)
+    assert (path, dot) == ([[0, 0], [1, 100]], [[0.5, 50]])
+    (band,) = axes.collections
+    corners = band.get_paths()[0].get_extents().extents
+    assert corners.tolist() == [0, 0, 1, 10]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 1), (0, 100))
+    (axes,) = line_figure("epoch", [Line("a", 0, [1, 2, 3], [0.12, 0.31, 0.27])]).axes
+    axes.figure.canvas.draw()
+    assert (axes.get_xlim(), axes.get_ylim()[0] <= 0.12) == ((1, 3), True)
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    (axes,) = line_figure("epoch", [Line("a", 0, [1], [0.5])]).axes
+    assert axes.lines[0].get_marker() == "o"  # a line of one point would not be seen
+
+
+def test_a_chart_is_part_of_the_page():
+    """Its colours are the page's, its text is text, and nothing in it holds for the whole page."""
+    lines = [Line("<b>", 0, [0, 1], [0, 100], [(0, 1)] * 2), Line("c", 1, [0, 1], [3, 4])]
+    with mpl.rc_context({"svg.fonttype": "path"}):
+        before = dict(mpl.rcParams)
+        text = line_chart("a & b", "x", lines)
+        assert dict(mpl.rcParams) == before
+    assert text == line_chart("a & b", "x", lines)
+    figure = ElementTree.fromstring(text)
+    svg = figure.find("svg")
+    assert svg.get("aria-label") == "a & b against x: <b>, c"
+    assert "x" in [each.text for each in figure.iter("text")]
+    assert figure.find("figcaption").text == "a & b"
+    assert [each.text for each in figure.iter("li")] == ["<b>", "c"]
+    for name in ("line-0", "line-1", "pale", "rule"):
+        assert f"var(--{name})" in text
+    # nothing else may have a colour of its own: the page has a light and a dark scheme
+    assert not re.search(r"(stroke|fill): #", text)
+    assert not re.search(r"<style|<metadata", text)
+    assert all(f"#{name}" in text for name in re.findall(r' id="(.*?)"', text))
 
 
 def test_accuracy_under_attack_is_drawn_in_percent_and_255ths():
     curve = {"eps": [0, 2 / 255], "accuracy": [0.5, 0.25], "intervals": [[0.25, 0.75], [0, 0.5]]}
     curves = [curve | {"curve": {"attack": {"norm": norm}}} for norm in ("linf", "l2")]
-    figures = accuracy_charts({"a": {}, "b": {"robustness": {"accuracy": curves}}})
-    linf, _ = ElementTree.fromstring(f"<div>{figures}</div>")
-    assert linf.find("svg/polyline").get("points") == "46.0,86.0 330.0,124.0"
-    ends = "46.0,124.0 330.0,162.0 330.0,86.0 46.0,48.0"
-    assert linf.find("svg/polygon").get("points") == ends
-    assert [text.text for text in linf.iter("text")][-4:] == ["0", "1", "2", "radius, 255ths"]
+    metrics = {"a": {}, "b": {"robustness": {"accuracy": curves}}}
+    with mock.patch("wsol.report.plots.line_chart", return_value="") as chart:
+        accuracy_charts(metrics)
+    (title, label, (line,)), _ = chart.call_args_list[0]
+    assert (title, label) == ("accuracy, %, linf attack", "radius, 255ths")
+    assert (line.name, line.colour) == ("b", 1)
+    assert (line.x, line.y) == ([0, 2], [50, 25])
+    assert line.band == [[25, 75], [0, 50]]
+    figures = accuracy_charts(metrics)
+    assert figures.count("<figure>") == 2
+    assert "radius, of images in [0,1]" in figures
     assert accuracy_charts({"a": {}}) == ""

@@ -11,17 +11,19 @@ from torch import nn
 
 from robust_training.models.classifier import create_model, save_model
 from tests.helpers.commands import tool
+from wsol.annotations.ground_truth import dataset_ground_truth
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.data.toy_birds.birds import SPECIES, draw
 from wsol.data.toy_birds.null_patch import add_null_patch, null_patch
 from wsol.data.toy_birds.writing import write_toy_birds
-from wsol.report.score_tables import LABORATORY_HEADS, laboratory_cells, table
+from wsol.report.score_tables import SPURIOUS_HEADS, spurious_cells, table
 from wsol.robustness.spurious_correlation import (
     group_accuracy,
-    laboratory,
+    mass_fraction,
     mass_in_region,
-    mass_share,
+    read_spurious_cues,
+    spurious_correlation,
 )
 
 
@@ -49,10 +51,11 @@ class Linear(nn.Module):
         return torch.einsum("nchw,kchw->nk", image, self.weight)
 
 
-def readings(root, model, correct=(True,) * 6):
+def measurements(root, model, correct=(True,) * 6):
     side = model.weight.shape[-1]
     loader = DataConfig(str(root), image_size=side, batch_size=4, num_workers=0).loader("test")
-    return laboratory(model, loader, correct)
+    cues = read_spurious_cues(loader.dataset, dataset_ground_truth(loader.dataset).sizes)
+    return None if cues is None else spurious_correlation(model, loader, cues, correct)
 
 
 def test_every_group_counts_the_same():
@@ -81,7 +84,7 @@ def test_mass_is_summed_over_channels_without_its_sign():
     attribution[0, 2, 1, 1] = -9
     attribution[2, 0, 0, 1] = torch.inf
     region = np.array([[[True, False], [False, False]]] * 3)
-    np.testing.assert_array_equal(mass_share(attribution, region), [0.25, np.nan, np.nan])
+    np.testing.assert_array_equal(mass_fraction(attribution, region), [0.25, np.nan, np.nan])
 
 
 def test_leakage_is_the_mass_by_the_area():
@@ -110,7 +113,7 @@ def test_a_linear_model_has_the_mass_worked_out_by_hand(copy, side):
     weight = torch.ones(3, 3, side, side)
     weight[1] = torch.where(torch.arange(side) < side // 2, -3.0, 1.0)
     weight[2] = 0
-    found = readings(copy, Linear(weight))["laboratory"]
+    found = measurements(copy, Linear(weight))
     assert found["object"]["mass"] == pytest.approx((1 / 2 + 3 / 4) / 2)
     assert found["object"]["area"] == 1 / 2
     assert found["object"]["intervals"]["mass"] == pytest.approx([0.5, 0.75])
@@ -118,14 +121,14 @@ def test_a_linear_model_has_the_mass_worked_out_by_hand(copy, side):
     assert found["null_patch"]["area"] == 1 / 4
     assert found["null_patch"]["mass"] == pytest.approx((1 / 4 + 1 / 8) / 2)
     assert found["null_patch"]["leakage"] == pytest.approx(3 / 4)
-    cells = laboratory_cells({"laboratory": found})
+    cells = spurious_cells({"spurious_correlation": found})
     assert cells[2] == "62.5 [50.0, 75.0] (2 images without a gradient)"
     assert cells[3] == "50.0"
     assert cells[4].startswith("0.75 [")
 
 
 def test_a_constant_map_has_the_area_for_its_mass(patched):
-    found = readings(patched, Linear(torch.ones(3, 3, 32, 32)))["laboratory"]
+    found = measurements(patched, Linear(torch.ones(3, 3, 32, 32)))
     data = CUB200(patched, "test")
     area = np.mean([data.mask(index).mean() for index in range(len(data))])
     assert found["object"]["mass"] == pytest.approx(found["object"]["area"])
@@ -137,13 +140,13 @@ def test_a_constant_map_has_the_area_for_its_mass(patched):
 def test_what_has_no_file_is_left_out(copy):
     model = Linear(torch.ones(3, 3, 16, 16))
     (copy / "null_patches.txt").unlink()
-    assert set(readings(copy, model)["laboratory"]) == {"groups", "object"}
+    assert set(measurements(copy, model)) == {"groups", "object"}
     CUB200(copy, "test").examples[0].mask.unlink()
-    found = readings(copy, model)
-    assert set(found["laboratory"]) == {"groups"}
-    assert laboratory_cells(found)[2:] == ["-", "-", "-"]
+    found = measurements(copy, model)
+    assert set(found) == {"groups"}
+    assert spurious_cells({"spurious_correlation": found})[2:] == ["-", "-", "-"]
     (copy / "backgrounds.txt").unlink()
-    assert readings(copy, model) == {}
+    assert measurements(copy, model) is None
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,7 @@ def test_a_malformed_line_is_named(copy, file, line, message):
     lines.insert(2, line)
     (copy / file).write_text("\n".join(lines))
     with pytest.raises(ValueError, match=message):
-        readings(copy, Linear(torch.ones(3, 3, 16, 16)))
+        measurements(copy, Linear(torch.ones(3, 3, 16, 16)))
 
 
 def test_the_patch_is_the_same_everywhere_and_behind_the_bird():
@@ -237,14 +240,14 @@ def test_a_tie_leaves_the_test_images_alone(tmp_path):
         assert example.path.read_bytes() == other.read_bytes()
 
 
-def test_evaluate_shows_the_laboratory(tmp_path):
+def test_evaluate_shows_spurious_correlations(tmp_path):
     root = write_toy_birds(tmp_path, images=48, size=32, species=4, null_patch=True)
     save_model(create_model("test_resnet", 4, image_size=32), tmp_path / "net")
     status, text, error = tool("evaluate.py", tmp_path / "net", "--root", root)
     assert status == 0, error
     metrics = json.loads((tmp_path / "net" / "metrics.json").read_text())
-    assert set(metrics["laboratory"]) == {"groups", "object", "null_patch"}
-    assert "| model | " + " | ".join(LABORATORY_HEADS) + " |" in text
-    assert text.splitlines()[-1] == "| net | " + " | ".join(laboratory_cells(metrics)) + " |"
-    del metrics["laboratory"]
+    assert set(metrics["spurious_correlation"]) == {"groups", "object", "null_patch"}
+    assert "| model | " + " | ".join(SPURIOUS_HEADS) + " |" in text
+    assert text.splitlines()[-1] == "| net | " + " | ".join(spurious_cells(metrics)) + " |"
+    del metrics["spurious_correlation"]
     assert "worst group" not in table({"net": metrics})

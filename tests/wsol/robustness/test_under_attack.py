@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from robust_training.attacks.map_attack import Attacked, MapAttack, Noise
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import InputXGradient
-from robust_training.attribution.similarity import is_constant, similarities
+from robust_training.attribution.similarity import is_constant
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
@@ -22,7 +22,7 @@ from wsol.heatmaps.heatmap import Gradient
 from wsol.report.number_format import markdown
 from wsol.report.robustness_tables import robustness_tables
 from wsol.robustness.adversarial_accuracy import AccuracyCurve
-from wsol.robustness.under_attack import RobustnessConfig, robustness
+from wsol.robustness.under_attack import RobustnessConfig, measure_robustness
 
 
 class Split(list):
@@ -44,8 +44,8 @@ def test_maps_without_a_pixel_that_differs_are_counted_apart(network, images):
     box = torch.tensor([4.0, 4.0, 28.0, 28.0])
     items = [{"image": each, "label": 0, "box": box} for each in images[0]]
     config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=None)
-    found = robustness(model, DataLoader(Split(items), 4), 0.3, config)
-    (under,) = found["robustness"]["maps"]
+    found = measure_robustness(model, DataLoader(Split(items), 4), 0.3, config)
+    (under,) = found["maps"]
     assert (under["correct"], under["without_map"]) == (6, 6)
     assert under["measures"]["kendall"]["mean"] is None
     json.dumps(found, allow_nan=False)
@@ -70,10 +70,10 @@ def test_scores_of_a_split(network, images):
     )
 
     def scores(items):
-        found = robustness(network, DataLoader(Split(items), 4), 0.3, config)
+        found = measure_robustness(network, DataLoader(Split(items), 4), 0.3, config)
         json.dumps(found, allow_nan=False)
         assert "nan" not in table_text(found)
-        return found["robustness"]
+        return found
 
     found = scores(items)
     first, second = found["maps"]
@@ -128,11 +128,11 @@ def test_what_is_averaged_over_which_images(network, images):
     rows = zip(image, label.tolist(), torch.tensor(truth), strict=True)
     items = [{"image": i, "label": y, "box": box} for i, y, box in rows]
     config = RobustnessConfig([Mirror()], [], images=None)
-    found = robustness(network, DataLoader(Split(items), 4), 0.75, config)["robustness"]["maps"][0]
+    found = measure_robustness(network, DataLoader(Split(items), 4), 0.75, config)["maps"][0]
     assert (found["correct"], found["flipped"]) == (5, 2)
     maps = MapAttack().maps(network, image, label).double().numpy()
     moved = MapAttack().maps(network, image.flip(3), label).double().numpy()
-    shares = [similarities(maps[i], moved[i], 102)["top_k_intersection"] for i in (0, 2, 4)]
+    shares = [top_k_intersection(maps[i], moved[i], 102) for i in (0, 2, 4)]
     measure = found["measures"]["top_k_intersection"]
     assert measure["mean"] == pytest.approx(np.mean(shares))
     assert measure["flipped_as_same"] == pytest.approx((sum(shares) + 2) / 5)
@@ -159,7 +159,7 @@ def test_chosen_images_are_spread_over_the_split(network, images):
     box = torch.tensor([4.0, 4.0, 28.0, 28.0])
     items = Counting([{"image": images[0][0], "label": 0, "box": box}] * 10)
     config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=4)
-    robustness(network, DataLoader(items, 4), 0.3, config)
+    measure_robustness(network, DataLoader(items, 4), 0.3, config)
     assert seen == [0, 3, 6, 9]
 
 
@@ -188,7 +188,7 @@ def test_scores_of_a_linear_model_are_those_of_equal_maps(images):
         {"image": i, "label": int(y), "box": box} for i, y in zip(images[0], label, strict=True)
     ]
     config = RobustnessConfig([MapAttack(PGD(8 / 255, 2 / 255, 3))], [], images=4)
-    found = robustness(model, DataLoader(Split(items), 4), 0.3, config)["robustness"]
+    found = measure_robustness(model, DataLoader(Split(items), 4), 0.3, config)
     assert (found["images"], found["of_images"]) == (4, 6)
     for name, measure in found["maps"][0]["measures"].items():
         expected = 0 if name == "centre_shift" else 1
@@ -197,7 +197,7 @@ def test_scores_of_a_linear_model_are_those_of_equal_maps(images):
 
 
 def test_any_true_box_is_a_hit_and_boxes_are_left_out_where_an_image_has_none(network, images):
-    """As `evaluation.score` has it. In the file, of twice the size, boxes are twice as large."""
+    """As in the scores of heatmaps. In the file, of twice the size, boxes are twice as large."""
     image, label = images[0][:2], network(images[0][:2]).argmax(dim=1)
     config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=None)
     heatmaps = Gradient()(network, image, label)
@@ -213,8 +213,8 @@ def test_any_true_box_is_a_hit_and_boxes_are_left_out_where_an_image_has_none(ne
         data[:] = [item | {"size": 2 * item["size"]} for item in data]
         pairs = zip(data.examples, boxes, strict=True)
         data.examples = [replace(example, boxes=each) for example, each in pairs]
-        result = robustness(network, DataLoader(data, 4), 0.3, config)
+        result = measure_robustness(network, DataLoader(data, 4), 0.3, config)
         assert bool(table_text(result))
-        scores.append(result["robustness"]["maps"][0].get("boxes"))
+        scores.append(result["maps"][0].get("boxes"))
     assert [each["gt_known_loc"]["clean"]["mean"] for each in scores[:2]] == [0, 0.5]
     assert scores[2] is None

@@ -1,0 +1,164 @@
+"""wsol.evaluate as a notebook calls it: its results, and the refusals before its work begins."""
+
+import json
+import shutil
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import wsol
+from robust_training.attacks.map_attack import MapAttack
+from robust_training.attacks.pgd import PGD
+from robust_training.models.classifier import create_model, save_model
+from wsol.data.cub import CUB200
+from wsol.data.loaders import DataConfig
+from wsol.evaluation.scores import ScoringConfig
+from wsol.experiments import evaluate_model
+from wsol.experiments.evaluate_model import plan_evaluation, plan_evaluations
+from wsol.robustness.under_attack import RobustnessConfig
+
+SCORING = ScoringConfig(threshold_step=0.02, v2=False)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 4, image_size=32)
+    torch.nn.init.normal_(model.backbone.fc.weight)
+    return model
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    """A data set to break."""
+    return shutil.copytree(toy, tmp_path / "data" / "CUB_200_2011")
+
+
+@pytest.fixture
+def no_work():
+    """Fails where the model is run."""
+    with mock.patch.object(evaluate_model, "run_model", side_effect=AssertionError("work began")):
+        yield
+
+
+def test_results_are_returned_and_nothing_is_written(network, toy, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    found = wsol.evaluate(network, toy, ["gradient"], scoring=SCORING)
+    assert sorted(tmp_path.rglob("*")) == before
+    (gradient, box) = found.headlines
+    assert [each.row.heatmap for each in found.headlines] == ["gradient", "centred box"]
+    row = found.metrics["localization"][0]
+    assert (row["heatmap"], row["policy"]) == ("gradient", "val")
+    assert row["gt_known_loc"] == (gradient.iou >= 0.5).mean()
+    assert found.metrics["baselines"]["gradient"]["baseline"] == "centred box"
+    rows = list(found.image_rows())
+    assert len(rows) == 2 * len(CUB200(toy, "test"))
+    assert [each["iou"] for each in rows] == [*gradient.iou, *box.iou]
+    assert rows[0]["x1"] == gradient.boxes[0, 2]
+
+
+def test_a_model_its_folder_and_settings_of_data_give_the_same(network, toy, tmp_path):
+    save_model(network, tmp_path / "net")
+    data = DataConfig(str(toy), image_size=64, num_workers=0)  # the model's own size counts
+    scores = [
+        wsol.evaluate(model, place, ["gradient"], scoring=SCORING, output=output).metrics
+        for model, place, output in (
+            (network, data, None),
+            (tmp_path / "net", str(toy), tmp_path / "out"),
+        )
+    ]
+    assert scores[0]["localization"] == scores[1]["localization"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == json.loads(
+        json.dumps(scores[1])
+    )
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert written == {"metrics.json", "images.csv", "coco", "report.html"}
+
+
+def test_scores_are_written_before_the_attacks_begin(network, toy, tmp_path):
+    attacks = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=2)
+    settings = {"scoring": SCORING, "robustness": attacks, "output": tmp_path}
+    stop = mock.patch.object(evaluate_model, "measure_robustness", side_effect=KeyboardInterrupt)
+    with stop, pytest.raises(KeyboardInterrupt):
+        wsol.evaluate(network, toy, ["gradient"], **settings)
+    first = json.loads((tmp_path / "metrics.json").read_text())
+    assert "robustness" not in first
+    assert (tmp_path / "images.csv").is_file()
+    wsol.evaluate(network, toy, ["gradient"], **settings)
+    second = json.loads((tmp_path / "metrics.json").read_text())
+    assert second["robustness"]["images"] == 2
+    assert second["localization"] == first["localization"]
+
+
+def test_other_classes_are_refused(toy, no_work):
+    with pytest.raises(ValueError, match="classes other than the 4"):
+        wsol.evaluate(create_model("test_resnet", 7, image_size=32), toy)
+
+
+def test_maps_too_small_for_attacks_are_refused(toy, no_work):
+    tiny = create_model("test_resnet", 4, image_size=4)
+    with pytest.raises(ValueError, match="need 6 pixels a side"):
+        wsol.evaluate(tiny, toy, robustness=RobustnessConfig())
+
+
+def test_an_output_that_cannot_be_written_is_refused(network, toy, tmp_path, no_work):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file, not a folder"):
+        wsol.evaluate(network, toy, output=tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_an_image_that_cannot_be_read_is_refused(network, copy, no_work, split):
+    DataConfig(str(copy)).dataset(split).examples[-1].path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match="cannot read image"):
+        wsol.evaluate(network, copy)
+
+
+def test_masks_are_checked(network, copy, no_work):
+    example = CUB200(copy, "test").examples[-1]
+    cv2.imwrite(str(example.mask), np.full((48, 20), 255, np.uint8))
+    with pytest.raises(ValueError, match="has 20 x 48 pixels, its image 48 x 48"):
+        wsol.evaluate(network, copy)
+    for each in CUB200(copy, "test").examples:
+        cv2.imwrite(str(each.mask), np.zeros((48, 48), np.uint8))
+    with pytest.raises(ValueError, match="the masks hold no object"):
+        wsol.evaluate(network, copy)
+
+
+def test_files_about_spurious_correlations_are_checked(network, copy, no_work):
+    (copy / "backgrounds.txt").write_text("1 sky\n")
+    with pytest.raises(ValueError, match=r"backgrounds.txt: no line for image"):
+        wsol.evaluate(network, copy)
+
+
+def test_data_must_be_named_for_a_model_without_a_folder(network, no_work):
+    with pytest.raises(ValueError, match="give the data set"):
+        wsol.evaluate(network)
+
+
+def test_every_run_is_checked_before_the_first_begins(network, toy, tmp_path, no_work):
+    for place in ("a/net", "b/net", "other"):
+        save_model(network, tmp_path / place)
+    with pytest.raises(ValueError, match="two runs are called net"):
+        plan_evaluations([tmp_path / "a" / "net", tmp_path / "b" / "net"], str(toy))
+    save_model(create_model("test_resnet", 7, image_size=32), tmp_path / "other")
+    with pytest.raises(ValueError, match="other was trained on 7 classes"):
+        plan_evaluations([tmp_path / "a" / "net", tmp_path / "other"], str(toy))
+    assert plan_evaluation(network, toy).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"threshold": 1.5}, "threshold must lie in"),
+        ({"threshold_step": 0.0}, "threshold_step must be at least"),
+        ({"ious": (0.5, 2)}, "ious must lie in"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        ScoringConfig(**setting)

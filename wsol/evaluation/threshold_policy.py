@@ -1,0 +1,101 @@
+"""Threshold policies: who chooses the threshold at which a heatmap becomes a box.
+
+This is the place to change or to add a policy: a function here, and a sentence in `POLICIES`.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsol.evaluation.metrics import HIT, best_threshold
+from wsol.evaluation.run_model import SplitOutput
+
+THRESHOLDS = np.arange(0, 1, 0.001)
+POLICIES = {
+    "val": "The threshold with the most hits on the validation images; it then stays fixed.",
+    "fixed": "A threshold that was given in advance; ART's published 0.2 where no validation image "
+    "has a box.",
+    "oracle": "The threshold with the most hits on the scored images themselves.",
+    "reference": "The published evaluator's score (clovaai/wsolevaluation): an oracle threshold in "
+    "its pixel conventions. Its GT-known is MaxBoxAcc at IoU 0.5.",
+    "given": "The boxes came without a heatmap.",
+}
+_NAME = re.compile(r"val|oracle|reference|given|fixed:[\d.e-]+")
+
+
+@dataclass(frozen=True)
+class PolicyIous:
+    """The IoUs that a policy may choose from on the scored images.
+
+    Attributes:
+        policy: "val", "fixed:<t>", "oracle", "reference" or "given".
+        thresholds: float (T,), fractions of the heatmap's maximum. T is 1 where the threshold is
+            fixed before the images are scored. None where boxes were given.
+        ious: (N,T), the IoU of each image's box with its true box.
+    """
+
+    policy: str
+    thresholds: np.ndarray | None
+    ious: np.ndarray
+
+    @property
+    def index(self) -> int:
+        """Column of the threshold with the most hits."""
+        return best_threshold(self.ious)
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold with the most hits."""
+        return None if self.thresholds is None else float(self.thresholds[self.index])
+
+
+def require_policy(policy: str) -> None:
+    """Raises ValueError where `policy` is not the name of a threshold policy."""
+    if not _NAME.fullmatch(policy):
+        raise ValueError(f"a score needs the policy of its threshold, not {policy!r}")
+
+
+def apply_policies(
+    heatmap: str,
+    test: SplitOutput,
+    validation: SplitOutput | None,
+    thresholds: np.ndarray,
+    fixed: float | None,
+) -> list[PolicyIous]:
+    """Every policy for one kind of heatmap, in the order of the score table.
+
+    The first one is the headline: a threshold that never saw the scored images, if there is any.
+
+    Args:
+        heatmap: The key of the heatmap's table in both outputs.
+        thresholds: float (T,), the thresholds to choose from.
+        fixed: The threshold of the policy "fixed:<t>"; None leaves this policy out.
+    """
+    table, truth = test.tables[heatmap], test.truth
+    chosen: list[tuple[str, float]] = []
+    if validation is not None:
+        chosen.append(("val", validation_threshold(validation, heatmap, thresholds)))
+    if fixed is not None:
+        chosen.append((f"fixed:{fixed:g}", float(fixed)))
+    distinct = table.distinct(thresholds)
+    return [
+        *(PolicyIous(name, np.array([t]), table.ious(truth, [t])) for name, t in chosen),
+        PolicyIous("oracle", distinct, table.ious(truth, distinct)),
+        PolicyIous("reference", distinct, table.published_ious(truth, distinct)),
+    ]
+
+
+def validation_threshold(
+    validation: SplitOutput, heatmap: str, thresholds: np.ndarray = THRESHOLDS
+) -> float:
+    """The threshold with the most hits on the validation images that have a true box.
+
+    Args:
+        heatmap: The key of the heatmap's table in `validation`.
+        thresholds: float (T,), the thresholds to choose from.
+    """
+    table = validation.tables[heatmap]
+    distinct = table.distinct(thresholds)
+    ious = table.ious(validation.truth, distinct)[validation.truth.boxed]
+    return float(distinct[best_threshold(ious, HIT)])

@@ -1,0 +1,1 @@
+"""Whole experiments: evaluating models, comparing training methods, removing and retraining."""

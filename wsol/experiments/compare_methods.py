@@ -1,0 +1,171 @@
+"""Trains several configurations with equal budgets and seeds, and compares their scores."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robust_training.atomic_io import write_texts
+from robust_training.training.checkpoint import LAST
+from wsol.cli.run_folder import record_settings
+from wsol.cli.subprocesses import run_parallel, run_script
+from wsol.data.image_folder import BOXES
+from wsol.data.loaders import read_data_config
+from wsol.data.text_files import read_json
+from wsol.report.comparison import (
+    GT_KNOWN,
+    ROBUSTNESS,
+    TrainedRun,
+    accuracy_scatter,
+    csv_table,
+    differences,
+    epoch_seconds,
+    method_table,
+    read_run,
+    sheet,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of a comparison, and the options that they share.
+
+    Attributes:
+        output: Folder of the runs, <method>/seed<n>, and of the results.
+        configs: Name of a method -> its YAML file.
+        base: YAML files below each of `configs`.
+        options: Options of train.py, for every run.
+        device: Device for scoring.
+        robustness: Option of evaluate.py: "false", "true", or a file of settings.
+        jobs: Number of processes at once.
+        tools: Folder of train.py and evaluate.py.
+    """
+
+    output: Path
+    configs: Mapping[str, Path]
+    base: Sequence[str]
+    options: Sequence[str]
+    device: str
+    robustness: str
+    jobs: int
+    tools: Path
+
+    def __post_init__(self) -> None:
+        for file in (*map(Path, self.base), *self.configs.values()):
+            if not file.is_file():
+                raise ValueError(f"there is no configuration {file}")
+        if self.robustness not in ("false", "true") and not Path(self.robustness).is_file():
+            raise ValueError(f"--robustness is true, false or a file, not {self.robustness}")
+
+    def run(
+        self, seeds: Sequence[int], *, epochs: int | None = None, minutes: float | None = None
+    ) -> list[TrainedRun]:
+        """Trains and scores every method with every seed.
+
+        Finished runs are not repeated; interrupted ones continue.
+
+        Args:
+            seeds: Seeds of the runs.
+            epochs: Budget of every run; or
+            minutes: as many epochs of every method as fit in this time, by a trial of one epoch.
+
+        Raises:
+            ValueError: there is not exactly one budget, a seed is listed twice, earlier runs in the
+                output folder had other settings, or a process fails (its last line and its log).
+        """
+        if (epochs is None) == (minutes is None):
+            raise ValueError("give the budget: either --epochs or --minutes")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"--seeds {list(seeds)} names a seed twice")
+        for name, config in self.configs.items():
+            texts = [Path(file).read_text() for file in (*self.base, config)]
+            settings = {
+                "epochs": epochs,
+                "minutes": minutes,
+                "options": list(self.options),
+                "configuration": "".join(texts),
+            }
+            record_settings(self.output / name, settings)
+        budgets = (
+            dict.fromkeys(self.configs, epochs)
+            if minutes is None
+            else self._fitting_epochs(minutes, seeds[0])
+        )
+        folders = {(n, s): self.output / n / f"seed{s}" for s in seeds for n in self.configs}
+        tasks = [(n, s, budgets[n], folder) for (n, s), folder in folders.items()]
+        run_parallel(self._train, tasks, self.jobs, "training")
+        run_parallel(
+            self._evaluate, [(folder,) for folder in folders.values()], self.jobs, "scoring"
+        )
+        return [read_run(n, s, folders[n, s]) for n in self.configs for s in seeds]
+
+    def _train(self, name: str, seed: int, epochs: int, folder: Path) -> None:
+        if len(epoch_seconds(folder)) >= epochs:
+            return
+        configs = (("--config", str(file)) for file in (*self.base, self.configs[name]))
+        own = ["--seed", str(seed), "--epochs", str(epochs), "--output", str(folder)]
+        resume = ["--resume"] if (folder / LAST).exists() else []
+        self._call("train.py", folder, [*itertools.chain(*configs), *self.options, *own, *resume])
+
+    def _evaluate(self, folder: Path) -> None:
+        """Scores a run, unless it was scored after its training and after the last change of its
+        boxes, with the same attacks."""
+        metrics, scored_with = folder / "metrics.json", folder / "scored_with.json"
+        boxes = Path(read_data_config(folder).root) / BOXES  # people add to this file
+        changed = [each.stat().st_mtime for each in (folder / "best", boxes) if each.exists()]
+        fresh = metrics.exists() and metrics.stat().st_mtime >= max(changed)
+        file = Path(self.robustness)
+        attacks = {"robustness": file.read_text() if file.is_file() else self.robustness}
+        if self.robustness != "false":
+            fresh &= scored_with.is_file() and read_json(scored_with) == attacks
+        if not fresh:
+            options = ["--robustness", self.robustness, "--device", self.device]
+            self._call("evaluate.py", folder, [str(folder), *options])
+            write_texts(folder, {scored_with.name: json.dumps(attacks)})
+
+    def _call(self, tool: str, folder: Path, arguments: Sequence[str]) -> None:
+        log = folder.with_name(f"{folder.name}.log")
+        run_script(self.tools / tool, arguments, log, at_once=self.jobs)
+
+    def _fitting_epochs(self, minutes: float, seed: int) -> dict[str, int]:
+        """Number of epochs of each method that fit in the time. epochs.json keeps it."""
+        file = self.output / "epochs.json"
+        known: dict[str, int] = read_json(file) if file.is_file() else {}
+        if not (isinstance(known, dict) and all(type(each) is int for each in known.values())):
+            raise ValueError(f"{file} is damaged")
+        trials = {name: self.output / name / "trial" for name in self.configs if name not in known}
+        tasks = [(name, seed, 1, folder) for name, folder in trials.items()]
+        run_parallel(self._train, tasks, self.jobs, "timing")
+        for name, folder in trials.items():
+            known[name] = max(1, int(60 * minutes / epoch_seconds(folder)[0]))
+        write_texts(self.output, {file.name: json.dumps(known, indent=2)})
+        return known
+
+
+def write_comparison(output: Path, runs: Sequence[TrainedRun], command: str, images: int) -> str:
+    """Writes comparison.md, comparison.csv and the pictures; returns the table in Markdown.
+
+    Args:
+        command: The command that made the runs.
+        images: Number of images on the sheet of maps.
+    """
+    table, other = method_table(runs), differences(runs)
+    note = f"Apart from the objective the configurations differ in {', '.join(other)}.\n\n"
+    text = (
+        f"# Comparison\n\n`{command}`\n\n{table}\n\n{note if other else ''}Scores are percentages "
+        "of the test images, means over seeds with 95 % intervals (Student's t). GT-known and "
+        "Top-1 Loc are those of gradient maps unless a column says otherwise, at the threshold "
+        "that validation images chose (where none of these has a box: at a fixed one). Images "
+        "without a box are left out of all scores, unless none has one.\n"
+    )
+    write_texts(output, {"comparison.md": text, "comparison.csv": csv_table(runs)})
+    pictures = {
+        "accuracy_gt_known.png": accuracy_scatter(runs, GT_KNOWN),
+        "accuracy_robustness.png": accuracy_scatter(runs, ROBUSTNESS),
+        "maps.png": sheet(runs, read_data_config(runs[0].folder).dataset("test"), images=images),
+    }
+    for name, picture in pictures.items():
+        if picture is not None:
+            (output / name).write_bytes(picture)
+    return table

@@ -1,0 +1,167 @@
+"""Evaluates heatmaps and boxes that other programs wrote to files."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+from wsol.annotations.coco_reading import read_coco_results
+from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut, with_masks
+from wsol.annotations.metadata import read_ground_truth
+from wsol.annotations.predictions import read_predictions
+from wsol.evaluation.pixel_metrics import bin_edges, require_masks
+from wsol.evaluation.results import Scores, require_folder, write_scores
+from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_scoremaps
+from wsol.evaluation.scores import (
+    ScoringConfig,
+    require_true_boxes,
+    score_boxes,
+    score_heatmaps,
+)
+
+_SCORING = ScoringConfig()
+
+
+def evaluate_scoremaps(
+    scoremaps: str | Path,
+    metadata: str | Path,
+    *,
+    val_metadata: str | Path | None = None,
+    predictions: str | Path | None = None,
+    masks: str | Path | None = None,
+    mask_cut: int | None = None,
+    workers: int = 2,
+    output: str | Path | None = None,
+    scoring: ScoringConfig = _SCORING,
+) -> Scores:
+    """Scores heatmaps of the true class that other programs wrote.
+
+    Args:
+        scoremaps: Folder with one file <image>.npy for each image: floating point in [0,1], of any
+            size, showing the whole image. Maps of validation images choose the threshold (policy
+            val).
+        metadata: The published evaluator's metadata folder, a data set, or a COCO file.
+        val_metadata: The same for the validation images; default: the val split of `metadata`.
+        predictions: File of lines <image>,<class>[:<probability>],<class>,... with the likeliest
+            class first; classes count from 0.
+        masks: Folder of masks <image>.png, for PxAP and pIoU.
+        mask_cut: The object is the pixels of a mask above this value, 0 to 254. Default: 127, and 0
+            for masks that the metadata names.
+        workers: Number of loader processes; 0 loads in this process.
+        output: Folder for metrics.json, images.csv and coco/; default: nothing is written.
+        scoring: Thresholds, IoU thresholds and seed.
+
+    Raises:
+        ValueError: a file is missing or not valid; names it.
+    """
+    if output is not None:
+        require_folder(output)
+    test = read_ground_truth(metadata, "test")
+    if masks is not None:
+        test = with_masks(test, masks)
+    if mask_cut is not None:
+        if not 0 <= mask_cut <= 254:
+            raise ValueError(f"mask_cut must lie in 0 to 254, not {mask_cut}")
+        test = with_mask_cut(test, mask_cut)
+    validation = _validation_truth(scoremaps, metadata, val_metadata)
+    known = () if validation is None else validation.names
+    predicted = None
+    if predictions is not None:
+        predicted = read_predictions(predictions, test, known)
+        test = with_classes(test, predicted.classes)
+    splits = {"test": test} if validation is None else {"test": test, "val": validation}
+    files = {
+        split: find_scoremaps(scoremaps, truth, (*test.names, *known))
+        for split, truth in splits.items()
+    }
+    both = sorted(set(files["test"]).intersection(files.get("val", ())))
+    if both:
+        raise ValueError(f"{len(both)} maps are for validation and for test, such as {both[0]}")
+    require_true_boxes(test, validation)
+    require_masks(test)
+    outputs = {}
+    for split, truth in splits.items():
+        is_test = split == "test"
+        table = tabulate_scoremaps(
+            files[split],
+            truth,
+            edges=bin_edges(scoring.thresholds) if is_test else None,
+            every_box=scoring.v2 and is_test,
+            workers=workers,
+            description=split,
+        )
+        outputs[split] = SplitOutput(truth, predicted if is_test else None, {"maps": table})
+    scores = score_heatmaps(
+        outputs["test"],
+        outputs.get("val"),
+        thresholds=scoring.thresholds,
+        fixed=scoring.threshold,
+        iou_thresholds=scoring.ious,
+        seed=scoring.seed,
+    )
+    files_given = {
+        "scoremaps": scoremaps,
+        "metadata": metadata,
+        "val_metadata": val_metadata,
+        "predictions": predictions,
+        "masks": masks,
+    }
+    settings = {name: None if file is None else str(file) for name, file in files_given.items()}
+    settings |= {"mask_cut": mask_cut, **dataclasses.asdict(scoring)}
+    return _finish(scores.with_metrics({"settings": settings}), output)
+
+
+def evaluate_boxes(
+    results: str | Path, metadata: str | Path, *, output: str | Path | None = None, seed: int = 0
+) -> Scores:
+    """Scores boxes that other programs found.
+
+    Args:
+        results: JSON file: a COCO results list, or boxes.json of localize.py. Image ids of a list
+            are those of the metadata (COCO, CUB), names, or line numbers from 1. Where the metadata
+            has no numbers for its categories, a category is a label counted from 1.
+        metadata: The published evaluator's metadata folder, a data set, or a COCO file.
+        output: Folder for metrics.json, images.csv and coco/; default: nothing is written.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        ValueError: a file is missing or not valid; names it.
+    """
+    if output is not None:
+        require_folder(output)
+    truth = read_ground_truth(metadata, "test")
+    given = read_coco_results(results, truth)
+    if given.left_out:
+        warnings.warn(
+            f"{given.left_out} images without a true box there are left out", stacklevel=2
+        )
+    without = int((~given.found).sum())
+    if without:
+        warnings.warn(
+            f"{without} of {len(truth)} images have no box and count as missed", stacklevel=2
+        )
+    settings = {"results": str(results), "metadata": str(metadata), "seed": seed}
+    scores = score_boxes(truth, given, seed=seed).with_metrics({"settings": settings})
+    return _finish(scores, output)
+
+
+def _validation_truth(
+    scoremaps: str | Path, metadata: str | Path, val_metadata: str | Path | None
+) -> GroundTruth | None:
+    """The images whose maps choose a threshold: those of `val_metadata`, or the val split of
+    `metadata` if it has one with maps."""
+    if val_metadata is not None:
+        return read_ground_truth(val_metadata, "val")
+    folder = Path(metadata)
+    published = (folder / "image_ids.txt", folder / "test" / "image_ids.txt")
+    one_split = any(map(Path.is_file, published)) and not (folder / "val").is_dir()
+    if folder.is_file() or one_split:
+        return None
+    truth = read_ground_truth(metadata, "val")
+    return truth if any_scoremap(scoremaps, truth) else None
+
+
+def _finish(scores: Scores, output: str | Path | None) -> Scores:
+    if output is not None:
+        write_scores(output, scores)
+    return scores

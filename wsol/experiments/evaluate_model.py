@@ -1,0 +1,290 @@
+"""Evaluates a model: accuracy, localization scores, spurious correlations, robustness, a report."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from robust_training.models.classifier import Classifier
+from wsol.data.loaders import DataConfig, scoring_data
+from wsol.evaluation.baselines import above_baselines
+from wsol.evaluation.pixel_metrics import require_masks
+from wsol.evaluation.results import Evaluation, require_folder, write_scores
+from wsol.evaluation.run_model import SplitOutput, run_model
+from wsol.evaluation.scores import (
+    ScoringConfig,
+    accuracies,
+    score_heatmaps,
+)
+from wsol.evaluation.split_selection import (
+    EvaluationSplits,
+    PreparedSplit,
+    require_classes,
+    select_splits,
+)
+from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.methods import DEFAULT, with_baselines
+from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
+from wsol.report import write_report
+from wsol.robustness.spurious_correlation import (
+    SpuriousCues,
+    read_spurious_cues,
+    spurious_correlation,
+)
+from wsol.robustness.under_attack import RobustnessConfig, measure_robustness
+
+_SCORING = ScoringConfig()
+
+
+def evaluate(
+    model: Classifier | str | os.PathLike,
+    data: DataConfig | str | os.PathLike | None = None,
+    methods: Sequence[str] = DEFAULT,
+    *,
+    scoring: ScoringConfig = _SCORING,
+    robustness: RobustnessConfig | None = None,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    output: str | os.PathLike | None = None,
+) -> Evaluation:
+    """Evaluates a model on the test images of a data set.
+
+    Accuracy and, for each heatmap method, GT-known, Top-1 and Top-5 localization under every
+    threshold policy, beside the method's baseline. Where the data set shows spurious correlations,
+    these are measured, too.
+
+    Args:
+        model: A classifier, a run's folder, or a model folder.
+        data: A data set's folder or settings; None is the data set that the run was trained on.
+        methods: Names of heatmap methods, see `wsol.heatmaps.methods`; baselines are added.
+        scoring: Thresholds, IoU thresholds and seed.
+        robustness: Attacks on maps, boxes and predictions; None leaves them out.
+        batch_size: Number of images in a batch.
+        device: Where the model runs.
+        output: Folder for metrics.json, images.csv, coco/ and report.html; None writes nothing.
+            Scores are written before the attacks begin, and again with their results.
+
+    Returns:
+        Scores (`metrics`), the boxes of each method (`headlines`), and rows for each image
+        (`image_rows()`).
+
+    Raises:
+        ValueError: the model, the data, the settings and the output do not fit together. All that
+            can be checked before the work begins is checked then.
+    """
+    plan = plan_evaluation(
+        model, data, methods, scoring=scoring, robustness=robustness, batch_size=batch_size
+    )
+    return plan.run(device=device, output=output)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """An evaluation whose model, data and settings were checked.
+
+    Attributes:
+        name: Name of the run.
+        folder: Folder of the run or model; None for a model without one.
+        splits: The images to score, and the threshold that is given in advance.
+        methods: Heatmap methods that fit the model, by name; none without true boxes.
+        cues: What the data set says about spurious correlations.
+        notes: What the user should know, in sentences.
+    """
+
+    name: str
+    folder: Path | None
+    model: Classifier
+    splits: EvaluationSplits
+    methods: Mapping[str, HeatmapMethod]
+    scoring: ScoringConfig
+    cues: SpuriousCues | None
+    robustness: RobustnessConfig | None
+    notes: tuple[str, ...]
+
+    def run(
+        self, *, device: str | torch.device = "cpu", output: str | os.PathLike | None = None
+    ) -> Evaluation:
+        """Runs the evaluation; `evaluate` documents arguments and result."""
+        if output is not None:
+            require_folder(output)
+        model, scoring = self.model.to(device).eval(), self.scoring
+        splits = self.splits
+        test = self._run_split("test", splits.test)
+        validation = self._run_split("val", splits.validation) if splits.validation else None
+        scores = score_heatmaps(
+            test,
+            validation,
+            thresholds=scoring.thresholds,
+            fixed=splits.threshold,
+            iou_thresholds=scoring.ious,
+            seed=scoring.seed,
+        )
+        metrics = {
+            "model": None if self.folder is None else str(self.folder),
+            "data": splits.data.as_dict(),
+            "settings": {
+                **dataclasses.asdict(scoring),
+                "methods": list(self.methods),
+                "robustness": self.robustness is not None,
+                "device": str(device),
+            },
+        }
+        baselines = above_baselines(scores.headlines, seed=scoring.seed)
+        if baselines:
+            metrics["baselines"] = baselines
+        if self.cues is not None:
+            metrics["spurious_correlation"] = spurious_correlation(
+                model, splits.test.loader, self.cues, test.correct(1), seed=scoring.seed
+            )
+        if splits.all_test:
+            everything = run_model(
+                model, splits.all_test, {}, description=f"{self.name}: all test images"
+            )
+            count = {"images": len(everything.truth)}
+            metrics["all_test_images"] = count | accuracies(everything)
+        evaluation = Evaluation(
+            metrics=scores.metrics | metrics,
+            headlines=scores.headlines,
+            output=test.largest_boxes_only(),
+            name=self.name,
+            model=model,
+            methods=self.methods,
+            dataset=splits.test.dataset,
+            folder=self.folder,
+        )
+        if self.robustness is not None:
+            if output is not None:
+                write_scores(output, evaluation)  # attacks take long; scores must not wait
+            evaluation = self._attack(evaluation)
+        if output is not None:
+            write_scores(output, evaluation)
+            write_report(Path(output) / "report.html", {self.name: evaluation})
+        return evaluation
+
+    def _run_split(self, name: str, split: PreparedSplit) -> SplitOutput:
+        is_test = name == "test"
+        return run_model(
+            self.model,
+            split,
+            self.methods,
+            thresholds=self.scoring.thresholds if is_test else None,
+            every_box=self.scoring.v2 and is_test,
+            description=f"{self.name}: {name}",
+        )
+
+    def _attack(self, evaluation: Evaluation) -> Evaluation:
+        thresholds = {each.row.heatmap: each.row.threshold for each in evaluation.headlines}
+        robustness = measure_robustness(
+            evaluation.model,
+            self.splits.test.loader,
+            thresholds.get("gradient", ART_THRESHOLD),
+            self.robustness,
+            seed=self.scoring.seed,
+        )
+        return evaluation.with_metrics({"robustness": robustness})
+
+
+def plan_evaluation(
+    model: Classifier | str | os.PathLike,
+    data: DataConfig | str | os.PathLike | None = None,
+    methods: Sequence[str] = DEFAULT,
+    *,
+    scoring: ScoringConfig = _SCORING,
+    robustness: RobustnessConfig | None = None,
+    batch_size: int = 32,
+) -> EvaluationPlan:
+    """Checks an evaluation before its work begins; `evaluate` documents the arguments.
+
+    Raises:
+        ValueError: the classes of model and data differ, images, boxes, masks or files about
+            spurious correlations are not valid, or maps are too small for the attacks.
+    """
+    wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
+    folder = None if isinstance(model, Classifier) else Path(model)
+    if folder is not None:
+        model = load_classifier(folder)
+    data = _data_config(folder, data, batch_size, model.image_size)
+    splits = select_splits(data, scoring.threshold)
+    name, test = "model" if folder is None else folder.resolve().name, splits.test
+    require_classes(Path(name) if folder is None else folder, model, test.dataset)
+    if robustness is not None:
+        robustness.require_size(model.image_size)
+    fitting = {title: method for title, method in wanted.items() if method.fits(model)}
+    missing = [f"no {title} for this network" for title in wanted if title not in fitting]
+    require_masks(test.truth)
+    return EvaluationPlan(
+        name=name,
+        folder=folder,
+        model=model,
+        splits=splits,
+        methods=fitting if splits.boxed else {},
+        scoring=scoring,
+        cues=read_spurious_cues(test.dataset, test.truth.sizes),
+        robustness=robustness,
+        notes=(*splits.notes, *missing),
+    )
+
+
+def _data_config(
+    folder: Path | None,
+    data: DataConfig | str | os.PathLike | None,
+    batch_size: int,
+    image_size: int,
+) -> DataConfig:
+    if isinstance(data, DataConfig):
+        return replace(data, batch_size=batch_size, image_size=image_size)
+    if folder is not None:
+        root = None if data is None else os.fspath(data)
+        return scoring_data(folder, root, batch_size, image_size)
+    if data is None:
+        raise ValueError("give the data set on which the model is evaluated: its folder")
+    return DataConfig(os.fspath(data), batch_size=batch_size, image_size=image_size)
+
+
+def plan_evaluations(
+    runs: Sequence[str | os.PathLike],
+    root: str | None = None,
+    methods: Sequence[str] = DEFAULT,
+    *,
+    scoring: ScoringConfig = _SCORING,
+    robustness: RobustnessConfig | None = None,
+    batch_size: int = 32,
+    same_images: bool = False,
+) -> list[EvaluationPlan]:
+    """Checks the evaluations of several runs before the first one begins.
+
+    Args:
+        runs: Folders of runs or models.
+        root: Data set of all runs; None is each run's own.
+        same_images: Whether all runs must be scored on the same images, as one report needs.
+
+    Raises:
+        ValueError: as `plan_evaluation`; or two runs have one name, or the output folder of a run
+            is not writable.
+    """
+    names = [Path(folder).resolve().name for folder in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two runs are called {name}; rename one folder")
+    plans = []
+    for folder in runs:
+        require_folder(folder)
+        plans.append(
+            plan_evaluation(
+                folder,
+                root,
+                methods,
+                scoring=scoring,
+                robustness=robustness,
+                batch_size=batch_size,
+            )
+        )
+        images = [plan.splits.test.truth.names for plan in (plans[0], plans[-1])]
+        if same_images and images[0] != images[1]:
+            raise ValueError(
+                f"{plans[-1].name} is scored on other images, so one report cannot hold both"
+            )
+    return plans

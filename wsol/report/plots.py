@@ -1,0 +1,347 @@
+"""All plots, drawn by Matplotlib: line charts of the report as SVG, other figures as PNG."""
+
+import csv
+import html
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
+
+from wsol.evaluation.metrics import student_interval
+from wsol.localizer.overlay import legend, png
+
+# Matplotlib draws in these colours; the page replaces each by its variable (page.css), which has
+# another value in the dark scheme.
+_LINES = ("#2457c5", "#c2571a", "#5f6a78", "#177a48", "#8a3fa6", "#a88412")
+_TEXT, _GRID = "#62666e", "#e3e1dc"
+_VARIABLES = {colour: f"--line-{number}" for number, colour in enumerate(_LINES)} | {
+    _TEXT: "--pale",
+    _GRID: "--rule",
+}
+_STYLE = {
+    "axes.autolimit_mode": "round_numbers",
+    "axes.xmargin": 0,
+    "axes.ymargin": 0,
+    "font.size": 8,
+    "lines.linewidth": 1.25,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",  # text stays text, in the font of the page
+    "svg.hashsalt": "report",  # the same chart gives the same file
+}
+_LAST = ("lr", "seconds")  # columns of a log that are drawn after the others
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart. Points that are not finite are left out.
+
+    Attributes:
+        name: Text of the legend.
+        colour: Number of the line's colour; a run or heatmap keeps it in all charts.
+        x, y: Coordinates of the points.
+        band: Lower and upper end of the interval at each point.
+        mark: A point that is drawn as a dot.
+    """
+
+    name: str
+    colour: int
+    x: Sequence[float]
+    y: Sequence[float]
+    band: Sequence[Sequence[float]] = ()
+    mark: tuple[float, float] | None = None
+
+
+def line_chart(
+    title: str,
+    x_label: str,
+    lines: Sequence[Line],
+    *,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+) -> str:
+    """An HTML <figure> with an SVG chart and its legend.
+
+    Args:
+        x_range, y_range: Ends of the axes; None fits them to the lines.
+    """
+    svg = _svg(line_figure(x_label, lines, x_range=x_range, y_range=y_range))
+    items = "".join(
+        f'<li style="--colour: var(--line-{line.colour % len(_LINES)})">{html.escape(line.name)}'
+        "</li>"
+        for line in lines
+    )
+    label = html.escape(f"{title} against {x_label}: {', '.join(line.name for line in lines)}")
+    return (
+        f"<figure><figcaption>{html.escape(title)}</figcaption>"
+        f'<svg role="img" aria-label="{label}" {svg}<ul class="legend">{items}</ul></figure>'
+    )
+
+
+@mpl.rc_context(_STYLE)
+def line_figure(
+    x_label: str,
+    lines: Sequence[Line],
+    *,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+) -> Figure:
+    """The chart of `line_chart`."""
+    figure = Figure(figsize=(3.4, 2), layout="constrained")
+    axes = figure.add_subplot()
+    for line in lines:
+        colour = _LINES[line.colour % len(_LINES)]
+        x, y = np.array(line.x, float), np.array(line.y, float)
+        shown = np.isfinite(x + y)
+        marker = "o" if shown.sum() == 1 else None  # a line of one point would not be seen
+        axes.plot(x[shown], y[shown], color=colour, marker=marker, clip_on=False)
+        if line.band:
+            low, high = np.transpose(line.band)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, clip_on=False)
+        if line.mark:
+            axes.plot(*line.mark, "o", color=colour, clip_on=False)
+    axes.set_xlabel(x_label, color=_TEXT)
+    for axis, values in ((axes.xaxis, [line.x for line in lines]), (axes.yaxis, ())):
+        whole = bool(values) and all(float(v).is_integer() for each in values for v in each)
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.autoscale_view()  # with these styles, before they are undone
+    axes.set(xlim=x_range, ylim=y_range)
+    axes.tick_params(length=0, pad=5, labelcolor=_TEXT)
+    axes.grid(axis="y", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def _svg(figure: Figure) -> str:
+    """SVG for a page, after the opening `<svg `: without headers, styles and unused ids, which
+    would hold for the whole page, and with the page's colours."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    view_box = re.search(r'viewBox="[^"]*"', text)[0]
+    text = text[text.index(">", text.index("<svg")) + 1 :].replace("xlink:href=", "href=")
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    return f"{view_box}>{text.strip()}"
+
+
+def training_charts(folders: Mapping[str, Path | None]) -> str:
+    """A chart for each column of the runs' log.csv; nothing for runs without a log.
+
+    Args:
+        folders: Run name -> its folder; None for a model without one.
+    """
+    logs = {run: _read_log(folder) for run, folder in folders.items()}
+    columns = dict.fromkeys(column for log in logs.values() for column in log)
+    return "".join(
+        line_chart(
+            column.replace("_", " "),
+            "epoch",
+            [
+                Line(run, number, log["epoch"], log[column])
+                for number, (run, log) in enumerate(logs.items())
+                if column in log
+            ],
+        )
+        for column in sorted(columns, key=_LAST.__contains__)
+        if column != "epoch"
+    )
+
+
+def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """GT-known against the heatmap threshold, a chart for each run; a dot marks the threshold that
+    the validation images chose."""
+    charts = ""
+    for run, result in metrics.items():
+        if not result["curves"]:
+            continue
+        marks = {
+            row["heatmap"]: (row["threshold"], 100 * row["gt_known_loc"])
+            for row in result["localization"]
+            if row["policy"] == "val"
+        }
+        lines = [
+            Line(
+                name,
+                number,
+                curve["threshold"],
+                _percent(curve["gt_known_loc"]),
+                mark=marks.get(name),
+            )
+            for number, (name, curve) in enumerate(result["curves"].items())
+        ]
+        title = f"{run}: GT-known, %"
+        charts += line_chart(title, "heatmap threshold", lines, x_range=(0, 1), y_range=(0, 100))
+    return charts
+
+
+def accuracy_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy with its 95 % interval against the radius of an attack, a chart for each norm."""
+    curves = [
+        (run, number, curve)
+        for number, (run, result) in enumerate(metrics.items())
+        for curve in result.get("robustness", {}).get("accuracy", [])
+    ]
+    charts = ""
+    for norm in dict.fromkeys(curve["curve"]["attack"]["norm"] for *_, curve in curves):
+        scale, unit = (255, "255ths") if norm == "linf" else (1, "of images in [0,1]")
+        lines = [
+            Line(
+                run,
+                number,
+                [scale * eps for eps in curve["eps"]],
+                _percent(curve["accuracy"]),
+                [_percent(ends) for ends in curve["intervals"]],
+            )
+            for run, number, curve in curves
+            if curve["curve"]["attack"]["norm"] == norm
+        ]
+        title = f"accuracy, %, {norm} attack"
+        charts += line_chart(title, f"radius, {unit}", lines, y_range=(0, 100))
+    return charts
+
+
+def _percent(fractions: Sequence[float]) -> list[float]:
+    return (100 * np.asarray(fractions)).tolist()
+
+
+def _read_log(folder: Path | None) -> dict[str, list[float]]:
+    """Column -> a number for each epoch; NaN where the log has no number."""
+    if folder is None or not (folder / "log.csv").is_file():
+        return {}
+    with open(folder / "log.csv", encoding="utf-8", errors="replace", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    columns = [column for column in (rows[0] if rows else ()) if column]
+    if "epoch" not in columns:
+        return {}
+    return {column: [_number(row[column]) for row in rows] for column in columns}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def scatter(
+    points: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str
+) -> bytes | None:
+    """PNG: one score against another, fractions drawn in percent.
+
+    Args:
+        points: Name of a method -> (x, y) of each of its runs.
+
+    Returns:
+        A point for each method with intervals over its runs, and a dot for each run; None without
+        points.
+    """
+    if not any(points.values()):
+        return None
+    figure = Figure(figsize=(6.5, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for name, runs in points.items():
+        if not runs:
+            continue
+        x, y = 100 * np.transpose(runs)
+        (mean_x, half_x), (mean_y, half_y) = student_interval(x), student_interval(y)
+        bars = axes.errorbar(
+            mean_x,
+            mean_y,
+            None if math.isnan(half_y) else half_y,
+            None if math.isnan(half_x) else half_x,
+            fmt="o",
+            capsize=2,
+            label=name,
+            elinewidth=0.8,
+        )
+        axes.plot(x, y, ".", color=bars[0].get_color(), alpha=0.5, ms=4)
+    axes.set(xlabel=f"{x_label}, %", ylabel=f"{y_label}, %")
+    axes.grid(alpha=0.3)
+    legend(axes)
+    return png(figure)
+
+
+def picture_grid(columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:
+    """PNG: pictures uint8 (H,W,3) of equal number below the title of each column."""
+    count = len(next(iter(columns.values())))
+    size = (1.5 * len(columns), 1.5 * count + 0.3)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    grid = figure.subplots(count, len(columns), squeeze=False)
+    for column, (title, pictures) in zip(grid.T, columns.items(), strict=True):
+        column[0].set_title(title, fontsize=7, parse_math=False)
+        for axes, picture in zip(column, pictures, strict=True):
+            axes.axis("off")
+            axes.imshow(picture)
+    return png(figure)
+
+
+def retraining_curves(
+    fractions: Sequence[float], panels: Mapping[tuple[str, str], Mapping[str, np.ndarray]]
+) -> bytes:
+    """PNG: accuracy after retraining against the fraction of important pixels.
+
+    Args:
+        fractions: (F,).
+        panels: (model, "roar" or "kar") -> attribution -> accuracies (seeds,F). The attribution
+            "random" is dashed.
+    """
+    for_panels = _panels(3.4, 3, len(panels))
+    for axes, ((model, mode), curves) in zip(for_panels, panels.items(), strict=True):
+        for name, accuracies in curves.items():
+            style = "--" if name == "random" else "-"
+            mean = 100 * accuracies.mean(axis=0)
+            axes.plot(fractions, mean, style, marker=".", label=name)
+        word = "removed" if mode == "roar" else "kept"
+        axes.set_title(f"{model}: {mode.upper()}", parse_math=False)
+        axes.set(xlabel=f"important pixels {word}", ylabel="accuracy, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    return png(axes.figure)
+
+
+def trade_off(
+    accuracies: Mapping[str, float], panels: Mapping[str, Mapping[str, np.ndarray]]
+) -> bytes:
+    """PNG: area of ROAR or KAR, above that of the first model, against accuracy.
+
+    Args:
+        accuracies: Model -> its accuracy, in the order of the line through the models.
+        panels: "roar" or "kar" -> attribution -> areas (models,seeds).
+    """
+    x, first = [100 * each for each in accuracies.values()], next(iter(accuracies))
+    for axes, (mode, lines) in zip(_panels(4.4, 3.4, len(panels)), panels.items(), strict=True):
+        for name, areas in lines.items():
+            above = areas - areas[0]
+            label = f"{name} (there {areas[0].mean():+.3f})"
+            (line,) = axes.plot(x, above.mean(axis=1), marker="o", linewidth=1, label=label)
+            axes.plot(x, above, ".", color=line.get_color(), alpha=0.5, markersize=4)
+        low = axes.get_ylim()[0]
+        for place, label in zip(x, accuracies, strict=True):
+            axes.text(place, low, label, fontsize=6, rotation=90, va="bottom", parse_math=False)
+        axes.axhline(0, color="grey", linewidth=0.8, linestyle="--")
+        axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %")
+        axes.set(ylabel=f"area above that of {first}".replace("$", r"\$"))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    return png(axes.figure)
+
+
+def _panels(width: float, height: float, count: int) -> Iterable[Axes]:
+    figure = Figure(figsize=(width * count, height), dpi=110, layout="constrained")
+    return figure.subplots(1, count, squeeze=False)[0]
