@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from robust_training.attacks.map_attack import Attacked, MapAttack, Noise
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import InputXGradient
-from robust_training.attribution.similarity import is_constant
+from robust_training.attribution.similarity import is_constant, similarities
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
@@ -53,7 +53,7 @@ def test_maps_without_a_pixel_that_differs_are_counted_apart(network, images):
 
 
 def table_text(found) -> str:
-    return "".join(markdown(*each) for each in robustness_tables({"run": found}))
+    return "".join(markdown(*each) for each in robustness_tables({"run": {"robustness": found}}))
 
 
 def test_scores_of_a_split(network, images):
@@ -132,7 +132,7 @@ def test_what_is_averaged_over_which_images(network, images):
     assert (found["correct"], found["flipped"]) == (5, 2)
     maps = MapAttack().maps(network, image, label).double().numpy()
     moved = MapAttack().maps(network, image.flip(3), label).double().numpy()
-    shares = [top_k_intersection(maps[i], moved[i], 102) for i in (0, 2, 4)]
+    shares = [similarities(maps[i], moved[i], 102)["top_k_intersection"] for i in (0, 2, 4)]
     measure = found["measures"]["top_k_intersection"]
     assert measure["mean"] == pytest.approx(np.mean(shares))
     assert measure["flipped_as_same"] == pytest.approx((sum(shares) + 2) / 5)
