@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from robust_training.models.classifier import Classifier
-from wsol.data.loaders import DataConfig, scoring_data
+from wsol.data.loaders import DataConfig
 from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.pixel_metrics import require_masks
 from wsol.evaluation.results import Evaluation, require_folder, write_scores
@@ -22,6 +22,7 @@ from wsol.evaluation.scores import (
 from wsol.evaluation.split_selection import (
     EvaluationSplits,
     PreparedSplit,
+    prepare_evaluation,
     require_classes,
     select_splits,
 )
@@ -206,17 +207,15 @@ def plan_evaluation(
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:
         model = load_classifier(folder)
-    data = _data_config(folder, data, batch_size, model.image_size)
-    splits = select_splits(data, scoring.threshold)
-    name, test = "model" if folder is None else folder.resolve().name, splits.test
-    require_classes(Path(name) if folder is None else folder, model, test.dataset)
+    splits = _select_splits(folder, model, data, batch_size, scoring.threshold)
+    test = splits.test
     if robustness is not None:
         robustness.require_size(model.image_size)
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
     missing = [f"no {title} for this network" for title in wanted if title not in fitting]
     require_masks(test.truth)
     return EvaluationPlan(
-        name=name,
+        name="model" if folder is None else folder.resolve().name,
         folder=folder,
         model=model,
         splits=splits,
@@ -228,20 +227,23 @@ def plan_evaluation(
     )
 
 
-def _data_config(
+def _select_splits(
     folder: Path | None,
+    model: Classifier,
     data: DataConfig | str | os.PathLike | None,
     batch_size: int,
-    image_size: int,
-) -> DataConfig:
-    if isinstance(data, DataConfig):
-        return replace(data, batch_size=batch_size, image_size=image_size)
-    if folder is not None:
+    threshold: float | None,
+) -> EvaluationSplits:
+    if folder is not None and not isinstance(data, DataConfig):
         root = None if data is None else os.fspath(data)
-        return scoring_data(folder, root, batch_size, image_size)
+        return prepare_evaluation(folder, model, root, batch_size=batch_size, threshold=threshold)
     if data is None:
         raise ValueError("give the data set on which the model is evaluated: its folder")
-    return DataConfig(os.fspath(data), batch_size=batch_size, image_size=image_size)
+    config = data if isinstance(data, DataConfig) else DataConfig(os.fspath(data))
+    config = replace(config, batch_size=batch_size, image_size=model.image_size)
+    splits = select_splits(config, threshold)
+    require_classes(folder or Path("the model"), model, splits.test.dataset)
+    return splits
 
 
 def plan_evaluations(
