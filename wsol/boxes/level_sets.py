@@ -177,10 +177,10 @@ def largest(pixels, touched, half_squares):
     forest = _empty_forest(value.size)
     parent, _, first, area, box = forest
     result = np.zeros((CUTS, 4), np.int16)
-    # `best` is the root of a component with the largest area of all, and if not `stale`, of those
-    # with that area the one whose first pixel comes last. Areas only grow, so a component can take
-    # the lead only when it gets a pixel; but the leader's first pixel may move up, and then one
-    # that was passed over before may be it.
+    # `best` is the root of a component with the largest area. Unless `stale`, it is the one that
+    # begins last among those of this area. Areas only grow, so a component can become the best only
+    # when it gets a pixel. But the first pixel of the best may move up; then another component of
+    # the same area may begin later, and a search finds it before the next cut is written.
     best, best_area, best_first, stale = -1, -1, -1, False
     previous = value[order[-1]]
     for index in range(order.size - 1, -2, -1):
@@ -269,7 +269,7 @@ def _components(value, lowest, shift, touched):
                 merged += 1
                 x0, y0 = min(x0, box[root, 0]), min(y0, box[root, 1])
                 x1, y1 = max(x1, box[root, 2]), max(y1, box[root, 3])
-        # the one with this very box, if there is one, lives on; the others end here
+        # a component with the same box goes on; the spans of the others end here
         heir = -1
         for i in range(merged):
             root = roots[i]
@@ -301,8 +301,8 @@ def _components(value, lowest, shift, touched):
 
 @njit(cache=True, nogil=True)
 def every_component(pixels, touched_8, touched_4):
-    """Boxes and spans of the 8-connected components of all cuts, and of the holes in them, whose
-    spans are mirrored: 254 minus the cut."""
+    """Boxes and spans of the 8-connected components of all cuts, then those of the holes in them.
+    The spans of holes are mirrored: 254 minus the cut."""
     height, width = pixels.shape
     shift = _row_shift(width)
     value = _framed(pixels, shift)
@@ -316,7 +316,7 @@ def every_component(pixels, touched_8, touched_4):
 
 @njit(cache=True, nogil=True)
 def highest(values, spans):
-    """float64 (256,): at each cut, the largest of the values (M,) >= 0 whose span holds it."""
+    """float64 (256,): for each cut, the largest value (M,) >= 0 of the spans (M,2) that hold it."""
     highest = np.zeros(CUTS)
     for row in range(values.size):
         for cut in range(spans[row, 0], spans[row, 1] + 1):

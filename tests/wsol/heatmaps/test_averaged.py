@@ -19,7 +19,7 @@ from wsol.heatmaps.heatmap import (
 
 
 class Red(HeatmapMethod):
-    """A planted map that looks at each pixel alone."""
+    """A planted map that looks at each pixel by itself."""
 
     def __call__(self, model, image, label):
         return np.stack([min_max(each) for each in image[:, 0].double().numpy()])
@@ -103,8 +103,8 @@ def test_smoothgrad_is_the_mean_over_noise_and_ignores_the_batch(model, images):
         gradients = input_gradient(class_score(model, label.expand(3)), image + noise)
         expected = attribution_heatmap(gradients.mean(0, keepdim=True))[0]
         np.testing.assert_allclose(actual, expected, atol=1e-5)
-    (alone,) = method(model, images[1:2], LABELS[1:2])
-    np.testing.assert_allclose(alone, found[1], atol=1e-6)
+    (single,) = method(model, images[1:2], LABELS[1:2])
+    np.testing.assert_allclose(single, found[1], atol=1e-6)
 
 
 def test_a_product_is_one_pixel_by_pixel(model, images):

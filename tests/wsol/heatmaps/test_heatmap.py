@@ -32,8 +32,8 @@ def test_heatmaps_follow_the_published_steps(shape):
 
 def test_an_image_does_not_depend_on_its_batch_mates():
     attribution = torch.randn(4, 3, 20, 20) * torch.tensor([1, 10, 100, 0.1])[:, None, None, None]
-    alone = np.concatenate([attribution_heatmap(row[None]) for row in attribution])
-    np.testing.assert_array_equal(attribution_heatmap(attribution), alone)
+    single = np.concatenate([attribution_heatmap(row[None]) for row in attribution])
+    np.testing.assert_array_equal(attribution_heatmap(attribution), single)
 
 
 def test_constant_and_broken_attributions_give_zeros():

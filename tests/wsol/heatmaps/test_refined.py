@@ -101,8 +101,8 @@ def test_images_do_not_touch_each_other_and_repeat():
     method = Refined(CentredBox())
     together = method(None, image, LABEL.expand(3))
     for index in range(3):
-        alone = method(None, image[index : index + 1], LABEL)[0]
-        np.testing.assert_array_equal(alone, together[index])
+        single = method(None, image[index : index + 1], LABEL)[0]
+        np.testing.assert_array_equal(single, together[index])
     assert together.min() >= 0
     assert together.max() <= 1
 

@@ -73,7 +73,7 @@ def net(layer: nn.Module) -> Classifier:
     return model.eval()
 
 
-def alone(code: str, *arguments, without: str = "") -> str:
+def run_elsewhere(code: str, *arguments, without: str = "") -> str:
     """What a script prints in a process of its own, far from this package."""
     blocked = f"import sys; sys.modules.update(dict.fromkeys({without.split()!r}))\n"
     command = [sys.executable, "-c", blocked + code, *map(str, arguments)]
@@ -142,7 +142,7 @@ def check_elsewhere(folder, models, kinds):
         program = export_program(model)
         for kind in kinds:
             write_program(program, Localizer(model), folder / f"{name}.{kind}")
-    alone(_ELSEWHERE, folder / "images.npy", *(folder / name for name in models))
+    run_elsewhere(_ELSEWHERE, folder / "images.npy", *(folder / name for name in models))
     for name, model in models.items():
         expected = model(images).detach()
         heatmaps = Gradient()(model, images, expected.argmax(1))
@@ -259,7 +259,7 @@ def test_the_example_finds_the_box_with_onnxruntime_and_opencv_alone(exported, t
         code = (ROOT / "docs" / "run_onnx.py").read_text()
         program, boxed = exported / "localizer.onnx", tmp_path / "boxed.png"
         without = "torch timm wsol robust_training albumentations"
-        name, *box = alone(code, program, photo, boxed, without=without).rsplit(maxsplit=4)
+        name, *box = run_elsewhere(code, program, photo, boxed, without=without).rsplit(maxsplit=4)
         assert name == ours.class_name
         np.testing.assert_allclose([float(end) for end in box], ours.box, atol=1e-6)
         drawn = np.asarray(Image.open(boxed)) != np.asarray(Image.open(photo))
@@ -301,7 +301,7 @@ def test_model_folders_open_in_plain_timm(tmp_path):
         stirred(model.backbone)
         save_model(model, tmp_path / name)
         expected[name] = model(images).detach()
-    alone(_TIMM, tmp_path, *expected)
+    run_elsewhere(_TIMM, tmp_path, *expected)
     for name, logits in expected.items():
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, atol=1e-5)
 

@@ -189,8 +189,8 @@ def test_a_model_from_timm_alone_localizes(tmp_path):
     torch.nn.init.normal_(model.backbone.fc.weight)
     images = np.random.default_rng(0).integers(256, size=(2, 70, 90, 3), dtype=np.uint8)
     both = list(Localizer(model).predict(images))
-    (alone,) = Localizer(model).predict(images[1])
-    assert alone.box == both[1].box
+    (single,) = Localizer(model).predict(images[1])
+    assert single.box == both[1].box
     assert (both[0].class_name, both[0].size) == (str(both[0].label), (90, 70))
     plain = timm.create_model("resnet10t", num_classes=5)
     plain.load_state_dict(model.backbone.state_dict())
