@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files so that they appear completely or not at all."""
 
 import filecmp
 import os
@@ -8,35 +8,38 @@ from pathlib import Path
 
 
 def write_text(file: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text aside and rename it, so that a reader or a crash never sees half of it."""
+    """Write UTF-8 text as `write_bytes` does."""
     write_bytes(file, text.encode())
 
 
 def write_texts(folder: str | os.PathLike, texts: Mapping[str, str]) -> None:
-    """The same for several files, renamed once all are written.
+    """Write several files, and rename them to their names once all are written.
 
     Args:
         texts: Path below `folder` -> text.
+
+    Raises:
+        OSError: One of them cannot be written; the files that were there before stay.
     """
     _write(Path(folder), {name: text.encode() for name, text in texts.items()})
 
 
 def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
-    """Write a file aside and rename it once it is on the disk: a loss of power, too, leaves either
-    the old one or the new one.
+    """Write a file under a temporary name and rename it once it is on the disk. A reader, a crash
+    or a loss of power finds either the old file or the new one, never a part of it.
 
     Raises:
-        OSError: it cannot be written (a full disk, say); nothing of it is left.
+        OSError: It cannot be written, for example to a full disk; nothing of it is left.
     """
     file = Path(file)
     _write(file.parent, {file.name: data})
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put the folder `new` in the place of `folder`.
+    """Move the folder `new` to the place of `folder`.
 
-    Where they differ in one file alone, as the best models of a run do, that file is renamed and
-    `folder` is whole at every moment. Otherwise there is a moment without it.
+    If the two differ in one file only, as the best models of a run do, that file is replaced, and
+    `folder` can be read at every moment. Otherwise there is a moment without it.
     """
     for file in new.iterdir():
         _sync(file)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning_fabric.plugins import TorchCheckpointIO
 
 from robust_training.atomic_io import write_bytes
 from robust_training.training.processes import totals, write_once
@@ -19,7 +19,7 @@ _FORMAT = 2  # version of the file's content; version 1 did not name itself
 
 @dataclass
 class EpochProgress:
-    """How far an epoch has come.
+    """The progress of an epoch.
 
     Attributes:
         batches: Batches done, by all processes together.

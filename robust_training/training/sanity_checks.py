@@ -125,7 +125,7 @@ class _RecordedAttack:
 
 
 def _recorded(objective: Objective, recorders: list[_RecordedAttack]) -> Objective:
-    """The same objective whose attacks record what they do; they are added to `recorders`."""
+    """Replace the objective's attacks by ones that record, and add these to `recorders`."""
     if isinstance(objective, Sum):
         parts = tuple(
             dataclasses.replace(part, objective=_recorded(part.objective, recorders))

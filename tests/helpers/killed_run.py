@@ -4,8 +4,8 @@ Trains in FOLDER/whole. Then, for each of POINTS moments spread over all that a 
 folder (every file opened, renamed or removed), in FOLDER/<number>: trains until a kill -9 at that
 moment, keeps what it left in FOLDER/<number>/killed, and resumes in FOLDER/<number>/run.
 
-With DATA it is train.py that is killed, at random times, with loader processes and all. Runs are
-forked, for most of the time of a short one goes by in imports.
+With DATA, train.py with loader processes is killed at random times. Runs are forked, because a
+short one spends most of its time in imports.
 """
 
 import os
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-import wsol.cli.run_folder  # noqa: F401 (what train.py imports)
+import wsol.cli.run_folder  # noqa: F401 (train.py imports it)
 from robust_training.training.checkpoint import LAST
 from tests.helpers.commands import train as tool_train
 from tests.robust_training.training.test_fit import train
@@ -25,7 +25,7 @@ WRITES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtr
 
 
 def in_a_child(call, kill_after=None):
-    """Its exit status: negative where a signal ended it."""
+    """Call it in a forked process. Returns the exit status, negative if a signal ended it."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -38,7 +38,7 @@ def in_a_child(call, kill_after=None):
 
 
 def run(folder):
-    """As train.py does, which resumes where there is a checkpoint."""
+    """Train, or resume where there is a checkpoint, as train.py does."""
     train(folder, epochs=2, save_minutes=0, resume=(folder / LAST).exists())
 
 

@@ -1,4 +1,4 @@
-"""A script for test_two_processes.py: FOLDER EPOCHS [resume] [plain]."""
+"""A script for test_two_processes.py: FOLDER EPOCHS [resume]."""
 
 import sys
 
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     fit(
         create_model("test_resnet", 2, image_size=32),
         Standard(),
-        loader(4, is_seeded="plain" not in sys.argv),
+        loader(4),
         DataLoader(Stripes(), 8),
         sys.argv[1],
         recipe(milestones=(2,), epochs=int(sys.argv[2])),

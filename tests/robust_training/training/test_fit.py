@@ -57,6 +57,7 @@ def train(
     seed=0,
     resume=False,
     precision="32-true",
+    fabric=None,
     batch=8,
     network="test_resnet",
     images=None,
@@ -72,7 +73,7 @@ def train(
         DataLoader(Stripes(), 8),
         output,
         recipe(seed=seed, **settings),
-        fabric=Fabric(accelerator="cpu", devices=1, precision=precision),
+        fabric=fabric or Fabric(accelerator="cpu", devices=1, precision=precision),
         resume=resume,
         on_start=on_start,
     )
@@ -182,7 +183,7 @@ def test_a_plain_loader_resumes_within_an_epoch(tmp_path):
 
 
 def test_training_needs_few_words(tmp_path):
-    """As in a notebook: no Fabric, and the package's public names alone."""
+    """A notebook needs no Fabric, and only the package's public names."""
     model = robust_training.create_model("test_resnet", 2, image_size=32)
     settings = robust_training.TrainingSettings(
         optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or out of disk goes on as if nothing had been."""
+"""A run that is killed, stopped or out of disk space resumes as if nothing had happened."""
 
 import csv
 import errno
@@ -42,7 +42,7 @@ def assert_whole(folder):
 
 
 def assert_same_run(folder, whole):
-    """Weights, logs and best models bit for bit, and nothing else in the folder."""
+    """Weights, logs and best models are equal bit for bit, and nothing else is in the folder."""
     expected, found = weights(whole), weights(folder)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
@@ -134,7 +134,7 @@ def everything(folder):
 
 @pytest.mark.parametrize("write", [2, 3, 6, 7])
 def test_a_full_disk_costs_one_line_and_nothing_saved(toy, tmp_path, monkeypatch, write):
-    """It fails the n-th time that something is to be on the disk: the config, the log, the best
+    """Writing fails the n-th time that a file is put on the disk: the config, the log, the best
     model, the checkpoint."""
     output = tmp_path / "run"
     arguments = ("--data.root", toy, "--output", output, "--model.name", "test_resnet")

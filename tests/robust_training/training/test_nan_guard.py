@@ -1,10 +1,12 @@
-"""A batch that is not finite: it is named, kept, computed again, or left out without a trace."""
+"""A batch that is not finite is named, kept, computed again, or skipped without a trace."""
 
 import re
 from dataclasses import dataclass
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from robust_training.objectives import Standard
 from tests.helpers.commands import tool
@@ -93,6 +95,16 @@ def test_one_more_than_may_be_skipped_stops_the_run(tmp_path, monkeypatch):
 def test_a_gradient_that_is_not_finite_is_one(tmp_path, clip_norm):
     with pytest.raises(FloatingPointError, match=r"a gradient is not finite at epoch 1/1, step 1:"):
         train(tmp_path / "run", objective=NoGradient(), epochs=1, clip_norm=clip_norm)
+
+
+def test_a_gradient_scaler_goes_on_after_a_skipped_step(tmp_path, monkeypatch):
+    spoil(monkeypatch, 0)
+    scaled = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu"))
+    _, log = train(
+        tmp_path / "run", batch=4, clip_norm=1.0, skip_nonfinite=1, epochs=1, fabric=scaled
+    )
+    assert log[0]["skipped"] == 1
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
 
 
 def test_a_kept_batch_is_computed_again_by_one_command(toy, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from tests.robust_training.training.test_fit import train
 
 
 def in_two_processes(script, *arguments):
-    """Run a script whose Fabric starts two processes."""
+    """Run a script; its Fabric starts two processes."""
     file = ROOT / "tests" / "helpers" / script
     command = [sys.executable, str(file), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -24,7 +24,7 @@ def in_two_processes(script, *arguments):
 
 
 def train_in_two_processes(folder, *arguments):
-    """The log that is left."""
+    """Return the log that is left."""
     in_two_processes("train_in_two_processes.py", folder, *arguments)
     with open(folder / "log.csv") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
@@ -34,10 +34,10 @@ def test_two_processes_keep_the_schedule_and_resume(tmp_path):
     whole = train_in_two_processes(tmp_path / "whole", "3")
     assert [float(row["lr"]) for row in whole] == pytest.approx([0.05, 0.05, 0.005])
     train_in_two_processes(tmp_path / "parts", "1")
-    shutil.copytree(tmp_path / "parts", tmp_path / "alone")
+    shutil.copytree(tmp_path / "parts", tmp_path / "single")
     assert train_in_two_processes(tmp_path / "parts", "3", "resume") == whole
     _, log = train(
-        tmp_path / "alone", epochs=3, batch=4, accumulate=2, milestones=(2,), resume=True
+        tmp_path / "single", epochs=3, batch=4, accumulate=2, milestones=(2,), resume=True
     )
     assert [row["epoch"] for row in log] == [1, 2, 3]
     assert [row["lr"] for row in log] == pytest.approx([0.05, 0.05, 0.005])
@@ -46,17 +46,17 @@ def test_two_processes_keep_the_schedule_and_resume(tmp_path):
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path):
-    """Float64, no batch statistics; a difference's step follows its own batch, within its error."""
+    """In float64 and without batch statistics; finite differences within their error."""
     in_two_processes("gradients_in_two_processes.py", tmp_path / "gradients.pt")
     both = torch.load(tmp_path / "gradients.pt")
-    alone = gradients(Fabric(accelerator="cpu", devices=1, precision="64-true"))
+    single = gradients(Fabric(accelerator="cpu", devices=1, precision="64-true"))
     assert list(both) == list(OBJECTIVES)
     for name in OBJECTIVES:
         exact = "first-order" not in name
         torch.testing.assert_close(
-            both[name], alone[name], rtol=0, atol=1e-10 if exact else 1e-7, msg=name
+            both[name], single[name], rtol=0, atol=1e-10 if exact else 1e-7, msg=name
         )
-        assert max(gradient.abs().max() for gradient in alone[name]) > 1e-3
+        assert max(gradient.abs().max() for gradient in single[name]) > 1e-3
 
 
 def test_two_processes_skip_stop_and_resume_together(tmp_path):
