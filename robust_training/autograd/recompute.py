@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from robust_training.autograd.batch_norm import BATCH_NORMS
 from robust_training.autograd.held_activations import HoldActivations, Line, RecordActivations
-from robust_training.autograd.smooth_activation import Smooth
+from robust_training.autograd.smooth_activation import SmoothActivations
 from robust_training.autograd.softplus import once_differentiable_softplus
 from robust_training.private_api import active_function_modes
 
@@ -35,7 +35,9 @@ class Recording:
         self._activations: list[Tensor | Line] = []
         self._function_modes = active_function_modes()
         # inside `smooth` a ReLU is softplus, and has no lines
-        self._holds_lines = not any(isinstance(mode, Smooth) for mode in self._function_modes)
+        self._holds_lines = not any(
+            isinstance(mode, SmoothActivations) for mode in self._function_modes
+        )
         self._random_state = RandomState(device)
 
     def __enter__(self) -> "Recording":

@@ -1,4 +1,4 @@
-"""Smooth activations, for differentiating through an input gradient.
+"""SmoothActivations activations, for differentiating through an input gradient.
 
 A ReLU network has no second derivative. ART (Singh et al., ECCV 2020, arXiv 1911.13073) therefore
 replaces ReLU by softplus in every pass that is differentiated twice, on the same weights.
@@ -36,7 +36,7 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
     for module in inplace:
         module.inplace = False
     try:
-        with Smooth(beta):
+        with SmoothActivations(beta):
             yield
     finally:
         for module in inplace:
@@ -59,7 +59,7 @@ def smoothly(function: Function, model: nn.Module, beta: float | None) -> Functi
     return smoothed
 
 
-class Smooth(TorchFunctionMode):
+class SmoothActivations(TorchFunctionMode):
     """Replaces piecewise linear functions by their smooth forms inside the `with`."""
 
     def __init__(self, beta: float) -> None:

@@ -1,4 +1,4 @@
-"""What tests of objectives share: all of them, and attacks whose result is known beforehand."""
+"""All objectives, and attacks with a known result."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def constructible() -> list[type[objectives.Objective]]:
 
 
 class FixedAttack(PGD):
-    """Ends at `result`, whatever it should climb."""
+    """Ends at `result`, for every score."""
 
     result: Tensor
 
@@ -33,7 +33,7 @@ def fixed(result: Tensor) -> FixedAttack:
 
 
 class PatternAttack(PGD):
-    """Starts at a distance that each image's own pixels decide, so that batches may be split."""
+    """Starts at a distance that each image's own pixels set, so that batches can be split."""
 
     def start(self, image: Tensor) -> Tensor:
         return (image + self.eps * torch.sin(1000 * image)).clamp(0, 1)

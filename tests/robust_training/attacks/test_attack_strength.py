@@ -1,4 +1,4 @@
-"""How strong the attacks of ART are on real photographs."""
+"""The strength of ART's attacks on real photographs."""
 
 import itertools
 

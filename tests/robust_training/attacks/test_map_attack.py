@@ -95,30 +95,30 @@ def test_other_goals_are_reached(network, images):
 
 @pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
 def test_images_of_a_batch_do_not_depend_on_each_other(network, images, curvature):
-    """Attacked together or alone, from the same start, also after some were left alone."""
+    """A batch and single images from the same start, also after some images were finished."""
     image, label = images[0].double(), images[1]
     model = deepcopy(network).double()
     pgd = PGD(8 / 255, 2 / 255, 4, random_start=False)
     attack = MapAttack(pgd, curvature=curvature, stop_at=0.2)
     together = attack(model, image, label)
-    assert len({float(share) <= 0.2 for share in together.intersection}) == 2
+    assert len({float(value) <= 0.2 for value in together.intersection}) == 2
     for index in range(len(image)):
         one = attack(model, image[index : index + 1], label[index : index + 1])
         assert (one.image - together.image[index]).abs().max() < 1e-9
         assert one.intersection == together.intersection[index]
 
 
-def test_a_longer_attack_and_more_starts_share_no_more(network, images):
+def test_a_longer_attack_and_more_starts_keep_no_more(network, images):
     """From the same starts, the best of more iterates is the best of fewer, or better."""
     image, label = images
-    shares = []
+    intersections = []
     for steps, restarts in ((1, 1), (4, 1), (8, 1), (8, 3)):
         torch.manual_seed(0)
         attack = MapAttack(
             PGD(8 / 255, 2 / 255, steps), attribution=InputXGradient(), restarts=restarts
         )
-        shares.append(attack(network, image, label).intersection)
-    for shorter, longer in pairwise(shares):
+        intersections.append(attack(network, image, label).intersection)
+    for shorter, longer in pairwise(intersections):
         assert (shorter >= longer).all()
 
 
@@ -129,14 +129,14 @@ def test_a_region_holds_a_pixel(images, corner):
     assert score(images[0][:1]) > 0
 
 
-def test_a_wider_ball_shares_less(network, images):
+def test_a_wider_ball_keeps_less(network, images):
     image, label = images
-    shares = []
+    intersections = []
     for eps in (1 / 255, 4 / 255, 16 / 255):
         torch.manual_seed(0)
         attack = MapAttack(PGD(eps, eps / 4, 8))
-        shares.append(attack(network, image, label).intersection.mean())
-    assert shares == sorted(shares, reverse=True)
+        intersections.append(attack(network, image, label).intersection.mean())
+    assert intersections == sorted(intersections, reverse=True)
 
 
 class TwoUnits(torch.nn.Module):
@@ -248,7 +248,7 @@ class Held:
 
 
 def test_a_long_path_keeps_only_its_images(network, images):
-    """What a graph holds grows by images, not by the network's layers, with every point."""
+    """With every point a graph grows by images, not by the network's layers."""
     image, label = images
     held = {}
     for steps in (2, 12):

@@ -51,7 +51,7 @@ def test_integrated_gradients_are_complete(tiny, batch):
 
 
 def test_functions_and_settings_are_one_attribution(tiny, batch):
-    """The same defaults, the same noise in every call, whatever the global generator gives."""
+    """They have equal defaults, and noise that does not depend on the global generator."""
     image, label = batch
     score = class_score(tiny.eval(), label)
     for function, settings in (

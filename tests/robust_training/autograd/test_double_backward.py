@@ -122,8 +122,8 @@ def test_whole_networks(name):
     torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_weights_cost_nothing_where_only_the_image_asks(monkeypatch):
-    """The kernels are asked for the image's gradient alone."""
+def test_weights_take_no_time_where_only_the_image_has_a_gradient(monkeypatch):
+    """The kernels compute the image's gradient and no other."""
     masks = []
     kernel = double_backward._convolution_backward
 

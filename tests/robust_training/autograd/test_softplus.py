@@ -80,7 +80,7 @@ def test_not_a_number_stays_one():
 
 
 def test_the_kernels_leave_pytorch_its_threads():
-    """numba raises OpenMP's thread count as it starts, and processes that share cores crawl."""
+    """numba raises OpenMP's thread count as it starts, which slows processes on common cores."""
     code = (
         "import torch; from robust_training.autograd import softplus_kernels;"
         "softplus_kernels.softplus(torch.ones(9), 50.0); print(torch.get_num_threads())"

@@ -103,7 +103,7 @@ def model() -> Classifier:
 
 
 def short(objective):
-    """The same with two steps of an attack and two points of a path."""
+    """Return the objective with two steps of an attack and two points of a path."""
     known = vars(objective)
     fewer = {name: 2 for name in ("steps", "attack_steps") if name in known}
     if "attack" in known:

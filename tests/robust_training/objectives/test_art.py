@@ -1,4 +1,4 @@
-"""ART's own formula; what it shares with other objectives is in test_objectives.py."""
+"""ART's own formula; test_objectives.py tests all objectives together."""
 
 import math
 

@@ -266,8 +266,8 @@ def test_points_of_a_path_leave_running_statistics_alone(tiny, batch, curvature)
 
 
 def test_terms_on_real_images(shared):
-    """The first step of every method on birds, weights from ImageNet: finite, and none without a
-    say in the weights."""
+    """The first step of every method on birds, weights from ImageNet: finite, and every
+    term has a gradient by the weights."""
     torch.manual_seed(0)
     weights = shared / "weights" / "mobilenetv2_100.imagenet.safetensors"
     model = create_model("mobilenetv2_100", 1000, weights=weights, image_size=64)
@@ -281,13 +281,13 @@ def test_terms_on_real_images(shared):
             objective = replace(objective, attack=replace(objective.attack, steps=1))
         if hasattr(objective, "steps"):
             objective = replace(objective, steps=2)
-        shares = {}
+        norms = {}
         for name, term in objective(model.train(), image, label).items():
             # the classifier's bias has no part in an input gradient of a logit
             found = torch.autograd.grad(
                 term, list(model.parameters()), retain_graph=True, materialize_grads=True
             )
-            shares[name] = torch.stack([gradient.square().sum() for gradient in found]).sum().sqrt()
-        assert all(share.isfinite() for share in shares.values()), method
-        weak = {n for n, share in shares.items() if share < 1e-3 * shares["cross_entropy"]}
-        assert not weak, (method, shares)
+            norms[name] = torch.stack([gradient.square().sum() for gradient in found]).sum().sqrt()
+        assert all(norm.isfinite() for norm in norms.values()), method
+        weak = {n for n, norm in norms.items() if norm < 1e-3 * norms["cross_entropy"]}
+        assert not weak, (method, norms)

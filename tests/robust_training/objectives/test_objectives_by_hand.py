@@ -46,7 +46,7 @@ def linear() -> Classifier:
 
 
 class ByHand:
-    """The same classifier on vectors of 147 pixels, and attributions by their definition."""
+    """The linear classifier on vectors of 147 pixels, and attributions by their definition."""
 
     def __init__(self, model: Classifier) -> None:
         weight, bias = (p.detach().numpy() for p in model.backbone[1].parameters())

@@ -23,16 +23,16 @@ def test_parts_are_weighted_and_named(tiny, batch):
     density, art = MarginalDensity(), ART(attack=attack)
     parts = (Part(Standard()), Part(density, 3.0), Part(art, 0.5), Part(density, 0.0))
     terms = Sum(parts)(tiny, image, label)
-    alone = Standard()(tiny, image, label)["cross_entropy"]
+    standard = Standard()(tiny, image, label)["cross_entropy"]
     smooth, aligned = density(tiny, image, label), art(tiny, image, label)
     expected = {
-        "Standard.cross_entropy": alone,
+        "Standard.cross_entropy": standard,
         "MarginalDensity1.cross_entropy": 3 * smooth["cross_entropy"],
         "MarginalDensity1.density": 3 * smooth["density"],
         "ART.cross_entropy": 0.5 * aligned["cross_entropy"],
         "ART.attribution": 0.5 * aligned["attribution"],
-        "MarginalDensity2.cross_entropy": 0 * alone,
-        "MarginalDensity2.density": 0 * alone,
+        "MarginalDensity2.cross_entropy": 0 * standard,
+        "MarginalDensity2.density": 0 * standard,
     }
     assert list(terms) == list(expected)
     torch.testing.assert_close(terms, expected)
@@ -49,11 +49,11 @@ def test_a_warm_up_is_linear_and_reaches_into_nested_sums():
 
 
 def test_training_follows_the_warm_up(tmp_path):
-    """Steps of an epoch take the weight at their own share of it; a resumed run goes on."""
+    """Each step of an epoch takes the weight of its own time; a resumed run continues."""
     parts = Sum((Part(Standard()), Part(Standard(), 1.0, warmup_epochs=2.0)))
     _, log = train(tmp_path / "run", objective=parts, epochs=3)
-    shares = [row["Standard2.cross_entropy"] / row["Standard1.cross_entropy"] for row in log]
-    assert 0 < shares[0] < 0.5 < shares[1] < shares[2] == pytest.approx(1)
+    fractions = [row["Standard2.cross_entropy"] / row["Standard1.cross_entropy"] for row in log]
+    assert 0 < fractions[0] < 0.5 < fractions[1] < fractions[2] == pytest.approx(1)
     train(tmp_path / "parts", objective=parts, epochs=1)
     _, resumed = train(tmp_path / "parts", objective=parts, epochs=3, resume=True)
     without_time = [[{**row, "seconds": 0} for row in rows] for rows in (log, resumed)]
