@@ -11,7 +11,7 @@ from tqdm import tqdm
 from wsol.benchmarks.opencv_reference import reference_best_ious, reference_largest_boxes
 from wsol.benchmarks.timing import median_seconds
 from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, largest_boxes, to_bytes
-from wsol.evaluation.scores import THRESHOLDS
+from wsol.evaluation.threshold_policy import THRESHOLDS
 
 
 def time_boxes(maps: Mapping[str, np.ndarray], repeats: int) -> list[dict[str, Any]]:

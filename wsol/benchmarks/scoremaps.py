@@ -10,7 +10,8 @@ from wsol.benchmarks.synthetic_maps import write_synthetic_maps
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scoremaps import find_scoremaps, tabulate_scoremaps
-from wsol.evaluation.scores import THRESHOLDS, score_heatmaps
+from wsol.evaluation.scores import score_heatmaps
+from wsol.evaluation.threshold_policy import THRESHOLDS
 
 
 def time_scoremaps(
