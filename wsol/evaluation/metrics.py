@@ -4,12 +4,20 @@ An array (N,T) holds the IoU of each of N images' boxes with its true box at eac
 thresholds.
 """
 
+import contextlib
+import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy import stats
+
+from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.ground_truth import GroundTruth
 
 HIT = 0.5  # a box is a hit at this IoU or above
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # MaxBoxAccV2 averages over these
@@ -44,6 +52,34 @@ def max_box_acc_v2(any_ious: np.ndarray) -> float:
         any_ious: (N,T), the best IoU of all contours' boxes.
     """
     return float(np.mean([max_box_acc(any_ious, t) for t in IOU_THRESHOLDS]))
+
+
+def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
+    """COCO's AP at IoU 0.5 from COCOeval, in [0,1].
+
+    Args:
+        results: From `wsol.annotations.coco_writing.coco_results`.
+    """
+    if not results:
+        return 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = COCO()
+        expected.dataset = coco_ground_truth(truth)
+        expected.createIndex()
+        found = expected.loadRes([dict(result) for result in results])
+        run = COCOeval(expected, found, "bbox")
+        run.params.iouThrs = np.array([0.5])
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.params.maxDets = [100]
+        precision = []
+        # COCOeval visits every pair of image and category; only a category's own images hold boxes
+        for category in sorted({entry["category_id"] for entry in expected.anns.values()}):
+            images = set(expected.getImgIds(catIds=[category])) | set(found.catToImgs[category])
+            run.params.catIds, run.params.imgIds = [category], sorted(images)
+            run.evaluate()
+            run.accumulate()
+            precision.append(run.eval["precision"].mean())
+    return float(np.mean(precision))
 
 
 def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -46,7 +46,7 @@ class Scores:
     Attributes:
         metrics: The content of metrics.json (docs/protocols.md).
         headlines: One for each kind of heatmap.
-        output: What was scored: ground truth, predictions and box tables.
+        output: Ground truth, predictions and box tables that were scored.
     """
 
     metrics: dict[str, Any]
@@ -54,7 +54,7 @@ class Scores:
     output: SplitOutput
 
     def with_metrics(self, metrics: Mapping[str, Any]) -> "Scores":
-        """The same scores with more keys in `metrics`."""
+        """Adds keys to `metrics`."""
         return replace(self, metrics=self.metrics | dict(metrics))
 
     def image_rows(self) -> Iterator[dict[str, Any]]:

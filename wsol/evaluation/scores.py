@@ -14,11 +14,11 @@ from wsol.annotations.coco_reading import GivenBoxes
 from wsol.annotations.coco_writing import coco_results
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import iou, rescale
-from wsol.evaluation.average_precision import average_precision
 from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
 from wsol.evaluation.metrics import (
     HIT,
     IOU_THRESHOLDS,
+    average_precision,
     bootstrap,
     box_accuracy,
     class_means,
@@ -45,7 +45,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """How heatmaps are scored.
+    """Settings of the scores of heatmaps.
 
     Attributes:
         threshold: Adds the policy fixed:<threshold>, a fraction of the heatmap's maximum in [0,1].
@@ -262,7 +262,7 @@ def _headline_metrics(headline: Headline, truth: GroundTruth) -> dict[str, Any]:
         "policy": headline.row.policy,
         "threshold": headline.row.threshold,
         "coco_ap50": None if results is None else average_precision(truth, results),
-        "errors": {kind: float((types == kind).mean()) for kind in ERROR_TYPES},
+        "errors": {name: float((types == name).mean()) for name in ERROR_TYPES},
         "class_gt_known_loc": {
             name: None if np.isnan(mean) else mean
             for name, mean in zip(truth.classes, means, strict=True)

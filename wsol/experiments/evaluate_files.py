@@ -41,7 +41,7 @@ def evaluate_scoremaps(
             size, showing the whole image. Maps of validation images choose the threshold (policy
             val).
         metadata: The published evaluator's metadata folder, a data set, or a COCO file.
-        val_metadata: The same for the validation images; default: the val split of `metadata`.
+        val_metadata: Metadata of the validation images; default: the val split of `metadata`.
         predictions: File of lines <image>,<class>[:<probability>],<class>,... with the likeliest
             class first; classes count from 0.
         masks: Folder of masks <image>.png, for PxAP and pIoU.

@@ -64,7 +64,7 @@ def evaluate(
         scoring: Thresholds, IoU thresholds and seed.
         robustness: Attacks on maps, boxes and predictions; None leaves them out.
         batch_size: Number of images in a batch.
-        device: Where the model runs.
+        device: Device on which the model runs.
         output: Folder for metrics.json, images.csv, coco/ and report.html; None writes nothing.
             Scores are written before the attacks begin, and again with their results.
 
@@ -91,8 +91,8 @@ class EvaluationPlan:
         folder: Folder of the run or model; None for a model without one.
         splits: The images to score, and the threshold that is given in advance.
         methods: Heatmap methods that fit the model, by name; none without true boxes.
-        cues: What the data set says about spurious correlations.
-        notes: What the user should know, in sentences.
+        cues: The data set's information about spurious correlations, if it has any.
+        notes: Sentences for the user, such as about images that are left out.
     """
 
     name: str

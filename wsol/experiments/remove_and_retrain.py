@@ -31,7 +31,7 @@ class Retraining:
 
     Attributes:
         source: The run whose model ranks the pixels.
-        attribution: How it ranks them, a key of `IMPORTANCES`.
+        attribution: The ranking, a key of `IMPORTANCES`.
         mode: "roar" or "kar".
         fraction: Fraction of the pixels that count as important.
         seed: Seed of the training.

@@ -72,8 +72,8 @@ def choose(headlines: Sequence[Headline], count: int) -> list[int]:
     for each in headlines:
         falling = np.argsort(-each.iou, kind="stable")
         shuffled = np.random.default_rng(0).permutation(len(falling))
-        kinds = [shuffled[each.error_types[shuffled] == kind] for kind in ERROR_TYPES]
-        rankings += [falling, falling[::-1], *kinds]
+        by_type = [shuffled[each.error_types[shuffled] == name] for name in ERROR_TYPES]
+        rankings += [falling, falling[::-1], *by_type]
     ranked = itertools.chain.from_iterable(itertools.zip_longest(*rankings))
     different = dict.fromkeys(int(index) for index in ranked if index is not None)
     return sorted(itertools.islice(different, count))
@@ -121,13 +121,13 @@ def _boxes(evaluation: Evaluation, maps: BoxTable, index: int) -> list[list[int]
     truth = evaluation.output.truth
     spans = box_spans(maps.largest[index])
     count = len(spans)
-    kinds = ErrorTypes()(
+    error_types = ErrorTypes()(
         rescale(spans[:, 1:], maps.frame[index], truth.sizes[index]),
         np.repeat(truth.boxes[index][None], count, axis=0),
         np.repeat(truth.counts[index], count),
         np.repeat(evaluation.output.correct(1)[index], count),
     )
-    numbers = [ERROR_TYPES.index(kind) for kind in kinds]
+    numbers = [ERROR_TYPES.index(name) for name in error_types]
     return np.column_stack([spans, numbers]).tolist()
 
 

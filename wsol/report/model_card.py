@@ -1,4 +1,4 @@
-"""The model card of a run: what `save_model` knows, and what training and evaluation found."""
+"""The model card of a run: the part that `save_model` writes, then training and scores."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def complete_card(run: Path, *, licence: str | None = None) -> None:
 
     Args:
         run: With config.yaml, and metrics.json where it was evaluated.
-        licence: Of the weights, as an SPDX identifier, where it is known.
+        licence: Licence of the weights, an SPDX identifier; None where it is not known.
 
     Raises:
         ValueError: config.yaml or metrics.json is not a run's.
@@ -67,17 +67,17 @@ def _scores(run: Path) -> list[str]:
     if not cells:
         return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
     return [
-        f"{count} test images, percent with 95 % intervals; policy *oracle* saw them, *val* did "
-        "not.\n",
+        f"{count} test images, percent with 95 % intervals; the policy *oracle* chose its "
+        "threshold on them, the policy *val* did not.\n",
         markdown(_HEADS, cells, 2),
     ]
 
 
 def shared_files(run: Path, programs: Path) -> dict[str, Path | str]:
-    """What of a run goes to others: model, card, programs, and scores without this machine's paths.
+    """The files of a run that are shared with others; its scores contain no path of this machine.
 
     Returns:
-        Name -> file, or text.
+        Name -> a file, or its text: model, card, exported programs and scores.
     """
     files: dict[str, Path | str] = {file.name: file for file in model_folder(run).iterdir()}
     files |= {file.name: file for file in programs.glob("localizer.*")}

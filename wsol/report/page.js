@@ -45,7 +45,7 @@ function readRow(image, view, row) {
   return { box, overlap, hit: overlap >= data.hit, kind: data.kinds[row[5]] };
 }
 
-const shownShare = (share) => (Math.floor(100 * share) / 100).toFixed(2); // never up to a hit
+const shownIou = (iou) => (Math.floor(100 * iou) / 100).toFixed(2); // rounded down: a miss must not look like a hit
 const mapTitle = (map) => (oneRun ? map.heatmap : `${map.run}: ${map.heatmap}`);
 const oneRun = new Set(data.maps.map((map) => map.run)).size === 1;
 
@@ -83,11 +83,11 @@ function place(root, image, found) {
   for (const rect of root.querySelectorAll(".moving"))
     for (const [name, value] of Object.entries(frame(found.box))) rect.setAttribute(name, value);
   const verdict = found.hit ? "hit" : "miss";
-  root.setAttribute("aria-label", `${image.class}, IoU ${shownShare(found.overlap)}, ${verdict}`);
+  root.setAttribute("aria-label", `${image.class}, IoU ${shownIou(found.overlap)}, ${verdict}`);
 }
 
 function caption(element, found) {
-  element.textContent = `${found.hit ? "✓" : "✗"} ${shownShare(found.overlap)}`;
+  element.textContent = `${found.hit ? "✓" : "✗"} ${shownIou(found.overlap)}`;
   element.className = found.hit ? "hit" : "miss";
 }
 
@@ -156,7 +156,7 @@ function showThreshold() {
   const chosen = data.maps[map];
   const found = reading(image, map);
   place(find("stage").firstChild, image, found);
-  const verdict = `IoU ${shownShare(found.overlap)}, ${found.hit ? "a hit" : "a miss"}`;
+  const verdict = `IoU ${shownIou(found.overlap)}, ${found.hit ? "a hit" : "a miss"}`;
   find("verdict").textContent = verdict;
   find("verdict").className = `verdict ${found.hit ? "hit" : "miss"}`;
   find("value").textContent = threshold.toFixed(3);
@@ -166,7 +166,7 @@ function showThreshold() {
   find("reset").textContent = `back to ${chosen.policy} (${chosen.threshold.toFixed(3)})`;
   find("reset").disabled = threshold === chosen.threshold;
   facts({
-    "kind of box": found.kind,
+    "error type": found.kind,
     "predicted class": image.views[map].prediction,
     "true class": image.class,
     "box": found.box.map((end) => end.toFixed(0)).join(", "),
@@ -211,7 +211,7 @@ function filter() {
   }));
   find("count").textContent = state.shown.length
     ? `${state.shown.length} of ${data.images.length} images`
-    : "No image here has this class and kind of box.";
+    : "No image here has this class and error type.";
   showImage(state.shown.includes(state.image) ? state.image : state.shown[0] ?? state.image);
 }
 

@@ -32,11 +32,11 @@ def more_cells(result: Mapping[str, Any], name: str) -> list[str]:
     pixels = result.get("pixels", {}).get(name, {})
     headline = result["headline"].get(name, {})
     ends, pixel_ends = reference.get("intervals", {}), pixels.get("intervals", {})
-    shares = reference.get("max_box_acc", {})
+    accuracies = reference.get("max_box_acc", {})
     precision = percent(headline.get("coco_ap50"))
     mask = f" (mask > {pixels['mask_cut']})" if pixels else ""
     return [
-        ", ".join(f"{percent(share)} at {iou}" for iou, share in shares.items()) or "-",
+        ", ".join(f"{percent(each)} at {iou}" for iou, each in accuracies.items()) or "-",
         percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")),
         precision if precision == "-" else f"{precision} ({headline['policy']})",
         percent(pixels.get("pxap"), pixel_ends.get("pxap")) + mask,
@@ -59,8 +59,8 @@ def accuracy_cells(result: Mapping[str, Any]) -> list[str]:
     found = result.get("all_test_images", result)
     if found["top1_accuracy"] is None or (found is result and result["localization"]):
         return []
-    shares = (percent(found[key]) for key in ("top1_accuracy", "top5_accuracy"))
-    return [f"all {found['images']:,}", *shares]
+    accuracies = (percent(found[key]) for key in ("top1_accuracy", "top5_accuracy"))
+    return [f"all {found['images']:,}", *accuracies]
 
 
 BASELINE_HEADS = ("baseline", "policy", "GT-known", "of the baseline", "difference, paired")

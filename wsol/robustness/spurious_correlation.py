@@ -36,7 +36,7 @@ FEWEST = 5  # images in a group; the worst accuracy is a minimum, so smaller gro
 
 @dataclass(frozen=True)
 class SpuriousCues:
-    """What a data set says about cues beside the object, for the images of a split in order.
+    """A data set's information about cues beside the object, for the images of a split in order.
 
     Attributes:
         backgrounds: Kind of background of each image; None where the data set does not say.

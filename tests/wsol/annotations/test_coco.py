@@ -10,7 +10,7 @@ from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.coco_writing import coco_ground_truth, coco_results
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import Predictions
-from wsol.evaluation.average_precision import average_precision
+from wsol.evaluation.metrics import average_precision
 from wsol.evaluation.results import image_table
 from wsol.evaluation.scores import score_boxes
 

@@ -1,4 +1,4 @@
-"""What the page of results is made of, without a browser."""
+"""The parts of the report, without a browser."""
 
 import json
 import re

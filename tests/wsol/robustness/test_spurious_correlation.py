@@ -1,4 +1,4 @@
-"""What the toy birds show of a classifier, against values worked out by hand."""
+"""Spurious correlations on the toy birds, against values worked out by hand."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What is reported of attacks on maps."""
+"""The scores of attacks on maps."""
 
 import json
 from copy import deepcopy
@@ -197,7 +197,7 @@ def test_scores_of_a_linear_model_are_those_of_equal_maps(images):
 
 
 def test_any_true_box_is_a_hit_and_boxes_are_left_out_where_an_image_has_none(network, images):
-    """As in the scores of heatmaps. In the file, of twice the size, boxes are twice as large."""
+    """The file has twice the size of the map, so true boxes are twice as large in it."""
     image, label = images[0][:2], network(images[0][:2]).argmax(dim=1)
     config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=None)
     heatmaps = Gradient()(network, image, label)
