@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,7 @@ def changed_settings(
         defaults: Values of settings that did not exist when the run began.
     """
     old, new, standard = (
-        {name: value for name, value in flat(settings).items() if value != {}}
+        {name: _class_name(value) for name, value in flat(settings).items() if value != {}}
         for settings in (before, now, defaults)
     )
     old = {_renamed(name): value for name, value in old.items()}
@@ -106,6 +107,13 @@ def changed_settings(
 def _renamed(name: str) -> str:
     before = next((each for each in _RENAMED if _is_below(name, [each])), "")
     return _RENAMED.get(before, "") + name.removeprefix(before)
+
+
+def _class_name(value: Any) -> Any:
+    """A class of this project without its module, which another version may have under another
+    name; any other value as it is."""
+    is_ours = isinstance(value, str) and re.fullmatch(r"(robust_training|wsol)(\.\w+)+", value)
+    return value.rpartition(".")[2] if is_ours else value
 
 
 def _is_below(name: str, groups: Iterable[str]) -> bool:

@@ -62,6 +62,17 @@ def test_what_makes_another_run_is_named():
     assert changed_settings(before, before | {"epochs": 9, "fabric": {"devices": 4}}, {}) == []
 
 
+def test_a_class_that_moved_between_versions_is_the_same():
+    def schedule(path):
+        return {"schedule": {"class_path": path, "init_args": {"final": 0.0}}}
+
+    now = schedule("robust_training.training.Cosine")
+    assert changed_settings(schedule("robust_training.schedule.Cosine"), now, {}) == []
+    assert changed_settings(schedule("mine.Cosine"), now, {}) == [
+        "schedule.class_path: mine.Cosine -> Cosine"
+    ]
+
+
 def test_resuming_another_run_is_refused(run, toy, tmp_path):
     before = (run / "config.yaml").read_text()
     own = ("--data.root", toy, "--output", run, "--resume")
