@@ -34,7 +34,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--output", type=str | None, default=None, help="default: the run's folder")
     parser.add_argument("--formats", type=Format, nargs="*", default=["pt2", "onnx"])
     parser.add_argument(
-        "--licence", type=str | None, default=None, help="of the weights, an SPDX id"
+        "--licence", type=str | None, default=None, help="SPDX id of the licence of the weights"
     )
     parser.add_argument("--push_to_hub", type=str | None, default=None, help="USER/NAME")
     settings = parser.parse_args(arguments)
@@ -77,7 +77,9 @@ def benchmark(arguments: list[str]) -> None:
         default=["resnet50", "mobilenetv2_100", "vit_tiny_patch16_224"],
     )
     parser.add_argument("--format", type=Format, default="onnx")
-    parser.add_argument("--size", type=PositiveInt, default=224, help="of the images, in pixels")
+    parser.add_argument(
+        "--size", type=PositiveInt, default=224, help="side of the images, in pixels"
+    )
     parser.add_argument("--batches", type=PositiveInt, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=PositiveInt, default=7)
     parser.add_argument("--threads", type=PositiveInt, default=1)

@@ -142,7 +142,7 @@ def explain_by_classifier(
 
 
 def explain_by_program(program: Program, images: Tensor, labels: Labels) -> Explanations:
-    """As `explain_by_classifier`, but a program explains the predicted classes only.
+    """Explain the predicted classes as `explain_by_classifier` does; a program has no others.
 
     Raises:
         ValueError: another class was asked for.
