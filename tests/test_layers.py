@@ -1,4 +1,4 @@
-"""Each folder of the packages imports only from folders below it."""
+"""Each folder of the packages imports only from folders below it, and has few entries."""
 
 import ast
 import graphlib
@@ -30,7 +30,6 @@ LAYERS = (
     "wsol.report",
     "wsol.cli",
     "wsol.experiments",
-    "wsol.pseudo_labels",
     "wsol.benchmarks",
     "wsol",
     "tools",
@@ -110,6 +109,17 @@ def test_folders_have_no_circles(files, sources):
         own = folder(module, files)
         below[own] |= {folder(name, files) for name in imports(sources[module])} - {None, own}
     list(graphlib.TopologicalSorter(below).static_order())  # CycleError names a circle
+
+
+def test_folders_have_a_dozen_entries_at_most():
+    folders = {
+        file.parent
+        for part in ("robust_training", "wsol", "tools", "tests")
+        for file in (ROOT / part).rglob("*.py")
+    }
+    for folder in folders:
+        entries = {each.name for each in folder.iterdir()} - {"__init__.py", "__pycache__"}
+        assert len(entries) <= 12, f"{folder} has {len(entries)} entries"
 
 
 def test_upward_imports_are_found_wherever_they_stand():

@@ -27,9 +27,9 @@ from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.cli.run_folder import lock_folder
 from wsol.detectors import Detector, Regressor
 from wsol.detectors.training import Training
+from wsol.experiments.pseudo_labels.pseudo_boxes import ORACLE
+from wsol.experiments.train_detectors import train_detectors
 from wsol.heatmaps.methods import NAMES
-from wsol.pseudo_labels.pseudo_boxes import ORACLE
-from wsol.pseudo_labels.train_detectors import train_detectors
 
 _PAGE = """# Detectors and their pseudo labels
 

@@ -16,7 +16,7 @@ from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.detectors import load_detector
 from wsol.detectors.training import Training, fit_detector
-from wsol.pseudo_labels.pseudo_boxes import examples, read_pseudo_labels
+from wsol.experiments.pseudo_labels.pseudo_boxes import examples, read_pseudo_labels
 
 SMALL = ("--training.epochs", 1, "--detector.width", 8, "--batch_size", 8)
 

@@ -1,4 +1,4 @@
-"""Localization metrics from IoUs and predictions, all fractions in [0,1], and bootstrap intervals.
+"""Localization metrics, all fractions in [0,1], and their bootstrap intervals.
 
 An array (N,T) holds the IoU of each of N images' boxes with its true box at each of T heatmap
 thresholds.
@@ -87,6 +87,34 @@ def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarr
     count = np.bincount(labels, minlength=classes)
     total = np.bincount(labels, weights=np.asarray(values, np.float64), minlength=classes)
     return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
+
+
+def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
+    """COCO's AP at IoU 0.5 from COCOeval, in [0,1].
+
+    Args:
+        results: As `wsol.annotations.coco_writing.coco_results` makes them.
+    """
+    if not results:
+        return 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = COCO()
+        expected.dataset = coco_ground_truth(truth)
+        expected.createIndex()
+        found = expected.loadRes([dict(result) for result in results])
+        run = COCOeval(expected, found, "bbox")
+        run.params.iouThrs = np.array([0.5])
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.params.maxDets = [100]
+        precision = []
+        # COCOeval visits every pair of image and category; only a category's own images hold boxes
+        for category in sorted({entry["category_id"] for entry in expected.anns.values()}):
+            images = set(expected.getImgIds(catIds=[category])) | set(found.catToImgs[category])
+            run.params.catIds, run.params.imgIds = [category], sorted(images)
+            run.evaluate()
+            run.accumulate()
+            precision.append(run.eval["precision"].mean())
+    return float(np.mean(precision))
 
 
 def bootstrap(

@@ -1,1 +1,1 @@
-"""Whole experiments: evaluating models, comparing training methods, removing and retraining."""
+"""Whole experiments: evaluation, comparison of methods, remove-and-retrain, trained detectors."""

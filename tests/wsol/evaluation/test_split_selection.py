@@ -24,8 +24,8 @@ from wsol.evaluation.scores import score_heatmaps
 from wsol.evaluation.split_selection import prepare_split, select_splits
 from wsol.evaluation.threshold_policy import validation_threshold
 from wsol.experiments.compare_methods import Comparison
-from wsol.pseudo_labels.pseudo_boxes import oracle_pseudo_labels
-from wsol.pseudo_labels.train_detectors import true_boxes
+from wsol.experiments.pseudo_labels.pseudo_boxes import oracle_pseudo_labels
+from wsol.experiments.train_detectors import true_boxes
 from wsol.report.comparison import read_run
 from wsol.robustness.roar import IMPORTANCES, write_replaced
 

@@ -14,14 +14,19 @@ from wsol.detectors import Detections
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_boxes
-from wsol.pseudo_labels.pseudo_boxes import (
+from wsol.experiments.pseudo_labels.pseudo_boxes import (
     examples,
     heatmap_pseudo_labels,
     oracle_pseudo_labels,
     read_pseudo_labels,
 )
-from wsol.pseudo_labels.scores import BoxScore, boxed_hits, detection_results, difference_row
-from wsol.pseudo_labels.trainer import DetectorTrainer
+from wsol.experiments.pseudo_labels.scores import (
+    BoxScore,
+    boxed_hits,
+    detection_results,
+    difference_row,
+)
+from wsol.experiments.pseudo_labels.trainer import DetectorTrainer
 
 
 def planted_outputs():

@@ -16,8 +16,13 @@ from wsol.detectors import Network, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.split_selection import PreparedSplit
-from wsol.pseudo_labels.pseudo_boxes import TRAINING_SPLITS, PseudoLabels, examples
-from wsol.pseudo_labels.scores import BoxScore, boxed_hits, detection_results, score_results
+from wsol.experiments.pseudo_labels.pseudo_boxes import TRAINING_SPLITS, PseudoLabels, examples
+from wsol.experiments.pseudo_labels.scores import (
+    BoxScore,
+    boxed_hits,
+    detection_results,
+    score_results,
+)
 
 _RESULTS, _SCORE = "results.json", "score.json"
 

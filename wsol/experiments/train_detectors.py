@@ -16,9 +16,7 @@ from wsol.detectors import Detector, Network
 from wsol.detectors.training import Training
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.split_selection import PreparedSplit, prepare_evaluation, prepare_split
-from wsol.heatmaps.methods import with_baselines
-from wsol.localizer.saved_models import load_classifier, model_folder
-from wsol.pseudo_labels.pseudo_boxes import (
+from wsol.experiments.pseudo_labels.pseudo_boxes import (
     ORACLE,
     PseudoLabels,
     check_pseudo_labels,
@@ -27,8 +25,10 @@ from wsol.pseudo_labels.pseudo_boxes import (
     oracle_pseudo_labels,
     read_pseudo_labels,
 )
-from wsol.pseudo_labels.scores import BoxScore, DetectorScores, score_results
-from wsol.pseudo_labels.trainer import DetectorTrainer
+from wsol.experiments.pseudo_labels.scores import BoxScore, DetectorScores, score_results
+from wsol.experiments.pseudo_labels.trainer import DetectorTrainer
+from wsol.heatmaps.methods import with_baselines
+from wsol.localizer.saved_models import load_classifier, model_folder
 
 
 def train_detectors(

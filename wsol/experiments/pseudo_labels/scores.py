@@ -15,8 +15,8 @@ from wsol.boxes.geometry import iou, rescale
 from wsol.detectors import Detections
 from wsol.evaluation.metrics import HIT, mean_interval
 from wsol.evaluation.scores import score_boxes
+from wsol.experiments.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.heatmaps.methods import BASELINE
-from wsol.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.report.number_format import markdown, percent
 
 
