@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import stats
@@ -52,41 +51,6 @@ def max_box_acc_v2(any_ious: np.ndarray) -> float:
         any_ious: (N,T), the best IoU of all contours' boxes.
     """
     return float(np.mean([max_box_acc(any_ious, t) for t in IOU_THRESHOLDS]))
-
-
-def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
-    """COCO's AP at IoU 0.5 from COCOeval, in [0,1].
-
-    Args:
-        results: From `wsol.annotations.coco_writing.coco_results`.
-    """
-    if not results:
-        return 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected = COCO()
-        expected.dataset = coco_ground_truth(truth)
-        expected.createIndex()
-        found = expected.loadRes([dict(result) for result in results])
-        run = COCOeval(expected, found, "bbox")
-        run.params.iouThrs = np.array([0.5])
-        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
-        run.params.maxDets = [100]
-        precision = []
-        # COCOeval visits every pair of image and category; only a category's own images hold boxes
-        for category in sorted({entry["category_id"] for entry in expected.anns.values()}):
-            images = set(expected.getImgIds(catIds=[category])) | set(found.catToImgs[category])
-            run.params.catIds, run.params.imgIds = [category], sorted(images)
-            run.evaluate()
-            run.accumulate()
-            precision.append(run.eval["precision"].mean())
-    return float(np.mean(precision))
-
-
-def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of values (N,) over each class's images: (classes,), NaN for a class without any."""
-    count = np.bincount(labels, minlength=classes)
-    total = np.bincount(labels, weights=np.asarray(values, np.float64), minlength=classes)
-    return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
 
 
 def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
