@@ -74,10 +74,10 @@ def test_images_of_ones_own_for_validation(plain, tmp_path):
     (root / "val" / "002.Red_Longtail").mkdir(parents=True)
     moved.rename(root / "val" / "002.Red_Longtail" / "a.jpg")
     write_boxes(root, [("val/002.Red_Longtail/a.jpg", 1, 2, 3, 4)])
-    for share in (0, 0.2):
-        (example,) = ImageFolder(root, "val", val_fraction=share).examples
+    for fraction in (0, 0.2):
+        (example,) = ImageFolder(root, "val", val_fraction=fraction).examples
         assert (example.label, example.boxes) == (1, ((1, 2, 3, 4),))
-        assert names(root, val_fraction=share) == kept
+        assert names(root, val_fraction=fraction) == kept
 
 
 def test_what_is_an_image_and_what_is_not(small):

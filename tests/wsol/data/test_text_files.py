@@ -162,9 +162,9 @@ def test_two_images_of_one_stem_stay_two(toy, tmp_path):
     folder = shutil.copytree(toy, tmp_path / "CUB_200_2011")
     lines = (folder / "images.txt").read_text().splitlines()
     first, second = (folder / "images" / line.split()[1] for line in lines[:2])
-    twin = first.with_suffix(".png")
-    second.rename(twin)
-    lines[1] = f"2 {twin.relative_to(folder / 'images')}"
+    other = first.with_suffix(".png")
+    second.rename(other)
+    lines[1] = f"2 {other.relative_to(folder / 'images')}"
     (folder / "images.txt").write_text("\n".join(lines))
     splits = [CUB200(folder, "train"), CUB200(folder, "test")]
     model = create_model("test_resnet", 4, image_size=48).eval()

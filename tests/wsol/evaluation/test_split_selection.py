@@ -123,11 +123,11 @@ def test_without_a_box_accuracy_is_scored_and_what_is_missing_said(trained):
     assert note.startswith("run: none of the 20 test images has a box; to score boxes, say where")
     assert note.endswith(f"a file boxes.csv in {root} with the columns {HEADER}")
     assert (metrics["images"], metrics["localization"]) == (20, [])
-    share = f"{100 * metrics['top1_accuracy']:.1f}"
-    assert f"| run | all 20 | {share} |" in text
+    accuracy = f"{100 * metrics['top1_accuracy']:.1f}"
+    assert f"| run | all 20 | {accuracy} |" in text
     page = (run / "report.html").read_text()
     assert "no image has a true box" in page
-    assert f"<dd>{share}</dd>" in page
+    assert f"<dd>{accuracy}</dd>" in page
     assert "GT-known, %" not in page
     assert "What the boxes are" not in page
     output = root.parent / "detectors"
@@ -246,8 +246,8 @@ def test_pixels_are_replaced_whether_or_not_an_image_has_a_box(small, tmp_path, 
 )
 def test_compared_are_scores_whose_threshold_no_test_image_chose(tmp_path, policies, expected):
     rows = [
-        {"heatmap": "gradient", "policy": policy, "gt_known_loc": share, "top1_loc": share}
-        for policy, share in zip(policies, (0.1, 0.2, 0.3), strict=False)
+        {"heatmap": "gradient", "policy": policy, "gt_known_loc": value, "top1_loc": value}
+        for policy, value in zip(policies, (0.1, 0.2, 0.3), strict=False)
     ]
     metrics = {"top1_accuracy": 0.5, "localization": rows}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
