@@ -1,4 +1,4 @@
-"""Localization metrics, all fractions in [0,1], and their bootstrap intervals.
+"""Localization metrics from IoUs and predictions, all fractions in [0,1], and bootstrap intervals.
 
 An array (N,T) holds the IoU of each of N images' boxes with its true box at each of T heatmap
 thresholds.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import stats
@@ -57,7 +58,7 @@ def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) 
     """COCO's AP at IoU 0.5 from COCOeval, in [0,1].
 
     Args:
-        results: As `wsol.annotations.coco_writing.coco_results` makes them.
+        results: From `wsol.annotations.coco_writing.coco_results`.
     """
     if not results:
         return 0.0
@@ -79,6 +80,13 @@ def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) 
             run.accumulate()
             precision.append(run.eval["precision"].mean())
     return float(np.mean(precision))
+
+
+def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean of values (N,) over each class's images: (classes,), NaN for a class without any."""
+    count = np.bincount(labels, minlength=classes)
+    total = np.bincount(labels, weights=np.asarray(values, np.float64), minlength=classes)
+    return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
 
 
 def bootstrap(
