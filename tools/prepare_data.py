@@ -1,4 +1,4 @@
-"""Put a data set in place.
+"""Draw or download a data set.
 
 `python tools/prepare_data.py toy ROOT` draws the toy birds. `python tools/prepare_data.py cub ROOT`
 downloads CUB-200-2011 (1.2 GB, for non-commercial research and education) and its masks, or takes
@@ -14,14 +14,21 @@ def main() -> None:
     parser = Parser(prog="prepare_data.py", description=__doc__)
     commands = parser.add_subcommands(dest="data")
     toy = Parser(description="Draw the toy birds.")
-    toy.add_argument("root", help="a folder CUB_200_2011 is made in it")
+    toy.add_argument("root", help="folder in which CUB_200_2011 is made")
     toy.add_function_arguments(write_toy_birds, skip={"root"})
     commands.add_subcommand("toy", toy)
     cub = Parser(description="Download and unpack CUB-200-2011.")
-    cub.add_argument("root", help="a folder CUB_200_2011 is made in it")
-    cub.add_argument("--archive", type=str, default=None, help="CUB_200_2011.tgz already here")
-    cub.add_argument("--masks_archive", type=str, default=None, help="segmentations.tgz")
-    cub.add_argument("--masks", type=bool, default=True, help="the segmentation masks too")
+    cub.add_argument("root", help="folder in which CUB_200_2011 is made")
+    cub.add_argument(
+        "--archive", type=str, default=None, help="local CUB_200_2011.tgz, instead of the download"
+    )
+    cub.add_argument(
+        "--masks_archive",
+        type=str,
+        default=None,
+        help="local segmentations.tgz, instead of the download",
+    )
+    cub.add_argument("--masks", type=bool, default=True, help="also the segmentation masks")
     commands.add_subcommand("cub", cub)
     settings = parser.parse_args()
     PREPARE[settings.data](settings[settings.data])

@@ -1,9 +1,9 @@
-"""From nothing to boxes in minutes: `python tools/quickstart.py` (or `make quickstart`).
+"""Train, score and localize on toy data in minutes: `python tools/quickstart.py`.
 
-Draws the toy birds, trains a small network the standard way, goes on from there with Standard and
-with ART for equally many epochs, scores both beside class activation maps and the centred box,
-localizes a few images, and writes a page of pictures. Each step is an ordinary command, printed
-before it runs.
+Draws the toy birds, trains a small network with Standard, trains it further with Standard and with
+ART for the same number of epochs, scores both beside class activation maps and the centred box,
+localizes a few images, and writes an HTML report. Each step is an ordinary command, which is
+printed before it runs.
 """
 
 import itertools

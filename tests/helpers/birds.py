@@ -1,4 +1,4 @@
-"""What tests of scores share: made-up truths, maps and metadata files."""
+"""Synthetic ground truths, maps and metadata files, for tests of scores."""
 
 import numpy as np
 

@@ -45,6 +45,6 @@ def train(*arguments):
 
 
 def page_data(file):
-    """What a report's page embeds for its gallery."""
+    """The data that a report's page embeds for its gallery."""
     pattern = r'<script type="application/json" id="data">(.*?)</script>'
     return json.loads(re.search(pattern, Path(file).read_text(), re.DOTALL)[1])

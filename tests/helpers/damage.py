@@ -1,4 +1,4 @@
-"""What happens to files: a hypothesis strategy of everything that is done to valid ones."""
+"""Hypothesis strategies that change a valid file, harmlessly or by damage."""
 
 import re
 
@@ -10,7 +10,7 @@ BOM = b"\xef\xbb\xbf"
 
 @st.composite
 def harmless(draw, content: bytes) -> bytes:
-    """The same text as another system's editor would have saved it."""
+    """Save the text as an editor on another system would have saved it."""
     change = draw(st.sampled_from(("crlf", "bom", "blanks", "blank lines", "all")))
     if change in ("blanks", "all"):
         content = re.sub(rb"(?m)$", b"  ", content)
@@ -23,7 +23,7 @@ def harmless(draw, content: bytes) -> bytes:
 
 @st.composite
 def damaged(draw, content: bytes) -> bytes:
-    """One to three things go wrong with a file, text or binary."""
+    """Damage a text or binary file in one to three ways."""
     for change in draw(st.lists(st.sampled_from(_CHANGES), min_size=1, max_size=3)):
         content = change(draw, content)
     return content

@@ -1,4 +1,4 @@
-"""What the documentation says one can type: read out of README.md and docs/."""
+"""Commands, files and links in README.md and docs/."""
 
 import re
 import subprocess
@@ -19,11 +19,11 @@ _NO_CODE = {"math", "json", "text"}
 
 @dataclass(frozen=True)
 class Block:
-    """Something to type, or a file to write.
+    """A block of commands to type, or of a file to write.
 
     Attributes:
-        language: SHELL for an indented block, else what stands behind the fence.
-        line: Of the document, from 1.
+        language: SHELL for an indented block, otherwise the word after the fence.
+        line: Number of its first line in the document, from 1.
     """
 
     document: Path
@@ -37,18 +37,18 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The name that a block has which is a whole file: its first line, a comment."""
+        """Name of the file, if the block is a whole file: its first line is a comment with it."""
         found = _FILE.match(self.text)
         return found[1] if found else None
 
     def commands(self) -> list[str]:
-        """Lines to type, put together where they end with a backslash; comments are none."""
+        """Lines to type, without comments; lines that end with a backslash are joined."""
         joined = re.sub(r"\\\n *", "", self.text).splitlines()
         return [line.strip() for line in joined if line.strip() and line.strip()[0] != "#"]
 
 
 def blocks(document: Path) -> list[Block]:
-    """In order. Indented by four or more after an empty line is shell, as in a terminal."""
+    """All blocks in order; lines indented by four after an empty line are shell commands."""
     return [block for block in _blocks(document) if block.language not in _NO_CODE]
 
 
@@ -78,12 +78,12 @@ def name_of(document: Path) -> str:
 
 
 def prose(document: Path) -> str:
-    """All but fenced blocks."""
+    """The document without its fenced blocks."""
     return re.sub(r"(?ms)^ *```.*?^ *```$", "", document.read_text())
 
 
 def words(command: str, cwd: Path) -> list[str]:
-    """What a shell in `cwd` makes of a command: quotes, braces, stars and comments."""
+    """The words of a command after a shell in `cwd` has expanded quotes, braces and stars."""
     script = f"printf '%s\\0' {command}"
     found = subprocess.run(["bash", "-c", script], cwd=cwd, capture_output=True, check=True)
     return found.stdout.decode().split("\0")[:-1]
@@ -96,7 +96,7 @@ def links(document: Path) -> list[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """Of the headings, as GitHub makes them."""
+    """Anchors of the headings, as GitHub makes them."""
     titles = re.findall(r"(?m)^#+ (.*)$", prose(document))
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain}

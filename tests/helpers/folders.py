@@ -1,4 +1,4 @@
-"""What tests of plain folders of classes share."""
+"""Small data sets that are plain folders of classes."""
 
 import shutil
 

@@ -1,8 +1,8 @@
 """A script for test_killed_runs.py: FOLDER POINTS [DATA].
 
-Trains in FOLDER/whole. Then, for each of POINTS moments spread over all that a run does in its
-folder (every file opened, renamed or removed), in FOLDER/<number>: trains until a kill -9 at that
-moment, keeps what it left in FOLDER/<number>/killed, and resumes in FOLDER/<number>/run.
+Trains in FOLDER/whole. Then chooses POINTS moments among all file operations of a run in its folder
+(open, rename, remove). For each of them, in FOLDER/<number>: trains until a kill -9 at that moment,
+copies the folder to FOLDER/<number>/killed, and resumes in FOLDER/<number>/run.
 
 With DATA, train.py with loader processes is killed at random times. Runs are forked, because a
 short one spends most of its time in imports.

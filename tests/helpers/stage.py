@@ -79,7 +79,7 @@ def set_stage(folder: Path, data: Path) -> Path:
 
 
 def _write_own_images(folder: Path, data: Path) -> None:
-    """The same images as a plain folder of classes, with true boxes in a table."""
+    """Copy the images of a data set to a plain folder of classes, with true boxes in a table."""
     lines = ["image,x0,y0,x1,y1"]
     for split in ("train", "val", "test"):
         dataset = CUB200(data, split, val_fraction=0.1)
@@ -93,7 +93,7 @@ def _write_own_images(folder: Path, data: Path) -> None:
 
 
 def _write_maps(folder: Path) -> None:
-    """What other programs wrote: metadata, maps, predictions, boxes."""
+    """Write files of other programs: metadata, maps, predictions, boxes."""
     truth = birds([(2, 2, 10, 10), (8, 4, 18, 14)])
     for place in (folder / "metadata" / "CUB" / "test", folder / "METADATA"):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def rule(words: list[str]) -> tuple[str, list[str]]:
 
 
 def of_train(key: str, arguments: list[str]) -> list[list[str]]:
-    """What compare.py and interpret.py will ask of train.py."""
+    """Arguments with which compare.py and interpret.py call train.py."""
     own, options = split_options(arguments)
     if key == "interpret.py":
         data = ["--data.root", "TOY"]  # the images that it makes
@@ -145,7 +145,7 @@ def of_train(key: str, arguments: list[str]) -> list[list[str]]:
 
 
 def small(key: str, arguments: list[str]) -> list[str]:
-    """The same in seconds."""
+    """Arguments with which a command takes only seconds."""
     own, options = split_options(arguments)
     passed = ["--", *options, *_TRAINING.split()] if key in _PASSING_ON else []
     if key == "evaluate.py" and "--robustness" in own and "true" not in own:

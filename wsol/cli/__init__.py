@@ -1,1 +1,1 @@
-"""What the scripts in tools/ share."""
+"""Option parser, run folders and subprocesses of the scripts in tools/."""

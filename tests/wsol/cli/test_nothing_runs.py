@@ -36,7 +36,7 @@ from wsol.robustness.roar import write_replaced
 
 
 class Payload:
-    """What pickle runs while it reads the file."""
+    """Pickle calls this while it reads the file."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

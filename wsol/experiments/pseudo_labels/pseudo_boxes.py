@@ -26,7 +26,7 @@ class PseudoLabels:
 
     Attributes:
         name: Heatmap method, "oracle", or the name of the folder with the boxes.
-        policy: How the heatmaps' threshold was chosen, "val" or "fixed:<t>"; "oracle" for true
+        policy: Choice of the heatmaps' threshold, "val" or "fixed:<t>"; "oracle" for true
             boxes, "given" for boxes from other programs.
         boxes: Images and boxes of "train" and "val", without the images that have no box.
         test_boxes: (N,4) in the image files' pixels, zeros for an image without a box; None if

@@ -25,8 +25,8 @@ class BoxScore:
     """Hits of boxes on the test images: of pseudo labels, or of the detectors trained on them.
 
     Attributes:
-        name: Of the row in the table.
-        policy: As in `PseudoLabels`.
+        name: Name of the row in the table.
+        policy: Same as in `PseudoLabels`.
         hits: float (N,), fraction of the detectors (one for each seed) whose box of the true class
             is a hit.
         top1_hits: float (N,), fraction of the detectors that also predict the true class.
