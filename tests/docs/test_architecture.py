@@ -9,7 +9,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def test_the_folders_are_listed_in_the_order_of_the_layers():
-    listed = [folder.replace("/", ".") for folder in re.findall(r"(?m)^\| `(\w+/\w+)/` \|", PAGE)]
+    listed = [folder.replace("/", ".") for folder in re.findall(r"(?m)^\| `(\w+(?:/\w+)+)/` \|", PAGE)]
     folders = [
         layer for layer in LAYERS if "." in layer and (ROOT / layer.replace(".", "/")).is_dir()
     ]
