@@ -92,10 +92,8 @@ def input_gradient(
     Raises:
         ValueError: the score does not depend on the image, or is not one number per image.
     """
-    (gradient,) = input_gradients(
-        single(score), image, create_graph=create_graph, curvature=curvature
-    )
-    return gradient
+    scores = single(score)
+    return input_gradients(scores, image, create_graph=create_graph, curvature=curvature)[0]
 
 
 def input_x_gradient(
@@ -125,11 +123,9 @@ def integrated_gradients(
             closer to the change of the score.
     """
     baseline = torch.zeros_like(image) if baseline is None else baseline
-    gradients = partial(
-        input_gradients, single(score), create_graph=create_graph, curvature=curvature
-    )
-    (attribution,) = path_integrals(gradients, baseline, image, steps=steps)
-    return attribution
+    scores = single(score)
+    gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
+    return path_integrals(gradients, baseline, image, steps=steps)[0]
 
 
 def path_integrals(
@@ -174,11 +170,9 @@ def smoothgrad(
         samples: Number of noisy copies; each costs one gradient.
         noise: Standard deviation in pixel units of [0,1].
     """
-    gradients = partial(
-        input_gradients, single(score), create_graph=create_graph, curvature=curvature
-    )
-    (attribution,) = noisy_means(gradients, image, samples=samples, noise=noise)
-    return attribution
+    scores = single(score)
+    gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
+    return noisy_means(gradients, image, samples=samples, noise=noise)[0]
 
 
 def noisy_means(

@@ -85,24 +85,10 @@ class MarginalDensity(Objective):
 
 
 LogDensity = Callable[[Tensor], Tensor]  # logits (N,C) -> (N,)
-
-
-def _marginal(label: Tensor) -> LogDensity:
-    return lambda logits: logits.logsumexp(dim=1)
-
-
-def _conditional(label: Tensor) -> LogDensity:
-    return lambda logits: -F.cross_entropy(logits, label, reduction="none")
-
-
-def _joint(label: Tensor) -> LogDensity:
-    return lambda logits: logits.gather(1, label[:, None]).squeeze(1)
-
-
 _DENSITIES: dict[str, Callable[[Tensor], LogDensity]] = {
-    "marginal": _marginal,
-    "conditional": _conditional,
-    "joint": _joint,
+    "marginal": lambda label: lambda logits: logits.logsumexp(dim=1),
+    "conditional": lambda label: lambda logits: -F.cross_entropy(logits, label, reduction="none"),
+    "joint": lambda label: lambda logits: logits.gather(1, label[:, None]).squeeze(1),
 }
 
 

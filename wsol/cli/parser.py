@@ -15,6 +15,7 @@ import jsonargparse
 import torch
 import yaml
 
+from robust_training.private_api import declared_type, parser_actions
 from robust_training.training.cpu import prepare_cpu
 from robust_training.training.interrupts import Stopped
 from wsol.data.text_files import bounded
@@ -69,7 +70,7 @@ class Parser(jsonargparse.ArgumentParser):
             # jsonargparse takes a mapping with class_path alone for the class of the whole mapping
             line = "data: give root beside class_path"
         for pattern, names in (
-            (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in self._actions}),
+            (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in parser_actions(self)}),
             (_UNKNOWN_CLASS, self._class_names()),
         ):
             if found := pattern.search(line):
@@ -82,7 +83,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _class_names(self) -> set[str]:
         """Names of the classes that this parser's options take."""
-        types = (getattr(action, "_typehint", None) for action in self._actions)
+        types = (declared_type(action) for action in parser_actions(self))
         return {kind.__name__ for each in types for kind in classes_in(each)}
 
 
