@@ -1,5 +1,6 @@
 """The batches of an epoch and their random draws, as functions of seed, epoch and place alone."""
 
+import atexit
 import hashlib
 import multiprocessing
 import random
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,9 @@ def seed_of(*numbers: int | str) -> int:
 
 @dataclass(frozen=True)
 class SeededIndices:
-    """The indices of one batch. Whoever iterates over them finds the generators of PyTorch, NumPy
-    and Python seeded anew before each index, so that the random draws for an image depend on its
-    place in the epoch and not on the process that loads it.
+    """The indices of one batch. Iterating over them seeds the generators of PyTorch, NumPy and
+    Python before each index, so that the random draws for an image depend on its place in the epoch
+    and not on the process that loads it.
 
     Attributes:
         indices: Indices into the data set.
@@ -152,20 +154,22 @@ def seed_generators(seed: int) -> None:
 
 def _loaded(loader: DataLoader) -> Iterator[Any]:
     """The batches of `loader`. Its processes, unless they are persistent, are started with Ctrl-C
-    and SIGTERM blocked, since both often reach every process of a job and the main process has to
-    finish its step first; they end with this iterator."""
+    and SIGTERM blocked, because both often reach every process of a job, and the main process has
+    to finish its step first. They end with this iterator."""
     if loader.persistent_workers:
         yield from loader
         return
     before = multiprocessing.active_children()
     with _signals_blocked():
         batches = iter(loader)
-    processes = [p for p in multiprocessing.active_children() if p not in before]
+    kill = partial(_kill, [p for p in multiprocessing.active_children() if p not in before])
+    atexit.register(kill)  # otherwise Python would send them SIGTERM when it exits, and wait
     try:
         yield from batches
     finally:
         del batches  # PyTorch ends the processes here, unless a traceback still refers to it
-        _kill(processes)
+        kill()
+        atexit.unregister(kill)
 
 
 @contextmanager
@@ -183,14 +187,15 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _kill(processes: list[multiprocessing.Process]) -> None:
-    """End those that are still alive; PyTorch must not take it for a failure."""
+    """End those that are still alive, without PyTorch's handler taking it for a failure."""
     alive = [process for process in processes if process.is_alive()]
-    is_main = threading.current_thread() is threading.main_thread()
-    if alive and is_main and hasattr(signal, "SIGCHLD"):
-        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    has_handler = (
+        hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    )
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if alive and has_handler else None
     for process in alive:
         process.kill()
     for process in alive:
         process.join()
-    if alive and is_main and hasattr(signal, "SIGCHLD"):
+    if handler is not None:
         signal.signal(signal.SIGCHLD, handler)

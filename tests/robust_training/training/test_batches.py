@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -168,6 +170,22 @@ def test_loader_processes_end_when_the_epoch_is_left(kind, images):
     assert signal.getsignal(signal.SIGCHLD) is before
     host.kill()
     host.join()
+
+
+def test_python_exits_though_an_epoch_was_left_in_the_middle(tmp_path):
+    script = tmp_path / "left.py"
+    script.write_text(
+        "import torch\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n"
+        "from robust_training.training.batches import load_epoch\n"
+        "class Images(TensorDataset):\n"
+        "    def __getitem__(self, index):\n"
+        "        return {'image': super().__getitem__(index)}\n"
+        "left = load_epoch(DataLoader(Images(torch.arange(8)), 2, num_workers=1), 0)\n"
+        "next(left)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("make", [seeded, plain])
