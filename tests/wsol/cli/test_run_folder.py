@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.helpers.commands import ROOT, train
-from wsol.cli.run_folder import changed_settings, lock_folder
+from wsol.cli.run_folder import changed_settings, lock_folder, record_settings
 
 
 def test_a_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):
@@ -71,6 +71,17 @@ def test_a_class_that_moved_between_versions_is_the_same():
     assert changed_settings(schedule("mine.Cosine"), now, {}) == [
         "schedule.class_path: mine.Cosine -> Cosine"
     ]
+
+
+def test_results_of_other_settings_or_of_an_earlier_version_are_named(tmp_path):
+    record_settings(tmp_path, {"a": 1}, results="seed*")
+    record_settings(tmp_path, {"a": 2}, results="seed*")  # nothing is trained yet
+    (tmp_path / "seed0").mkdir()
+    record_settings(tmp_path, {"a": 2, "new": None}, results="seed*")
+    with pytest.raises(ValueError, match="another a 2; choose another --output"):
+        record_settings(tmp_path, {"a": 1}, results="seed*")
+    with pytest.raises(ValueError, match="earlier version, which did not record b"):
+        record_settings(tmp_path, {"a": 2, "b": 3}, results="seed*")
 
 
 def test_resuming_another_run_is_refused(run, toy, tmp_path):
