@@ -1,4 +1,4 @@
-"""Fixtures of all tests. Nothing needs the network; `shared` needs the folder beside the project."""
+"""Fixtures of all tests. None needs the network; `shared` needs the folder beside the project."""
 
 from pathlib import Path
 
