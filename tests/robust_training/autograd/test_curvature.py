@@ -109,7 +109,7 @@ def test_extra_passes_leave_no_trace():
         return weights, after, torch.rand(3)
 
     exact, first = run("exact"), run("finite_difference")
-    torch.testing.assert_close(first[0], exact[0], rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(first[0], exact[0], rtol=1e-4, atol=1e-8)  # one-sided differences
     torch.testing.assert_close(first[1], exact[1], rtol=0, atol=0)
     torch.testing.assert_close(first[2], exact[2], rtol=0, atol=0)
 
