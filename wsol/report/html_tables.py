@@ -7,21 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wsol.evaluation.error_types import ERROR_TYPES
-from wsol.report.number_format import percent
-from wsol.report.robustness_tables import robustness_tables
-from wsol.report.score_tables import (
-    ACCURACY_HEADS,
-    MORE_HEADS,
-    SPURIOUS_HEADS,
-    accuracy_cells,
-    error_cells,
-    heatmaps,
-    more_cells,
-    score_cells,
-    spurious_cells,
-)
+from wsol.report import score_tables
+from wsol.report.number_format import Results, percent
 
-Results = Mapping[str, Mapping[str, Any]]  # run name -> content of metrics.json
 _LONG = 40  # cells with more characters may break into lines
 
 
@@ -72,21 +60,16 @@ def _cells(tag: str, texts: Iterable[str], words: int) -> str:
 
 
 def score_table(results: Results) -> str:
-    """Every policy of every heatmap; GT-known of the first policy is bold."""
-    heads = ("model", "heatmap", "threshold policy", "GT-known", "", "Top-1 Loc", "Top-5 Loc")
-    rows = []
-    for run, result in results.items():
-        for row in result["localization"]:
-            policy, known, *others, _ = score_cells(row, None)
-            if row["policy"] == result["headline"][row["heatmap"]]["policy"]:
-                known = Html(f"<strong>{_cell(known)}</strong>")
-            rows.append([run, row["heatmap"], policy, known, _interval(row), *others])
-    return table(heads, rows, 3)
-
-
-def accuracy_table(results: Results) -> str:
-    rows = [[run, *cells] for run, result in results.items() if (cells := accuracy_cells(result))]
-    return table(("model", *ACCURACY_HEADS), rows, 2)
+    """The score table without accuracy. GT-known of the first policy is bold, and its interval is
+    also drawn."""
+    (*heads, _), rows, words = score_tables.score_table(results)
+    every = [(result, row) for result in results.values() for row in result["localization"]]
+    shown = []
+    for (*names, known, top1, top5, _), (result, row) in zip(rows, every, strict=True):
+        if row["policy"] == result["headline"][row["heatmap"]]["policy"]:
+            known = Html(f"<strong>{_cell(known)}</strong>")
+        shown.append([*names, known, _interval(row), top1, top5])
+    return table([*heads[:4], "", *heads[4:]], shown, words)
 
 
 def _interval(row: Mapping[str, Any]) -> Html:
@@ -96,29 +79,22 @@ def _interval(row: Mapping[str, Any]) -> Html:
     return Html(f'<span class="interval" style="{style}"><i></i><b></b></span>')
 
 
-def more_table(results: Results) -> str:
-    rows = [
-        [run, name, *more_cells(result, name)]
-        for run, result in results.items()
-        for name in heatmaps(result)
-    ]
-    return table(("model", "heatmap", *MORE_HEADS), rows, 2)
-
-
 def error_table(results: Results) -> str:
-    rows = []
-    for run, result in results.items():
-        for name, headline in result["headline"].items():
-            policy, *cells = error_cells(result, name)
-            rows.append([run, name, policy, _fractions(headline["errors"].values()), *cells])
+    """The error types, also as a bar."""
+    heads, rows, words = score_tables.error_table(results)
     if not rows:
         return ""
+    every = [each["errors"] for result in results.values() for each in result["headline"].values()]
+    shown = [
+        [*cells[:words], _fractions(errors.values()), *cells[words:]]
+        for cells, errors in zip(rows, every, strict=True)
+    ]
     legend = "".join(
         f'<li style="--colour: var(--kind-{number})">{html.escape(kind)}</li>'
         for number, kind in enumerate(ERROR_TYPES)
     )
-    heads = ("model", "heatmap", "policy", "", *ERROR_TYPES)
-    return table(heads, rows, 3) + f'<ul class="legend kinds">{legend}</ul>'
+    text = table([*heads[:words], "", *heads[words:]], shown, words)
+    return text + f'<ul class="legend kinds">{legend}</ul>'
 
 
 def _fractions(fractions: Iterable[float]) -> Html:
@@ -129,43 +105,31 @@ def _fractions(fractions: Iterable[float]) -> Html:
     return Html(f'<span class="fractions">{parts}</span>')
 
 
-def spurious_table(results: Results) -> str:
-    rows = [[run, *spurious_cells(r)] for run, r in results.items() if "spurious_correlation" in r]
-    return table(("model", *SPURIOUS_HEADS), rows, 1)
-
-
-def attack_tables(results: Results) -> str:
-    return "".join(table(*each) for each in robustness_tables(results))
-
-
 def summary(results: Results) -> str:
     """The first heatmap of each run under its first policy, and below it the other heatmaps."""
-    text = ""
+    articles = ""
     for run, result in results.items():
         rows = {row["heatmap"]: row for row in reversed(result["localization"])}
-        if not rows:
-            accuracy = _cell(percent(result["top1_accuracy"]))
-            text += (
-                f"<article><h2>{html.escape(run)}</h2><p>no image has a true box</p>"
-                f"<dl><div><dt>accuracy</dt><dd>{accuracy}</dd></div></dl></article>"
+        figures, said, below = {}, "no image has a true box", ""
+        if rows:
+            first, *others = (rows[name] for name in result["headline"])
+            policy, figures["GT-known"], figures["Top-1 Loc"], _ = score_tables.score_cells(first)
+            said = f"{first['heatmap']} map, {policy}"
+            listed = ", ".join(
+                f"{row['heatmap']} {100 * row['gt_known_loc']:.1f} ({row['policy']})"
+                for row in others
             )
-            continue
-        first, *others = (rows[name] for name in result["headline"])
-        policy, known, top1, _, accuracy = score_cells(first, result["top1_accuracy"])
-        figures = {"GT-known": known, "Top-1 Loc": top1, "accuracy": accuracy}
+            others_text = f"GT-known of the others: {listed}" if listed else ""
+            below = f"<p>{html.escape(others_text)}</p>"
+        figures["accuracy"] = percent(result["top1_accuracy"])
         cells = "".join(
             f"<div><dt>{name}</dt><dd>{_cell(value)}</dd></div>" for name, value in figures.items()
         )
-        listed = ", ".join(
-            f"{row['heatmap']} {100 * row['gt_known_loc']:.1f} ({row['policy']})" for row in others
+        articles += (
+            f"<article><h2>{html.escape(run)}</h2><p>{html.escape(said)}</p><dl>{cells}</dl>"
+            f"{below}</article>"
         )
-        others_text = f"GT-known of the others: {listed}" if listed else ""
-        text += (
-            f"<article><h2>{html.escape(run)}</h2>"
-            f"<p>{html.escape(first['heatmap'])} map, {html.escape(policy)}</p><dl>{cells}</dl>"
-            f"<p>{html.escape(others_text)}</p></article>"
-        )
-    return text
+    return articles
 
 
 def _cell(text: str) -> str:

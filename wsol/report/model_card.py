@@ -8,10 +8,9 @@ from robust_training.atomic_io import write_text
 from wsol.data.text_files import read_json, read_yaml
 from wsol.localizer.saved_models import model_folder
 from wsol.report.number_format import markdown, percent
-from wsol.report.score_tables import score_cells
+from wsol.report.score_tables import score_table
 
 _OURS = "\n## Training\n"
-_HEADS = ("heatmap", "threshold policy", "GT-known", "Top-1 Loc", "Top-5 Loc", "accuracy")
 
 
 def complete_card(run: Path, *, licence: str | None = None) -> None:
@@ -57,19 +56,16 @@ def _scores(run: Path) -> list[str]:
         return ["Not evaluated."]
     try:
         result = read_json(file)
-        cells = [
-            [row["heatmap"], *score_cells(row, result["top1_accuracy"])]
-            for row in result["localization"]
-        ]
+        (_, *heads), rows, words = score_table({"": result})
         count, accuracy = result["images"], percent(result["top1_accuracy"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the metrics file of a run: {error}") from error
-    if not cells:
+    if not rows:
         return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
     return [
         f"{count} test images, percent with 95 % intervals; the policy *oracle* chose its "
         "threshold on them, the policy *val* did not.\n",
-        markdown(_HEADS, cells, 2),
+        markdown(heads, [cells for _, *cells in rows], words - 1),
     ]
 
 

@@ -1,6 +1,17 @@
 """Numbers and tables as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Results = Mapping[str, Mapping[str, Any]]  # run name -> content of metrics.json
+
+
+class Table(NamedTuple):
+    """A table of text. The first `text_columns` hold words, the others numbers."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: int
 
 
 def percent(fraction: float | None, interval: Sequence[float] | None = None) -> str:

@@ -7,23 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from robust_training.atomic_io import write_text
 from wsol.evaluation.results import Evaluation
 from wsol.localizer.overlay import PREDICTED, TRUE
+from wsol.report import html_tables, score_tables
 from wsol.report.gallery import gallery
-from wsol.report.html_tables import (
-    accuracy_table,
-    attack_tables,
-    error_table,
-    more_table,
-    score_table,
-    spurious_table,
-    summary,
-)
+from wsol.report.number_format import Results
 from wsol.report.plots import accuracy_charts, threshold_charts, training_charts
+from wsol.report.robustness_tables import robustness_tables
 
 
 def write_report(
@@ -44,13 +39,17 @@ def write_report(
         if [example.name for example in evaluation.dataset.examples] != names:
             raise ValueError(f"{run} was scored on other images, so one report cannot hold both")
     data = gallery(evaluations, images)
-    sections = {name: text for name, text in _sections(evaluations).items() if text}
+    results = {run: evaluation.metrics for run, evaluation in evaluations.items()}
+    folders = {run: evaluation.folder for run, evaluation in evaluations.items()}
+    sections = {name: text for name, text in _sections(results, folders).items() if text}
     script = _file("page.js")
     page = Template(_file("page.html")).substitute(
         runs=html.escape(", ".join(evaluations)),
         images=f"{len(names):,}",
         shown=len(data["images"]),
-        summary=summary({run: evaluation.metrics for run, evaluation in evaluations.items()}),
+        summary=html_tables.summary(
+            {run: evaluation.metrics for run, evaluation in evaluations.items()}
+        ),
         links="".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections),
         sections="".join(
             f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
@@ -71,24 +70,23 @@ def script_data(data: Any) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _sections(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
+def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str, str]:
     """Title -> content; empty where nothing was measured."""
-    results = {run: evaluation.metrics for run, evaluation in evaluations.items()}
-    folders = {run: evaluation.folder for run, evaluation in evaluations.items()}
     return {
-        "Scores": score_table(results)
-        + accuracy_table(results)
-        + more_table(results)
+        "Scores": html_tables.score_table(results)
+        + html_tables.table(*score_tables.accuracy_table(results))
+        + html_tables.table(*score_tables.more_table(results))
         + _noted(
             _charts(threshold_charts(results)),
             "On the test images. The dot is the threshold that validation images chose.",
         ),
         "Error types": _noted(
-            error_table(results),
+            html_tables.error_table(results),
             "images.csv in the run's folder lists every image with its box, IoU and error type.",
         ),
-        "Spurious correlations": spurious_table(results),
-        "Under attack": attack_tables(results) + _charts(accuracy_charts(results)),
+        "Spurious correlations": html_tables.table(*score_tables.spurious_table(results)),
+        "Under attack": "".join(html_tables.table(*each) for each in robustness_tables(results))
+        + _charts(accuracy_charts(results)),
         "Training": _charts(training_charts(folders)),
         "How it was scored": _note(next(iter(results.values()))["protocol"]),
     }

@@ -1,16 +1,12 @@
 """Tables of scores under attack, with the protocol in every row."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
-from wsol.report.number_format import percent
-
-Results = Mapping[str, Mapping[str, Any]]  # run name -> content of metrics.json
-Table = tuple[Sequence[str], list[list[str]], int]  # heads, rows, number of text columns
+from wsol.report.number_format import Results, Table, percent
 
 _MAP_HEADS = (
-    "model",
-    "attack on maps",
     "top-k intersection",
     "flips as 100",
     "under noise",
@@ -21,52 +17,36 @@ _MAP_HEADS = (
     "SSIM",
     "centre shift, pixels",
 )
-_BOX_HEADS = (
-    "model",
-    "attack on maps",
-    "GT-known",
-    "attacked",
-    "change",
-    "Top-1 Loc",
-    "attacked",
-    "change",
-)
-_ACCURACY_HEADS = ("model", "attack on predictions", "accuracy at each radius")
+_BOX_HEADS = ("GT-known", "attacked", "change", "Top-1 Loc", "attacked", "change")
 
 
 def robustness_tables(results: Results) -> list[Table]:
     """Maps, boxes and predictions under attack, with a row for each run and attack."""
     found = [(run, each["robustness"]) for run, each in results.items() if "robustness" in each]
+    maps = [(run, one, each["images"]) for run, each in found for one in each["maps"]]
+    curves = [(run, one, each["images"]) for run, each in found for one in each["accuracy"]]
+    heads = ("model", "attack on maps")
     return [
-        (
-            _MAP_HEADS,
-            [[run, *_map_cells(one, each)] for run, each in found for one in each["maps"]],
+        Table((*heads, *_MAP_HEADS), [[run, *_map_cells(*one)] for run, *one in maps], 2),
+        Table(
+            (*heads, *_BOX_HEADS),
+            [[run, *_box_cells(*one)] for run, *one in maps if "boxes" in one[0]],
             2,
         ),
-        (
-            _BOX_HEADS,
-            [
-                [run, *_box_cells(one, each)]
-                for run, each in found
-                for one in each["maps"]
-                if "boxes" in one
-            ],
-            2,
-        ),
-        (
-            _ACCURACY_HEADS,
-            [[run, *_curve_cells(one, each)] for run, each in found for one in each["accuracy"]],
+        Table(
+            ("model", "attack on predictions", "accuracy at each radius"),
+            [[run, *_curve_cells(*one)] for run, *one in curves],
             3,
         ),
     ]
 
 
-def _map_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _map_cells(one: Mapping[str, Any], total: int) -> list[str]:
     measures = one["measures"]
     top, shift = measures["top_k_intersection"], measures["centre_shift"]
     others = ("local_top_k_intersection", "kendall", "spearman", "cosine", "ssim")
     left_out = f", {one['without_map']} without a map" if one["without_map"] else ""
-    images = f"{one['correct']} right of {found['images']} images{left_out}"
+    images = f"{one['correct']} right of {total} images{left_out}"
     pixels = "-"
     if shift["mean"] is not None:
         low, high = shift["interval"]
@@ -81,25 +61,23 @@ def _map_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _box_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _box_cells(one: Mapping[str, Any], total: int) -> list[str]:
     boxes = one["boxes"]
-    each = (boxes[score][key] for score in ("gt_known_loc", "top1_loc") for key in _DROP)
+    columns = itertools.product(("gt_known_loc", "top1_loc"), ("clean", "attacked", "change"))
+    each = (boxes[score][key] for score, key in columns)
     return [
-        f"{_attack(one['attack'])}; {found['images']} images, boxes of gradient maps at "
+        f"{_attack(one['attack'])}; {total} images, boxes of gradient maps at "
         f"{boxes['threshold']:.3g}",
         *(percent(value["mean"], value["interval"]) for value in each),
     ]
 
 
-_DROP = ("clean", "attacked", "change")
-
-
-def _curve_cells(one: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _curve_cells(one: Mapping[str, Any], total: int) -> list[str]:
     settings, norm = one["curve"], one["curve"]["attack"]["norm"]
     points = zip(one["eps"], one["accuracy"], one["intervals"], strict=True)
     return [
         f"PGD {norm}, {settings['attack']['steps']} steps, cross-entropy and margin, "
-        f"{settings['restarts']} restart(s) each; {found['images']} images",
+        f"{settings['restarts']} restart(s) each; {total} images",
         ", ".join(f"{radius(eps, norm)}: {percent(*point)}" for eps, *point in points),
     ]
 
