@@ -17,12 +17,12 @@ import importlib
 from robust_training import objectives
 from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.gradients import (
-    input_gradient,
+from robust_training.attribution.explanation import (
     input_x_gradient,
     integrated_gradients,
     smoothgrad,
 )
+from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score, cross_entropy_score
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.autograd.smooth_activation import smooth

@@ -1,4 +1,6 @@
-"""Attributions as settings: frozen dataclasses that objectives, attacks and heatmaps take."""
+"""Attributions as settings (frozen dataclasses that objectives, attacks and heatmaps take), and as
+functions of one score.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,16 +13,14 @@ from torch import Tensor
 
 from robust_training.attribution.class_activation import class_activation
 from robust_training.attribution.gradients import (
-    NOISE,
-    SAMPLES,
-    STEPS,
     Gradients,
+    input_gradient,
     input_gradients,
-    noisy_means,
     path_integrals,
+    sum_maps,
 )
 from robust_training.attribution.scores import class_score, single
-from robust_training.autograd.curvature import Curvature, Scores
+from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 
@@ -118,7 +118,7 @@ class InputGradient(Attribution):
 
 @dataclass(frozen=True)
 class InputXGradient(Attribution):
-    """Pixel times gradient, from black."""
+    """Pixel times gradient, from black (Shrikumar et al., 2016)."""
 
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(image * gradient for gradient in gradients(image))
@@ -126,13 +126,15 @@ class InputXGradient(Attribution):
 
 @dataclass(frozen=True)
 class IntegratedGradients(Attribution):
-    """Integrated gradients from black; classes are chosen at the image, the end of the path.
+    """Integrated gradients (Sundararajan et al., 2017) from black.
+
+    Classes are chosen at the image, the end of the path.
 
     Attributes:
         steps: Points of the right Riemann sum; each costs one gradient.
     """
 
-    steps: int = STEPS
+    steps: int = 10
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -148,15 +150,17 @@ class IntegratedGradients(Attribution):
 
 @dataclass(frozen=True)
 class SmoothGrad(Attribution):
-    """Mean gradient under Gaussian pixel noise (Smilkov et al., 2017), the same for every image.
+    """Mean gradient under Gaussian pixel noise (Smilkov et al., 2017).
+
+    The noise is the same for every image and in every call, so an image always has the same map.
 
     Attributes:
         samples: Number of noisy copies; each costs one gradient.
         noise: Standard deviation, in pixel units of [0,1].
     """
 
-    samples: int = SAMPLES
-    noise: float = NOISE
+    samples: int = 8
+    noise: float = 0.1
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.noise >= 0:
@@ -170,7 +174,12 @@ class SmoothGrad(Attribution):
         return self.samples
 
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
-        return noisy_means(gradients, image, samples=self.samples, noise=self.noise)
+        # a generator of its own: the map of an image does not depend on other images of the batch
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, *image.shape[1:])
+        noises = (torch.randn(shape, generator=generator) for _ in range(self.samples))
+        totals = sum_maps(gradients(image + self.noise * noise.to(image)) for noise in noises)
+        return tuple(total / self.samples for total in totals)
 
     def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
         return attribution * unit
@@ -214,3 +223,47 @@ def check_attribution(owner: str, attribution: object) -> None:
             f"attribution of {owner} must be one that can be differentiated ({names}), "
             f"not {attribution!r}"
         )
+
+
+def input_x_gradient(
+    score: Score, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
+) -> Tensor:
+    """Return `InputXGradient` (N,3,H,W) of one score; arguments as for `input_gradient`."""
+    return image * input_gradient(score, image, create_graph=create_graph, curvature=curvature)
+
+
+def smoothgrad(
+    score: Score,
+    image: Tensor,
+    *,
+    samples: int = SmoothGrad.samples,
+    noise: float = SmoothGrad.noise,
+    create_graph: bool = False,
+    curvature: Curvature = "exact",
+) -> Tensor:
+    """Return `SmoothGrad` (N,3,H,W) of one score; other arguments as for `input_gradient`."""
+    attribution, scores = SmoothGrad(samples, noise), single(score)
+    return attribution(scores, image, create_graph=create_graph, curvature=curvature)[0]
+
+
+def integrated_gradients(
+    score: Score,
+    image: Tensor,
+    baseline: Tensor | None = None,
+    *,
+    steps: int = IntegratedGradients.steps,
+    create_graph: bool = False,
+    curvature: Curvature = "exact",
+) -> Tensor:
+    """Return integrated gradients (N,3,H,W) of one score from `baseline` to `image`.
+
+    Args:
+        baseline: (N,3,H,W); None is black.
+        steps: Points of the sum; each costs one gradient. More points make the sum over pixels
+            closer to the change of the score.
+        create_graph, curvature: As for `input_gradient`.
+    """
+    baseline = torch.zeros_like(image) if baseline is None else baseline
+    scores = single(score)
+    gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
+    return path_integrals(gradients, baseline, image, steps=steps)[0]

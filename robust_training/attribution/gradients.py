@@ -1,12 +1,11 @@
-"""Attributions of a score: its input gradient, integrated gradients and SmoothGrad.
+"""The input gradient of a score (see scores.py), and its integral along a path.
 
-An attribution differentiates a score (see scores.py) and has the shape of the image. All of them
-can be differentiated again, as training needs. `explanation.py` offers them as settings.
+Both have the shape of the image and can be differentiated again, as training needs.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -29,23 +28,14 @@ from robust_training.autograd.double_backward import EfficientDoubleBackward
 # images (N,3,H,W) -> the gradients of several scores at these images, each (N,3,H,W)
 Gradients = Callable[[Tensor], tuple[Tensor, ...]]
 
-# The defaults of the functions below and of the classes in explanation.py.
-STEPS = 10  # points of integrated gradients
-SAMPLES = 8  # noisy copies of SmoothGrad
-NOISE = 0.1  # standard deviation of SmoothGrad, in pixel units of [0,1]
-
 
 def input_gradients(
     scores: Scores, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
 ) -> tuple[Tensor, ...]:
     """Return the gradients of several scores from one forward pass; see `input_gradient`."""
     if isinstance(curvature, Recomputed):
-        inner = curvature.curvature
-
-        def again(point: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
-            return input_gradients(scores, point, create_graph=create_graph, curvature=inner)
-
-        return recomputed(again, image) if create_graph else again(image, False)
+        gradients = partial(input_gradients, scores, curvature=curvature.curvature)
+        return recomputed(gradients, image) if create_graph else gradients(image)
     if curvature not in ("exact", "finite_difference") and not isinstance(
         curvature, FiniteDifference
     ):
@@ -56,22 +46,12 @@ def input_gradients(
     if create_graph and curvature != "exact":
         method = curvature if isinstance(curvature, FiniteDifference) else FiniteDifference()
         return first_order_gradients(scores, image, method)
-    with torch.enable_grad(), _twice_differentiable(create_graph):
+    with torch.enable_grad(), ExitStack() as stack:
+        if create_graph:  # fused attention kernels have no second derivative; the plain one has
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(EfficientDoubleBackward())
         leaf = image if create_graph and image.requires_grad else image.detach().requires_grad_()
         return gradients_of(scores(leaf), leaf, create_graph=create_graph)
-
-
-@contextmanager
-def _twice_differentiable(create_graph: bool) -> Iterator[None]:
-    """With `create_graph`, use layers whose second derivative exists and is fast.
-
-    Fused attention kernels have no second derivative; PyTorch's plain attention has one.
-    """
-    if not create_graph:
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH), EfficientDoubleBackward():
-        yield
 
 
 def input_gradient(
@@ -96,38 +76,6 @@ def input_gradient(
     return input_gradients(scores, image, create_graph=create_graph, curvature=curvature)[0]
 
 
-def input_x_gradient(
-    score: Score, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
-) -> Tensor:
-    """Return pixel times gradient, from black (Shrikumar et al., 2016). Shapes (N,3,H,W)."""
-    return image * input_gradient(score, image, create_graph=create_graph, curvature=curvature)
-
-
-def integrated_gradients(
-    score: Score,
-    image: Tensor,
-    baseline: Tensor | None = None,
-    *,
-    steps: int = STEPS,
-    create_graph: bool = False,
-    curvature: Curvature = "exact",
-) -> Tensor:
-    """Return integrated gradients (Sundararajan et al., 2017) from `baseline` to `image`.
-
-    They are (image - baseline) times the mean, over k = 1..steps, of the gradient at
-    baseline + k/steps (image - baseline): the right Riemann sum of RAR's and ART's code.
-
-    Args:
-        baseline: (N,3,H,W); None is black.
-        steps: Points of the sum; each costs one gradient. More points make the sum over pixels
-            closer to the change of the score.
-    """
-    baseline = torch.zeros_like(image) if baseline is None else baseline
-    scores = single(score)
-    gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
-    return path_integrals(gradients, baseline, image, steps=steps)[0]
-
-
 def path_integrals(
     gradients: Gradients, start: Tensor, end: Tensor, *, steps: int
 ) -> tuple[Tensor, ...]:
@@ -144,49 +92,11 @@ def path_integrals(
     if steps < 1:
         raise ValueError(f"integrated gradients need at least 1 step, not {steps}")
     path = end - start
-    totals: tuple[Tensor, ...] = ()
     with running_statistics_kept():
-        for step in range(steps, 0, -1):
-            found = gradients(start + step / steps * path)
-            totals = tuple(map(torch.add, totals, found)) if totals else found
+        totals = sum_maps(gradients(start + k / steps * path) for k in range(steps, 0, -1))
     return tuple(path * total / steps for total in totals)
 
 
-def smoothgrad(
-    score: Score,
-    image: Tensor,
-    *,
-    samples: int = SAMPLES,
-    noise: float = NOISE,
-    create_graph: bool = False,
-    curvature: Curvature = "exact",
-) -> Tensor:
-    """Return the mean input gradient under Gaussian pixel noise (Smilkov et al., 2017).
-
-    The noise is fixed: it is the same for every image and in every call, so that an image always
-    has the same map. Shapes (N,3,H,W).
-
-    Args:
-        samples: Number of noisy copies; each costs one gradient.
-        noise: Standard deviation in pixel units of [0,1].
-    """
-    scores = single(score)
-    gradients = partial(input_gradients, scores, create_graph=create_graph, curvature=curvature)
-    return noisy_means(gradients, image, samples=samples, noise=noise)[0]
-
-
-def noisy_means(
-    gradients: Gradients, image: Tensor, *, samples: int, noise: float
-) -> tuple[Tensor, ...]:
-    """Return SmoothGrad (N,3,H,W) of several scores, with one forward pass per noisy copy."""
-    if samples < 1:
-        raise ValueError(f"smoothgrad needs at least 1 sample, not {samples}")
-    # a generator of its own: the map of an image does not depend on other images of the batch
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, *image.shape[1:])
-    totals: tuple[Tensor, ...] = ()
-    for _ in range(samples):
-        drawn = torch.randn(shape, generator=generator).to(image)
-        found = gradients(image + noise * drawn)
-        totals = tuple(map(torch.add, totals, found)) if totals else found
-    return tuple(total / samples for total in totals)
+def sum_maps(points: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return the sum of each score's maps over all points, which are computed one by one."""
+    return reduce(lambda total, maps: tuple(map(torch.add, total, maps)), points)

@@ -85,10 +85,8 @@ class Recomputed:
 Curvature = Literal["exact", "finite_difference"] | FiniteDifference | Recomputed
 
 
-def recomputed(
-    gradients: Callable[[Tensor, bool], tuple[Tensor, ...]], image: Tensor
-) -> tuple[Tensor, ...]:
-    """Return gradients(image, create_graph), which only the image can differentiate."""
+def recomputed(gradients: Callable[..., tuple[Tensor, ...]], image: Tensor) -> tuple[Tensor, ...]:
+    """Return gradients(image, create_graph=False), which only the image can differentiate."""
     return _Recomputed.apply(image, gradients)
 
 
@@ -97,7 +95,7 @@ class _Recomputed(Function):
     def forward(ctx, image, gradients):
         ctx.save_for_backward(image)
         ctx.gradients = gradients
-        return gradients(image, False)
+        return gradients(image)
 
     @staticmethod
     @once_differentiable
@@ -105,7 +103,8 @@ class _Recomputed(Function):
         (image,) = ctx.saved_tensors
         with torch.enable_grad():
             leaf = image.detach().requires_grad_()
-            (found,) = torch.autograd.grad(ctx.gradients(leaf, True), leaf, incoming)
+            gradients = ctx.gradients(leaf, create_graph=True)
+            (found,) = torch.autograd.grad(gradients, leaf, incoming)
         return found, None
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from robust_training.attribution.gradients import input_gradient, integrated_gradients
+from robust_training.attribution.explanation import integrated_gradients
+from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
 from wsol.data.dataset import ImageDataset

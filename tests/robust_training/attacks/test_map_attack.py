@@ -17,12 +17,10 @@ from robust_training.attribution.explanation import (
     InputXGradient,
     IntegratedGradients,
     SmoothGrad,
-)
-from robust_training.attribution.gradients import (
-    input_gradient,
     input_x_gradient,
     integrated_gradients,
 )
+from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
 from robust_training.attribution.similarity import top_k_intersection
 from robust_training.autograd.curvature import Recomputed

@@ -7,14 +7,11 @@ from robust_training.attribution.explanation import (
     InputXGradient,
     IntegratedGradients,
     SmoothGrad,
-)
-from robust_training.attribution.gradients import (
-    input_gradient,
-    input_gradients,
     input_x_gradient,
     integrated_gradients,
     smoothgrad,
 )
+from robust_training.attribution.gradients import input_gradient, input_gradients
 from robust_training.attribution.scores import (
     class_and_runner_up_scores,
     class_score,
@@ -128,7 +125,7 @@ def test_bad_arguments_are_refused(tiny, batch):
         input_gradient(score, image, curvature="finite")
     with pytest.raises(ValueError, match="at least 1 step"):
         integrated_gradients(score, image, steps=0)
-    with pytest.raises(ValueError, match="at least 1 sample"):
+    with pytest.raises(ValueError, match="samples of at least 1"):
         smoothgrad(score, image, samples=0)
     one_class = class_and_runner_up_scores(lambda x: x.sum((1, 2, 3))[:, None], label * 0)
     with pytest.raises(ValueError, match="at least 2 classes"):

@@ -8,13 +8,12 @@ import pytest
 import torch
 from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 
-from robust_training.attribution.explanation import InputXGradient, IntegratedGradients
-from robust_training.attribution.gradients import (
-    input_gradient,
-    input_gradients,
+from robust_training.attribution.explanation import (
+    InputXGradient,
+    IntegratedGradients,
     input_x_gradient,
-    path_integrals,
 )
+from robust_training.attribution.gradients import input_gradient, input_gradients, path_integrals
 from robust_training.attribution.scores import class_score
 from robust_training.models.classifier import Classifier
 from robust_training.objectives import (
