@@ -19,7 +19,7 @@ from jsonargparse.typing import PositiveInt
 from wsol.cli.parser import Parser, find_device, run
 from wsol.evaluation.scores import ScoringConfig
 from wsol.experiments.evaluate_files import evaluate_boxes, evaluate_scoremaps
-from wsol.experiments.evaluate_model import plan_evaluations
+from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
 from wsol.heatmaps.methods import DEFAULT, NAMES
 from wsol.report import write_report
 from wsol.report.score_tables import table
@@ -45,19 +45,24 @@ def runs_command(arguments: list[str]) -> None:
     settings = parser.parse_args(arguments)
     robustness = parser.instantiate(settings).robustness
     device = find_device(settings.device)
-    plans = plan_evaluations(
-        settings.runs,
-        settings.root,
-        settings.methods,
-        scoring=_take_scoring(settings),
-        robustness=RobustnessConfig() if robustness is True else robustness or None,
-        batch_size=settings.batch_size,
-        same_images=settings.report is not None,
-    )
+    scoring = _take_scoring(settings)
+    plans = [
+        plan_evaluation(
+            folder,
+            settings.root,
+            settings.methods,
+            scoring=scoring,
+            robustness=RobustnessConfig() if robustness is True else robustness or None,
+            batch_size=settings.batch_size,
+            output=folder,
+        )
+        for folder in settings.runs
+    ]
+    require_comparable(plans, same_images=settings.report is not None)
     for plan in plans:
         for note in plan.notes:
             print(f"{plan.name}: {note}")
-    evaluations = {plan.name: plan.run(device=device, output=plan.folder) for plan in plans}
+    evaluations = {plan.name: plan.run(device) for plan in plans}
     if settings.report:
         write_report(settings.report, evaluations)
     print(table({name: each.metrics for name, each in evaluations.items()}))

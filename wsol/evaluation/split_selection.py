@@ -1,5 +1,6 @@
 """The images of a data set that a model is scored on, prepared before any work begins."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,28 +70,38 @@ def prepare_split(loader: DataLoader) -> PreparedSplit:
 
 
 def prepare_evaluation(
-    folder: Path, model: Classifier, root: str | None, *, batch_size: int, threshold: float | None
+    folder: Path | None,
+    model: Classifier,
+    data: DataConfig | str | os.PathLike | None,
+    *,
+    batch_size: int,
+    threshold: float | None,
 ) -> EvaluationSplits:
     """Prepares the data that a model is scored on.
 
     Args:
-        folder: The model's run, or a model folder with `root`.
-        root: The data set; None is the run's own.
+        folder: The model's run or model folder, if it has one.
+        data: Settings or folder of the data set; None is the run's own.
         threshold: For the model's maps, if it is given in advance.
 
     Raises:
         ValueError: there is no data set, it has other classes than the model, or its images or
             boxes are damaged.
     """
-    if (folder / "config.yaml").is_file():
-        data = read_data_config(folder)
-    elif root is not None:
-        data = DataConfig(root)
+    if isinstance(data, DataConfig):
+        config = data
+    elif folder is not None and (folder / "config.yaml").is_file():
+        config = read_data_config(folder)
+        config = replace(config, root=config.root if data is None else os.fspath(data))
+    elif data is not None:
+        config = DataConfig(os.fspath(data))
+    elif folder is None:
+        raise ValueError("give the data set on which the model is evaluated: its folder")
     else:
         raise ValueError(f"{folder} has no config.yaml that names its data; give --root")
-    data = replace(data, root=root or data.root, batch_size=batch_size, image_size=model.image_size)
-    splits = select_splits(data, threshold)
-    require_classes(folder, model, splits.test.dataset)
+    config = replace(config, batch_size=batch_size, image_size=model.image_size)
+    splits = select_splits(config, threshold)
+    require_classes(folder or Path("the model"), model, splits.test.dataset)
     return splits
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,18 +14,8 @@ from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.pixel_metrics import require_masks
 from wsol.evaluation.results import Evaluation, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput, run_model
-from wsol.evaluation.scores import (
-    ScoringConfig,
-    accuracies,
-    score_heatmaps,
-)
-from wsol.evaluation.split_selection import (
-    EvaluationSplits,
-    PreparedSplit,
-    prepare_evaluation,
-    require_classes,
-    select_splits,
-)
+from wsol.evaluation.scores import ScoringConfig, accuracies, score_heatmaps
+from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import DEFAULT, with_baselines
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
@@ -77,9 +67,15 @@ def evaluate(
             can be checked before the work begins is checked then.
     """
     plan = plan_evaluation(
-        model, data, methods, scoring=scoring, robustness=robustness, batch_size=batch_size
+        model,
+        data,
+        methods,
+        scoring=scoring,
+        robustness=robustness,
+        batch_size=batch_size,
+        output=output,
     )
-    return plan.run(device=device, output=output)
+    return plan.run(device)
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,7 @@ class EvaluationPlan:
         splits: The images to score, and the threshold that is given in advance.
         methods: Heatmap methods that fit the model, by name; none without true boxes.
         cues: The data set's information about spurious correlations, if it has any.
+        output: Folder of the results, which can be written to; None writes nothing.
         notes: Sentences for the user, such as about images that are left out.
     """
 
@@ -103,16 +100,12 @@ class EvaluationPlan:
     scoring: ScoringConfig
     cues: SpuriousCues | None
     robustness: RobustnessConfig | None
+    output: str | os.PathLike | None
     notes: tuple[str, ...]
 
-    def run(
-        self, *, device: str | torch.device = "cpu", output: str | os.PathLike | None = None
-    ) -> Evaluation:
-        """Runs the evaluation; `evaluate` documents arguments and result."""
-        if output is not None:
-            require_folder(output)
-        model, scoring = self.model.to(device).eval(), self.scoring
-        splits = self.splits
+    def run(self, device: str | torch.device = "cpu") -> Evaluation:
+        """Runs the evaluation; `evaluate` documents the result."""
+        model, scoring, splits = self.model.to(device).eval(), self.scoring, self.splits
         test = self._run_split("test", splits.test)
         validation = self._run_split("val", splits.validation) if splits.validation else None
         scores = score_heatmaps(
@@ -141,9 +134,8 @@ class EvaluationPlan:
                 model, splits.test.loader, self.cues, test.correct(1), seed=scoring.seed
             )
         if splits.all_test:
-            everything = run_model(
-                model, splits.all_test, {}, description=f"{self.name}: all test images"
-            )
+            title = f"{self.name}: all test images"
+            everything = run_model(model, splits.all_test, {}, description=title)
             count = {"images": len(everything.truth)}
             metrics["all_test_images"] = count | accuracies(everything)
         evaluation = Evaluation(
@@ -157,13 +149,24 @@ class EvaluationPlan:
             folder=self.folder,
         )
         if self.robustness is not None:
-            if output is not None:
-                write_scores(output, evaluation)  # attacks take long; scores must not wait
-            evaluation = self._attack(evaluation)
-        if output is not None:
-            write_scores(output, evaluation)
-            write_report(Path(output) / "report.html", {self.name: evaluation})
+            self._write(evaluation)  # attacks take long; scores must not wait
+            thresholds = {each.row.heatmap: each.row.threshold for each in scores.headlines}
+            robustness = measure_robustness(
+                model,
+                splits.test.loader,
+                thresholds.get("gradient", ART_THRESHOLD),
+                self.robustness,
+                seed=scoring.seed,
+            )
+            evaluation = evaluation.with_metrics({"robustness": robustness})
+        self._write(evaluation)
+        if self.output is not None:
+            write_report(Path(self.output) / "report.html", {self.name: evaluation})
         return evaluation
+
+    def _write(self, evaluation: Evaluation) -> None:
+        if self.output is not None:
+            write_scores(self.output, evaluation)
 
     def _run_split(self, name: str, split: PreparedSplit) -> SplitOutput:
         is_test = name == "test"
@@ -176,17 +179,6 @@ class EvaluationPlan:
             description=f"{self.name}: {name}",
         )
 
-    def _attack(self, evaluation: Evaluation) -> Evaluation:
-        thresholds = {each.row.heatmap: each.row.threshold for each in evaluation.headlines}
-        robustness = measure_robustness(
-            evaluation.model,
-            self.splits.test.loader,
-            thresholds.get("gradient", ART_THRESHOLD),
-            self.robustness,
-            seed=self.scoring.seed,
-        )
-        return evaluation.with_metrics({"robustness": robustness})
-
 
 def plan_evaluation(
     model: Classifier | str | os.PathLike,
@@ -196,18 +188,24 @@ def plan_evaluation(
     scoring: ScoringConfig = _SCORING,
     robustness: RobustnessConfig | None = None,
     batch_size: int = 32,
+    output: str | os.PathLike | None = None,
 ) -> EvaluationPlan:
     """Checks an evaluation before its work begins; `evaluate` documents the arguments.
 
     Raises:
         ValueError: the classes of model and data differ, images, boxes, masks or files about
-            spurious correlations are not valid, or maps are too small for the attacks.
+            spurious correlations are not valid, maps are too small for the attacks, or the output
+            folder is not writable.
     """
+    if output is not None:
+        require_folder(output)
     wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:
         model = load_classifier(folder)
-    splits = _select_splits(folder, model, data, batch_size, scoring.threshold)
+    splits = prepare_evaluation(
+        folder, model, data, batch_size=batch_size, threshold=scoring.threshold
+    )
     test = splits.test
     if robustness is not None:
         robustness.require_size(model.image_size)
@@ -223,70 +221,18 @@ def plan_evaluation(
         scoring=scoring,
         cues=read_spurious_cues(test.dataset, test.truth.sizes),
         robustness=robustness,
+        output=output,
         notes=(*splits.notes, *missing),
     )
 
 
-def _select_splits(
-    folder: Path | None,
-    model: Classifier,
-    data: DataConfig | str | os.PathLike | None,
-    batch_size: int,
-    threshold: float | None,
-) -> EvaluationSplits:
-    if folder is not None and not isinstance(data, DataConfig):
-        root = None if data is None else os.fspath(data)
-        return prepare_evaluation(folder, model, root, batch_size=batch_size, threshold=threshold)
-    if data is None:
-        raise ValueError("give the data set on which the model is evaluated: its folder")
-    config = data if isinstance(data, DataConfig) else DataConfig(os.fspath(data))
-    config = replace(config, batch_size=batch_size, image_size=model.image_size)
-    splits = select_splits(config, threshold)
-    require_classes(folder or Path("the model"), model, splits.test.dataset)
-    return splits
-
-
-def plan_evaluations(
-    runs: Sequence[str | os.PathLike],
-    root: str | None = None,
-    methods: Sequence[str] = DEFAULT,
-    *,
-    scoring: ScoringConfig = _SCORING,
-    robustness: RobustnessConfig | None = None,
-    batch_size: int = 32,
-    same_images: bool = False,
-) -> list[EvaluationPlan]:
-    """Checks the evaluations of several runs before the first one begins.
-
-    Args:
-        runs: Folders of runs or models.
-        root: Data set of all runs; None is each run's own.
-        same_images: Whether all runs must be scored on the same images, as one report needs.
-
-    Raises:
-        ValueError: as `plan_evaluation`; or two runs have one name, or the output folder of a run
-            is not writable.
-    """
-    names = [Path(folder).resolve().name for folder in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two runs are called {name}; rename one folder")
-    plans = []
-    for folder in runs:
-        require_folder(folder)
-        plans.append(
-            plan_evaluation(
-                folder,
-                root,
-                methods,
-                scoring=scoring,
-                robustness=robustness,
-                batch_size=batch_size,
-            )
-        )
-        images = [plan.splits.test.truth.names for plan in (plans[0], plans[-1])]
-        if same_images and images[0] != images[1]:
+def require_comparable(plans: Sequence[EvaluationPlan], *, same_images: bool) -> None:
+    """ValueError if two runs have one name or, where one report needs them, other images."""
+    names = [plan.name for plan in plans]
+    for plan in plans:
+        if names.count(plan.name) > 1:
+            raise ValueError(f"two runs are called {plan.name}; rename one folder")
+        if same_images and plan.splits.test.truth.names != plans[0].splits.test.truth.names:
             raise ValueError(
-                f"{plans[-1].name} is scored on other images, so one report cannot hold both"
+                f"{plan.name} is scored on other images, so one report cannot hold both"
             )
-    return plans

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from unittest import mock
 
 import cv2
@@ -13,11 +14,12 @@ import wsol
 from robust_training.attacks.map_attack import MapAttack
 from robust_training.attacks.pgd import PGD
 from robust_training.models.classifier import create_model, save_model
+from tests.helpers.commands import tool
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.evaluation.scores import ScoringConfig
 from wsol.experiments import evaluate_model
-from wsol.experiments.evaluate_model import plan_evaluation, plan_evaluations
+from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
 from wsol.robustness.under_attack import RobustnessConfig
 
 SCORING = ScoringConfig(threshold_step=0.02, v2=False)
@@ -140,14 +142,20 @@ def test_data_must_be_named_for_a_model_without_a_folder(network, no_work):
 
 
 def test_every_run_is_checked_before_the_first_begins(network, toy, tmp_path, no_work):
-    for place in ("a/net", "b/net", "other"):
+    for place in ("a/net", "b/net"):
         save_model(network, tmp_path / place)
-    with pytest.raises(ValueError, match="two runs are called net"):
-        plan_evaluations([tmp_path / "a" / "net", tmp_path / "b" / "net"], str(toy))
     save_model(create_model("test_resnet", 7, image_size=32), tmp_path / "other")
-    with pytest.raises(ValueError, match="other was trained on 7 classes"):
-        plan_evaluations([tmp_path / "a" / "net", tmp_path / "other"], str(toy))
-    assert plan_evaluation(network, toy).notes == ()
+    for second, message in (("b/net", "two runs are called net"), ("other", "trained on 7 cl")):
+        runs = (tmp_path / "a" / "net", tmp_path / second)
+        status, _, error = tool("evaluate.py", *runs, "--root", toy)
+        assert (status, message in error) == (2, True), error
+    plan = plan_evaluation(network, toy)
+    assert plan.notes == ()
+    train = replace(plan.splits, test=plan.splits.validation)
+    other = replace(plan, name="other", splits=train)
+    with pytest.raises(ValueError, match="other is scored on other images"):
+        require_comparable([plan, other], same_images=True)
+    require_comparable([plan, other], same_images=False)
 
 
 @pytest.mark.parametrize(
