@@ -231,13 +231,13 @@ def _is_unicode(name: str) -> bool:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**53:
-        raise ValueError(f"{value!r:.40} is no finite number")  # NaN is not below it either
+        raise ValueError(f"{value!r:.40} is not a finite number")  # NaN is not below it either
     return float(value)
 
 
 def _whole(value: object) -> int:
     if _number(value) % 1:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 

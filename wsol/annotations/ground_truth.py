@@ -10,22 +10,21 @@ import numpy as np
 from wsol.boxes.geometry import NO_BOX
 from wsol.data.dataset import ImageDataset
 from wsol.data.image_files import image_size
-from wsol.data.text_files import inside
+from wsol.data.text_files import path_below
 
 MOST_CLASSES = 1_000_000
-_LONGEST = 1_000_000  # side of an image
+_LONGEST = 1_000_000  # largest allowed side of an image, in pixels
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Segmentation of one image: pixels of any of `objects` that are not pixels of `ignore`.
+    """Segmentation of one image: the union of `objects`. Other pixels of `ignore` are not scored.
 
     Attributes:
-        objects: Mask files; an image may show several objects.
+        objects: Mask files. An image may have several objects.
         ignore: Mask file of pixels that are not scored.
-        cut: A file's mask is its pixels above this value, 0 to 254. CUB's masks have soft edges,
-            and 127 cuts them in the middle. The published evaluator cuts at 0, and so does DA-WSOL
-            on CUB.
+        cut: Pixels above this value (0 to 254) belong to the mask. CUB's masks have grey edges; 127
+            is the middle value. The published evaluator uses 0, and so does DA-WSOL on CUB.
     """
 
     objects: tuple[Path, ...]
@@ -35,20 +34,20 @@ class MaskFiles:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Labels, boxes and masks of a split; rows are images, in the split's order.
+    """Labels, boxes and masks of a split. Each array has a row per image, in the split's order.
 
     Attributes:
-        names: The data set's names of the images; unique.
+        names: Unique names of the images in the data set.
         labels: int64 (N,), from 0.
         sizes: int64 (N,2), width and height of the image files.
-        boxes: float64 (N,G,4) half-open xyxy in the files' pixels; rows beyond `counts` repeat the
-            first box, or are zeros if an image has none. G is 0 if no image has a box.
+        boxes: float64 (N,G,4) half-open xyxy in the files' pixels. Rows beyond `counts` repeat the
+            first box, or are zeros if an image has no box. G is 0 if no image has a box.
         counts: int64 (N,), number of true boxes of each image.
         classes: Names of the classes, in order of labels.
-        masks: One for each image, or empty.
+        masks: A mask for each image, or empty.
         identities: int64 (N,), image ids in COCO files.
         category_ids: int64 (classes,), category ids in COCO files.
-        open_classes: Whether there may be more classes than `classes` names.
+        open_classes: Whether there may be more classes than those in `classes`.
     """
 
     names: tuple[str, ...]
@@ -67,7 +66,7 @@ class GroundTruth:
 
     @property
     def boxed(self) -> np.ndarray:
-        """bool (N,): which images have a box."""
+        """bool (N,): whether an image has a box."""
         return self.counts > 0
 
 
@@ -87,19 +86,19 @@ def make_ground_truth(
 ) -> GroundTruth:
     """Checks ground truth and puts it into arrays.
 
-    A box that ends outside of its image is cut at the image's edge, as in the published evaluator's
-    metadata (30 of CUB-200-2011's boxes are); a warning tells their number. A box that is listed
-    twice for an image counts once. A box without area is kept: the published evaluator counts it as
-    a pixel, and half-open IoU counts it as nothing.
+    A box that extends outside of its image is clipped at the image's edge, as in the published
+    evaluator's metadata. This happens for 30 boxes of CUB-200-2011. A warning gives the number. A
+    box that is listed twice for an image counts once. A box with x0 = x1 or y0 = y1 is kept: it
+    counts as a pixel in the published evaluator, and has area 0 in half-open IoU.
 
     Args:
-        where: The source, named in messages.
-        some_boxed: Whether images may have no box though others have one.
+        where: The source of the ground truth, for messages.
+        some_boxed: Whether some images may have no box although others have one.
 
     Raises:
         ValueError: there are no images, a name is listed twice, a size or label is out of range, a
-            box is upside down or wholly outside of its image, or only some images have boxes or
-            masks; names the image.
+            box has x1 < x0 or y1 < y0 or lies wholly outside of its image, or only some images have
+            boxes or masks. The message names the image.
     """
     if not names:
         raise ValueError(f"{where}: the split is empty")
@@ -109,7 +108,7 @@ def make_ground_truth(
     most = max(map(len, boxes))
     for name, mask in zip(names, masks, strict=bool(masks)):
         if not mask.objects:
-            raise ValueError(f"{where}: image {name} has no mask, others have")
+            raise ValueError(f"{where}: image {name} has no mask, but other images have one")
     for name, label in zip(names, labels, strict=True):
         if not 0 <= label < MOST_CLASSES:
             raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
@@ -118,7 +117,7 @@ def make_ground_truth(
             raise ValueError(f"{where}: image {name} has {width:g} x {height:g} pixels")
         if most and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
-    boxes = _cut_at_edges(where, names, sizes, boxes)
+    boxes = _clip_boxes(where, names, sizes, boxes)
     most = max(map(len, boxes))
     padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in boxes]
     return GroundTruth(
@@ -135,47 +134,49 @@ def make_ground_truth(
     )
 
 
-def _cut_at_edges(
+def _clip_boxes(
     where: str | Path,
     names: Sequence[str],
     sizes: Sequence[Sequence[int]],
     boxes: Sequence[Sequence[Sequence[float]]],
 ) -> list[list[tuple[float, ...]]]:
-    """Cuts each image's boxes at the image's edge, and keeps each box once.
+    """Clips each image's boxes at the image's edge, and keeps each box once.
 
     Raises:
-        ValueError: a box is upside down or has no part in its image; names the image.
+        ValueError: a box has x1 < x0 or y1 < y0, or lies wholly outside of its image. The message
+            names the image.
     """
     kept: list[list[tuple[float, ...]]] = []
-    cut: list[str] = []
+    clipped: list[str] = []
     for name, (width, height), found in zip(names, sizes, boxes, strict=True):
         kept.append([])
         for x0, y0, x1, y1 in found:
-            upright = x0 <= x1 and y0 <= y1  # false for NaN too
-            if not (upright and x0 < width and y0 < height and x1 >= 0 and y1 >= 0):
+            ordered = x0 <= x1 and y0 <= y1  # false for NaN too
+            if not (ordered and x0 < width and y0 < height and x1 >= 0 and y1 >= 0):
                 raise ValueError(
                     f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
                     f"of {width} x {height} pixels"
                 )
             box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
             if box != (x0, y0, x1, y1):
-                cut.append(name)
+                clipped.append(name)
             if box not in kept[-1]:
                 kept[-1].append(box)
-    if cut:
+    if clipped:
         warnings.warn(
-            f"{where}: {len(cut)} box(es) end outside of their image and are cut at its edge, such "
-            f"as that of {cut[0]}",
+            f"{where}: {len(clipped)} box(es) extend outside of their image and are clipped at its "
+            f"edge, for example in {clipped[0]}",
             stacklevel=3,
         )
     return kept
 
 
 def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
-    """The ground truth of a split, in which any image may have no box.
+    """Returns the ground truth of a split. Images without a box are allowed.
 
     Raises:
-        ValueError: an image cannot be read, or a box does not lie in its image; names the image.
+        ValueError: an image cannot be read, or a box does not lie in its image. The message names
+            the image.
     """
     examples = dataset.examples
     masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
@@ -196,9 +197,10 @@ def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
     """Adds masks <folder>/<image>.png, the layout of CUB's segmentations.
 
     Raises:
-        ValueError: an image has no mask there, or its name leads out of the folder; names it.
+        ValueError: an image has no mask there, or its path is outside of the folder. The message
+            names the image.
     """
-    files = [inside(folder, name).with_suffix(".png") for name in truth.names]
+    files = [path_below(folder, name).with_suffix(".png") for name in truth.names]
     for name, file in zip(truth.names, files, strict=True):
         if not file.is_file():
             raise ValueError(f"there is no mask {file} for image {name}")
@@ -206,7 +208,7 @@ def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
 
 
 def with_mask_cut(truth: GroundTruth, cut: int) -> GroundTruth:
-    """Makes masks of the pixels above `cut`."""
+    """Returns the ground truth with `cut` set in each mask."""
     return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
 
 

@@ -13,7 +13,7 @@ from wsol.annotations.ground_truth import (
 )
 from wsol.data.dataset import Split
 from wsol.data.loaders import find_layout
-from wsol.data.text_files import inside, number, read_lines
+from wsol.data.text_files import number, path_below, read_lines
 
 
 def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 0.1) -> GroundTruth:
@@ -70,9 +70,9 @@ def read_published_metadata(folder: str | Path) -> GroundTruth:
             boxes[name].append(_numbers(file, row, fields))
             continue
         try:
-            objects[name].append(inside(folder, fields[0]))
+            objects[name].append(path_below(folder, fields[0]))
             if fields[1]:
-                ignore[name] = inside(folder, fields[1])
+                ignore[name] = path_below(folder, fields[1])
         except ValueError as error:
             raise ValueError(f"{file}, line {row}: {error}") from error
     for name in names:

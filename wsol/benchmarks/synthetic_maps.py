@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
-from wsol.data.text_files import inside
+from wsol.data.text_files import path_below
 
 
 def synthetic_maps(side: int) -> dict[str, np.ndarray]:
@@ -45,6 +45,6 @@ def write_synthetic_maps(folder: Path, truth: GroundTruth, side: int) -> None:
         hill = np.exp(-(((columns - x) / widths[0]) ** 2) - ((rows - y) / widths[1]) ** 2)
         rough = cv2.GaussianBlur(rng.random((side, side)), (0, 0), rng.choice([1, 3, 8]))
         hill += (rough - rough.min()) / np.ptp(rough) * rng.uniform(0.1, 0.6)
-        file = inside(folder, f"{name}.npy")
+        file = path_below(folder, f"{name}.npy")
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, (hill - hill.min()) / np.ptp(hill))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
-from wsol.data.text_files import inside, number, read_lines, whole
+from wsol.data.text_files import number, path_below, read_lines, whole
 from wsol.data.transforms import Transform
 
 
@@ -62,7 +62,7 @@ def find_root(folder: Path) -> Path:
 def _read_layout(root: Path) -> tuple[list[str], list[Example], list[Example]]:
     """Reads class names, the images for training, and the images for testing."""
     class_names = read_table(root / "classes.txt", 1, lambda fields: fields[0])
-    paths = read_table(root / "images.txt", 1, lambda fields: inside(root / "images", fields[0]))
+    paths = read_table(root / "images.txt", 1, lambda row: path_below(root / "images", row[0]))
     labels = read_table(root / "image_class_labels.txt", 1, lambda fields: whole(fields[0]))
     training = read_table(root / "train_test_split.txt", 1, _flag)
     boxes = read_table(root / "bounding_boxes.txt", 4, parse_box)

@@ -19,7 +19,8 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
     and Unicode line separators do not end a line, since they may be part of a name.
 
     Raises:
-        ValueError: the file cannot be read, is not UTF-8, or holds a NUL (file and line).
+        ValueError: the file cannot be read, is not UTF-8, or contains a NUL. The message names the
+            file and the line.
     """
     path = Path(path)
     try:
@@ -42,50 +43,51 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
 
 
 def whole(text: str) -> int:
-    """Parses a whole number below 2**53, which a float holds exactly; ValueError if it is none."""
+    """Parses a whole number below 2**53, which a float holds exactly. Raises ValueError."""
     value = int(text)
-    if "_" in text or abs(value) >= 2**53:  # Python reads 1_0 as 10; no writer of data means that
-        raise ValueError(f"{text:.40} is no whole number below 2**53")
+    if "_" in text or abs(value) >= 2**53:  # Python reads 1_0 as 10; in data it is an error
+        raise ValueError(f"{text:.40} is not a whole number below 2**53")
     return value
 
 
 def number(text: str) -> float:
-    """Parses a finite number; ValueError if it is none."""
+    """Parses a finite number. Raises ValueError."""
     value = float(text)
     if "_" in text or not math.isfinite(value):
-        raise ValueError(f"{text:.40} is no finite number")
+        raise ValueError(f"{text:.40} is not a finite number")
     return value
 
 
-def inside(folder: str | os.PathLike, name: str) -> Path:
-    """Joins a folder and a name from a data file, which must not lead out of the folder.
+def path_below(folder: str | os.PathLike, name: str) -> Path:
+    """Joins a folder and a name from a data file. The result must be below the folder.
 
     Links that the user put into the folder are followed.
 
     Raises:
-        ValueError: the name is empty or absolute, or goes up with `..`, on any system.
+        ValueError: the name is empty or absolute on any system, or contains `..`.
     """
-    place = PureWindowsPath(name)  # knows both kinds of slash, and drives
+    place = PureWindowsPath(name)  # handles both kinds of slash, and drives
     if not place.name or place.anchor or ".." in place.parts or "\0" in name:
         raise ValueError(f"{name!r:.90} is no path below a folder")
     return Path(folder, name)
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Parses a JSON file; ValueError if that is not possible, with the file's name."""
+    """Parses a JSON file. Raises ValueError with the file's name if that is not possible."""
     return _parsed(path, "JSON", json.loads)
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
-    """Parses a YAML file of plain values; ValueError if that is not possible.
+    """Parses a YAML file of plain values.
 
-    A tag that names a Python object is an error.
+    Raises:
+        ValueError: the file is not YAML, or has a tag that names a Python object.
     """
     return _parsed(path, "YAML", lambda text: bounded(yaml.safe_load(text)))
 
 
 def bounded(tree: Any) -> Any:
-    """Returns a tree from YAML; ValueError if its aliases stand for more than `MOST_VALUES` values.
+    """Returns a tree from YAML. Raises ValueError if its aliases expand to over `MOST_VALUES`.
 
     With aliases, a file of a few lines can stand for billions of values, or contain itself.
     """
@@ -101,7 +103,7 @@ def bounded(tree: Any) -> Any:
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Flattens nested settings to dotted names; an empty mapping counts as a value."""
+    """Flattens nested settings to dotted names. An empty mapping counts as a value."""
     if not isinstance(tree, Mapping) or not tree:
         return {prefix: tree}
     found = {}
@@ -120,7 +122,7 @@ def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> 
 
 
 def known_end(path: str, names: Collection[str]) -> str | None:
-    """Finds the longest end of a path that is one of `names` (with slashes); None if none is."""
-    parts = PureWindowsPath(path).parts  # knows both kinds of slash
+    """Finds the longest end of a path that is one of `names` (with slashes). None if there is none."""
+    parts = PureWindowsPath(path).parts  # handles both kinds of slash
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((end for end in ends if end in names), None)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
-from wsol.data.text_files import inside
+from wsol.data.text_files import path_below
 from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 
 
@@ -59,7 +59,7 @@ def any_scoremap(folder: str | Path, truth: GroundTruth) -> bool:
 
 
 def _spellings(name: str) -> tuple[str, str]:
-    below = inside("", name)
+    below = path_below("", name)
     return f"{name}.npy", below.with_suffix(".npy").as_posix()
 
 

@@ -25,7 +25,7 @@ from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
-from wsol.data.text_files import inside
+from wsol.data.text_files import path_below
 from wsol.robustness.adversarial_accuracy import is_correct
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0
@@ -137,7 +137,7 @@ def write_replaced(
                     box = (0, 0, *pixels.shape[:0:-1])
                 example = dataset.examples[index]
                 name = f"{example.name}.png"  # a.jpg and a.png must not become one file
-                _write_image(inside(partial / "images", name), pixels)
+                _write_image(path_below(partial / "images", name), pixels)
                 x0, y0, x1, y1 = box
                 identity = example.identity
                 lines["images"].append(f"{identity} {name}")

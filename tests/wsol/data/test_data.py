@@ -72,7 +72,7 @@ def test_masks_and_boxes_agree(toy):
         ("image_class_labels.txt", "3", r"image_class_labels.txt, line 3: expected an id and 1"),
         ("train_test_split.txt", "3 2", r"train_test_split.txt, line 3: expected 1"),
         ("bounding_boxes.txt", "3 1 2 3", r"bounding_boxes.txt, line 3: expected an id and 4"),
-        ("bounding_boxes.txt", "3 1 2 nan 4", r"bounding_boxes.txt, line 3: nan is no finite"),
+        ("bounding_boxes.txt", "3 1 2 nan 4", r"bounding_boxes.txt, line 3: nan is not a finite"),
         ("bounding_boxes.txt", "3 1 2 0 4", r"bounding_boxes.txt, line 3: expected x y width"),
         ("bounding_boxes.txt", "", r"bounding_boxes.txt: no line for image 3"),
     ],

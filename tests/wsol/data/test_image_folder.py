@@ -153,7 +153,7 @@ def test_what_a_folder_lacks_is_said(small, change, split, message):
         (f"{HEADER}\n/etc/passwd,0,0,1,1", r"boxes.csv, line 2: there is no such image"),
         (f"{HEADER}\ntest/a/1.png,0,0,1", r"boxes.csv, line 2: expected 5 values"),
         (f"{HEADER}\ntest/a/1.png,0,0,one,1", r"boxes.csv, line 2: could not convert"),
-        (f"{HEADER}\ntest/a/1.png,0,0,nan,1", r"boxes.csv, line 2: nan is no finite number"),
+        (f"{HEADER}\ntest/a/1.png,0,0,nan,1", r"boxes.csv, line 2: nan is not a finite number"),
         (f"{HEADER}\ntest/a/1.png,,0,1,1", r"boxes.csv, line 2: "),
         (f"{HEADER}\ntest/a/1.png,3,0,1,1", r"boxes.csv, line 2: expected 0 <= x0 < x1"),
         (f"{HEADER}\ntest/a/1.png,-1,0,1,1", r"boxes.csv, line 2: expected 0 <= x0 < x1"),

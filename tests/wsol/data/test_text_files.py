@@ -14,7 +14,15 @@ from robust_training.models.weights import load_weights
 from tests.helpers.birds import birds, write_published
 from wsol.annotations.metadata import read_published_metadata
 from wsol.data.cub import CUB200
-from wsol.data.text_files import bounded, inside, number, read_json, read_lines, read_yaml, whole
+from wsol.data.text_files import (
+    bounded,
+    number,
+    path_below,
+    read_json,
+    read_lines,
+    read_yaml,
+    whole,
+)
 from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.comparison import csv_table, epoch_seconds, read_run
 from wsol.robustness.roar import write_replaced
@@ -71,7 +79,7 @@ def test_no_name_leads_out_of_its_folder(parts):
     """Python's own reading of the path is the oracle."""
     name = "/".join(parts)
     try:
-        place = inside("/data/images", name)
+        place = path_below("/data/images", name)
     except ValueError:
         plain = parts and all(part in ("a", "b c.jpg", "~", "ü") for part in parts)
         assert not plain, "an honest name was refused"
@@ -137,7 +145,7 @@ def test_an_id_beyond_64_bits_is_named(toy, tmp_path):
     for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         text = (folder / file).read_text().split(" ", 1)[1]
         (folder / file).write_text(f"{10**30} {text}")
-    with pytest.raises(ValueError, match=r"line 1: .* is no whole number"):
+    with pytest.raises(ValueError, match=r"line 1: .* is not a whole number"):
         CUB200(folder, "train")
 
 

@@ -63,7 +63,7 @@ def test_an_image_may_have_several_boxes_or_none():
 
 def test_boxes_that_end_outside_of_their_image_are_cut_at_its_edge():
     """As the published metadata of CUB-200-2011 has its 30 such boxes; nothing is refused."""
-    with pytest.warns(UserWarning, match=r"here: 2 box\(es\) end outside .* such as that of 1"):
+    with pytest.warns(UserWarning, match=r"here: 2 box\(es\) extend outside .* for example in 1"):
         truth = make_ground_truth(
             *("here", ["1", "2"], [0, 0], [(20, 16)] * 2),
             [[(-3, 2, 30, 14)], [(4, 5, 20, 48)]],
@@ -87,7 +87,7 @@ def test_all_of_cubs_official_boxes_can_be_scored(shared):
         stored = np.array([example.boxes[0] for example in dataset.examples])
         far = (stored[:, 2:] > sizes).any(axis=1)
         assert far.sum() == outside
-        with pytest.warns(UserWarning, match="cut at its edge"):
+        with pytest.warns(UserWarning, match="clipped at its edge"):
             boxes = dataset_ground_truth(dataset).boxes[:, 0]
         assert (boxes == np.minimum(stored, np.concatenate([sizes, sizes], axis=1))).all()
 
