@@ -122,7 +122,7 @@ def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> 
 
 
 def known_end(path: str, names: Collection[str]) -> str | None:
-    """Finds the longest end of a path that is one of `names` (with slashes). None if there is none."""
+    """Returns the longest end of a path that is one of `names` (with slashes), or None."""
     parts = PureWindowsPath(path).parts  # handles both kinds of slash
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((end for end in ends if end in names), None)
