@@ -1,7 +1,7 @@
 """Pixel metrics of heatmaps against segmentation masks, pooled over all pixels of a split.
 
 PxAP is the pixel average precision of Choe et al. (CVPR 2020; clovaai/wsolevaluation). pIoU is the
-largest IoU that any threshold reaches (Zhu et al., DA-WSOL, CVPR 2022).
+largest IoU over all thresholds (Zhu et al., DA-WSOL, CVPR 2022).
 """
 
 from pathlib import Path
@@ -15,20 +15,21 @@ from wsol.data.image_files import image_size, read_gray
 
 
 def bin_edges(thresholds: ArrayLike) -> np.ndarray:
-    """The published histogram's edges: the thresholds, then 1, 2 and 3."""
+    """Returns the published histogram's edges: the thresholds, then 1, 2 and 3."""
     return np.append(np.asarray(thresholds, np.float64), [1.0, 2.0, 3.0])
 
 
 def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.ndarray:
-    """Reads a mask as int8 of `shape` (H,W): 1 is object, 0 background, -1 does not count.
+    """Reads a mask as int8 of `shape` (H,W): 1 is object, 0 is background, -1 is not scored.
 
-    It is resized to the nearest neighbour, as in the published evaluator.
+    It is resized by nearest neighbour, as in the published evaluator.
 
     Args:
-        size: (width, height) of the image; the mask must have the same proportions.
+        size: (width, height) of the image. The mask must have the same aspect ratio.
 
     Raises:
-        ValueError: a file is missing, is no image, or has other proportions; names it.
+        ValueError: a file is missing, is not an image, or has another aspect ratio. The message
+            names the file.
     """
     masks = [_read(file, shape, size) > files.cut for file in files.objects]
     mask = np.any(masks, axis=0).astype(np.int8)
@@ -38,11 +39,11 @@ def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.n
 
 
 def require_masks(truth: GroundTruth) -> None:
-    """Checks all masks of a split before the work begins; reads little more than their headers.
+    """Checks all masks of a split before the work begins. Reads little more than their headers.
 
     Raises:
-        ValueError: a file is missing, is no image, or has other proportions than its image; or no
-            mask of the split has a pixel of an object.
+        ValueError: a file is missing, is not an image, or has another aspect ratio than its image;
+            or no mask of the split has an object pixel.
     """
     for files, size in zip(truth.masks, truth.sizes, strict=bool(truth.masks)):
         for file in (*files.objects, *([files.ignore] if files.ignore else [])):
@@ -51,7 +52,7 @@ def require_masks(truth: GroundTruth) -> None:
         (read_gray(file) > files.cut).any() for files in truth.masks for file in files.objects
     ):
         cut = truth.masks[0].cut
-        raise ValueError(f"the masks hold no object: no pixel is above {cut} (--mask_cut)")
+        raise ValueError(f"the masks have no object: no pixel is above {cut} (--mask_cut)")
 
 
 def _require_mask(file: Path, size: ArrayLike) -> None:
@@ -60,7 +61,8 @@ def _require_mask(file: Path, size: ArrayLike) -> None:
     (width, height), (image_width, image_height) = image_size(file), size
     if abs(width * image_height / image_width - height) > 1:
         raise ValueError(
-            f"mask {file} has {width} x {height} pixels, its image {image_width} x {image_height}"
+            f"mask {file} has {width} x {height} pixels, but its image has "
+            f"{image_width} x {image_height}"
         )
 
 
@@ -70,7 +72,7 @@ def _read(file: Path, shape: tuple[int, int], size: ArrayLike) -> np.ndarray:
 
 
 def pixel_counts(heatmap: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Counts pixels of the object and of the background by heatmap value: int32 (2,B).
+    """Histograms of heatmap values on the object and on the background: int32 (2,B).
 
     Args:
         heatmap: (H,W) in [0,1].
@@ -82,7 +84,7 @@ def pixel_counts(heatmap: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np
 
 
 def pixel_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """PxAP and pIoU in [0,1], each (...), from pooled counts (...,2,B); NaN without an object."""
+    """PxAP and pIoU in [0,1], each (...), from pooled counts (...,2,B). NaN without objects."""
     counts = np.asarray(counts, np.float64)
     true, false = np.moveaxis(counts[..., ::-1].cumsum(axis=-1), -2, 0)
     objects = np.where(true[..., -1:] > 0, true[..., -1:], np.nan)

@@ -16,7 +16,7 @@ from robust_training.models.classifier import Classifier
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.data.dataset import ImageDataset
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.score_table import ScoreRow
+from wsol.evaluation.score_rows import ScoreRow
 from wsol.heatmaps.heatmap import HeatmapMethod
 
 

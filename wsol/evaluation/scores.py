@@ -1,7 +1,8 @@
-"""From box tables to metrics.json: every score, with its threshold policy beside it.
+"""Computes all scores of a split, as in metrics.json, from its box tables.
 
-A heatmap becomes a row of a box table (`box_table`). `threshold_policy` turns the table into IoUs
-with the true boxes, `score_table` counts hits among them, and this module collects the rows.
+A box table (`box_table`) has an image's boxes at all thresholds. `threshold_policy` chooses
+thresholds and computes IoUs with the true boxes, `score_rows` counts hits, and this module collects
+the rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,29 +29,32 @@ from wsol.evaluation.metrics import (
 from wsol.evaluation.pixel_metrics import pixel_scores
 from wsol.evaluation.results import Headline, Scores
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.score_table import ScoreRow, score_row
+from wsol.evaluation.score_rows import ScoreRow, score_row
 from wsol.evaluation.threshold_policy import POLICIES, PolicyIous, apply_policies
 
 PROTOCOL = (
-    "The heatmap is that of the true class, and the box that of its largest contour. IoU is that "
-    "of half-open boxes in the image files' pixels; a hit is an IoU of at least 0.5. Top-1 and "
-    "Top-5 Loc also ask that the class is predicted. Threshold policies: "
+    "The heatmap is computed for the true class. The box encloses the largest contour. IoU is "
+    "computed on half-open boxes in pixels of the image files; a hit is an IoU of at least 0.5. "
+    "Top-1 and Top-5 Loc count a hit only if the true class is among the first one or five "
+    "predictions. Threshold policies: "
     + " ".join(f"{name}: {sentence}" for name, sentence in POLICIES.items())
-    + " MaxBoxAcc and MaxBoxAccV2 choose an oracle threshold for each IoU. PxAP has no threshold; "
-    "pIoU has an oracle's. AP50 is COCO's, with the predicted class and its probability, for the "
-    "boxes of the policy beside it. Intervals hold 95 % of 1000 bootstrap resamples of the images; "
-    "an oracle chooses again in each resample, other thresholds stay."
+    + " MaxBoxAcc and MaxBoxAccV2 use an oracle threshold for each IoU. PxAP has no threshold; "
+    "pIoU uses the threshold that is best on the scored images. AP50 is COCO's AP at IoU 0.5, with "
+    "the predicted class and its probability, for the boxes of the headline policy. Intervals are "
+    "95 % bootstrap intervals (1000 resamples of images). An oracle threshold is chosen again in "
+    "each resample; other thresholds are fixed."
 )
 
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """Settings of the scores of heatmaps.
+    """Settings for scoring heatmaps.
 
     Attributes:
-        threshold: Adds the policy fixed:<threshold>, a fraction of the heatmap's maximum in [0,1].
-        threshold_step: Distance between the thresholds that a policy chooses from, 0.0001 to 1.
-        v2: Whether to score MaxBoxAccV2 too, from the boxes of all contours.
+        threshold: If set, adds the policy `fixed:<threshold>`. A fraction of the heatmap's maximum,
+            in [0,1].
+        threshold_step: Distance between candidate thresholds, at least 0.0001 and below 1.
+        v2: Whether to compute MaxBoxAccV2, too, from the boxes of all contours.
         ious: IoU thresholds in [0,1] at which MaxBoxAcc is scored.
         seed: Seed of the bootstrap and of attacks.
     """
@@ -75,17 +79,17 @@ class ScoringConfig:
 
     @property
     def thresholds(self) -> np.ndarray:
-        """The thresholds that a policy chooses from, (T,)."""
+        """The candidate thresholds, (T,)."""
         return np.arange(0, 1, self.threshold_step)
 
 
 def require_true_boxes(test: GroundTruth, validation: GroundTruth | None) -> None:
-    """Raises ValueError where boxes cannot be scored: some test images or all validation images
-    have no true box, though other test images have one."""
+    """Raises ValueError if some but not all test images have a true box, or if test images but no
+    validation image have one."""
     if test.boxes.size and not test.boxed.all():
         raise ValueError("some of the images to score have no true box")
     if validation is not None and test.boxes.size and not validation.boxes.size:
-        raise ValueError("the validation images have no true boxes to choose a threshold by")
+        raise ValueError("the validation images have no true boxes for choosing a threshold")
 
 
 def score_heatmaps(
@@ -101,17 +105,17 @@ def score_heatmaps(
 
     Args:
         test: The scored split.
-        validation: The split whose boxed images choose the threshold of the policy "val"; None
-            leaves this policy out.
-        thresholds: (T,), the thresholds to choose from. A threshold that gives every image the same
-            box as the one before is left out.
-        fixed: The threshold of the policy "fixed:<t>"; None leaves this policy out.
+        validation: The threshold of the policy "val" is chosen on the images of this split that
+            have a box. If None, there is no such policy.
+        thresholds: (T,), the candidate thresholds. A threshold that gives every image the same box
+            as the one before is left out.
+        fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
         iou_thresholds: IoU thresholds of MaxBoxAcc.
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: some images have no box, the validation images have none, or the masks have no
-            object.
+        ValueError: some images have no true box, no validation image has one, or the masks have no
+            object pixels.
     """
     require_true_boxes(test.truth, None if validation is None else validation.truth)
     rows: list[ScoreRow] = []
@@ -124,7 +128,7 @@ def score_heatmaps(
             rows += scored
             headlines.append(_heatmap_headline(scored[0], test))
             *_, oracle, reference = choices
-            details["reference"][name] = _max_box_acc(test, name, reference, iou_thresholds, seed)
+            details["reference"][name] = _published(test, name, reference, iou_thresholds, seed)
             details["curves"][name] = {
                 "threshold": oracle.thresholds.tolist(),
                 "gt_known_loc": box_accuracy(oracle.ious).tolist(),
@@ -137,13 +141,13 @@ def score_heatmaps(
 def score_boxes(
     truth: GroundTruth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0
 ) -> Scores:
-    """Scores boxes that came without heatmaps.
+    """Scores boxes that were given without heatmaps.
 
     Raises:
         ValueError: the images have no true boxes.
     """
     if not truth.boxes.size:
-        raise ValueError("there are no true boxes to score boxes by")
+        raise ValueError("the images have no true boxes to compare with")
     test = SplitOutput(truth, given.predictions, {})
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
     row = score_row(name, PolicyIous("given", None, ious), test, seed=seed)
@@ -154,7 +158,8 @@ def score_boxes(
 
 
 def accuracies(output: SplitOutput) -> dict[str, float | None]:
-    """Fraction of images whose class is the likeliest, or among the five likeliest."""
+    """Top-1 and top-5 accuracy: fraction of images whose true class has the highest, or one of the
+    five highest, probabilities."""
     correct = {k: output.correct(k) for k in (1, 5)}
     return {
         f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in correct.items()
@@ -165,8 +170,8 @@ def _heatmap_headline(row: ScoreRow, test: SplitOutput) -> Headline:
     table = test.tables[row.heatmap]
     boxes = rescale(table.boxes([row.threshold])[:, 0], table.frame, test.truth.sizes)
     ious = table.ious(test.truth, [row.threshold])[:, 0]
-    known = test.predictions is not None and test.predictions.confidence is not None
-    results = coco_results(test.truth, test.predictions, boxes) if known else None
+    has_confidence = test.predictions is not None and test.predictions.confidence is not None
+    results = coco_results(test.truth, test.predictions, boxes) if has_confidence else None
     return _headline(row, boxes, ious, test, results)
 
 
@@ -182,14 +187,14 @@ def _headline(
     return Headline(row, boxes, ious, error_types, results)
 
 
-def _max_box_acc(
+def _published(
     test: SplitOutput,
     name: str,
     reference: PolicyIous,
     iou_thresholds: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
-    """MaxBoxAcc and, where the boxes of all contours are known, MaxBoxAccV2."""
+    """MaxBoxAcc and, if the table has the boxes of all contours, MaxBoxAccV2."""
     names = [f"{t:g}" for t in iou_thresholds]
     values = [max_box_acc(reference.ious, t) for t in iou_thresholds]
     resampled = _resampled_max_box_acc(reference.ious, iou_thresholds)
@@ -224,7 +229,7 @@ def _resampled_max_box_acc(
 def _pixel_scores(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
     scores = {key: float(value) for key, value in pixel_scores(counts.sum(axis=0)).items()}
     if np.isnan(scores["pxap"]):
-        raise ValueError(f"the masks hold no object: no pixel is above {cut} (--mask_cut)")
+        raise ValueError(f"the masks have no object: no pixel is above {cut} (--mask_cut)")
     flat = counts.reshape(len(counts), -1).astype(np.float64)
 
     def statistic(drawn: np.ndarray) -> np.ndarray:

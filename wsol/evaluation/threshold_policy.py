@@ -1,6 +1,6 @@
-"""Threshold policies: who chooses the threshold at which a heatmap becomes a box.
+"""Threshold policies: how the threshold is chosen at which a heatmap becomes a box.
 
-This is the place to change or to add a policy: a function here, and a sentence in `POLICIES`.
+To add a policy, add a sentence to `POLICIES` and the policy's IoUs to `apply_policies`.
 """
 
 import re
@@ -14,24 +14,24 @@ from wsol.evaluation.run_model import SplitOutput
 THRESHOLDS = np.arange(0, 1, 0.001)
 POLICIES = {
     "val": "The threshold with the most hits on the validation images; it then stays fixed.",
-    "fixed": "A threshold that was given in advance; ART's published 0.2 where no validation image "
+    "fixed": "A threshold that was given in advance; ART's published 0.2 if no validation image "
     "has a box.",
     "oracle": "The threshold with the most hits on the scored images themselves.",
     "reference": "The published evaluator's score (clovaai/wsolevaluation): an oracle threshold in "
     "its pixel conventions. Its GT-known is MaxBoxAcc at IoU 0.5.",
-    "given": "The boxes came without a heatmap.",
+    "given": "The boxes were given without a heatmap.",
 }
-_NAME = re.compile(r"val|oracle|reference|given|fixed:[\d.e-]+")
+_NAME = re.compile("|".join(POLICIES).replace("fixed", r"fixed:[\d.e-]+"))
 
 
 @dataclass(frozen=True)
 class PolicyIous:
-    """The IoUs that a policy may choose from on the scored images.
+    """The IoUs on the scored images at the thresholds that a policy allows.
 
     Attributes:
         policy: "val", "fixed:<t>", "oracle", "reference" or "given".
-        thresholds: float (T,), fractions of the heatmap's maximum. T is 1 where the threshold is
-            fixed before the images are scored. None where boxes were given.
+        thresholds: float (T,), fractions of the heatmap's maximum. T is 1 if the threshold is fixed
+            before the images are scored. None if boxes were given.
         ious: (N,T), the IoU of each image's box with its true box.
     """
 
@@ -51,7 +51,7 @@ class PolicyIous:
 
 
 def require_policy(policy: str) -> None:
-    """Raises ValueError where `policy` is not the name of a threshold policy."""
+    """Raises ValueError if `policy` is not the name of a threshold policy."""
     if not _NAME.fullmatch(policy):
         raise ValueError(f"a score needs the policy of its threshold, not {policy!r}")
 
@@ -63,14 +63,15 @@ def apply_policies(
     thresholds: np.ndarray,
     fixed: float | None,
 ) -> list[PolicyIous]:
-    """Every policy for one kind of heatmap, in the order of the score table.
+    """Applies every policy to one kind of heatmap, in the order of the score table.
 
-    The first one is the headline: a threshold that never saw the scored images, if there is any.
+    The first policy is the headline. Its threshold is independent of the scored images, unless only
+    oracles are possible.
 
     Args:
         heatmap: The key of the heatmap's table in both outputs.
-        thresholds: float (T,), the thresholds to choose from.
-        fixed: The threshold of the policy "fixed:<t>"; None leaves this policy out.
+        thresholds: float (T,), the candidate thresholds.
+        fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
     """
     table, truth = test.tables[heatmap], test.truth
     chosen: list[tuple[str, float]] = []
@@ -93,7 +94,7 @@ def validation_threshold(
 
     Args:
         heatmap: The key of the heatmap's table in `validation`.
-        thresholds: float (T,), the thresholds to choose from.
+        thresholds: float (T,), the candidate thresholds.
     """
     table = validation.tables[heatmap]
     distinct = table.distinct(thresholds)

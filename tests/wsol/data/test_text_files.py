@@ -192,9 +192,9 @@ def run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(top1_accuracy="high"), "accuracy is 'high', no share"),
-        (lambda m: m.update(top1_accuracy=50.0), "accuracy is 50.0, no share"),
-        (lambda m: m.update(top1_accuracy=True), "accuracy is True, no share"),
+        (lambda m: m.update(top1_accuracy="high"), "accuracy is 'high', not a fraction"),
+        (lambda m: m.update(top1_accuracy=50.0), "accuracy is 50.0, not a fraction"),
+        (lambda m: m.update(top1_accuracy=True), "accuracy is True, not a fraction"),
         (lambda m: m.update(localization=None), "NoneType"),
         (lambda m: m["localization"].insert(0, 3), "not subscriptable"),
         (lambda m: m["localization"][0].pop("gt_known_loc"), "gt_known_loc"),

@@ -17,7 +17,7 @@ from wsol.boxes.geometry import iou, published_truth
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.results import write_scores
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.score_table import ScoreRow
+from wsol.evaluation.score_rows import ScoreRow
 from wsol.evaluation.scores import score_heatmaps
 
 

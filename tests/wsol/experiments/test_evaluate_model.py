@@ -126,7 +126,7 @@ def test_masks_are_checked(network, copy, no_work):
         wsol.evaluate(network, copy)
     for each in CUB200(copy, "test").examples:
         cv2.imwrite(str(each.mask), np.zeros((48, 48), np.uint8))
-    with pytest.raises(ValueError, match="the masks hold no object"):
+    with pytest.raises(ValueError, match="the masks have no object"):
         wsol.evaluate(network, copy)
 
 

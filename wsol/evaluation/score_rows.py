@@ -16,12 +16,13 @@ class ScoreRow:
 
     Attributes:
         heatmap: Name of the heatmap method, or of the boxes.
-        policy: Who chose the threshold, see `threshold_policy.POLICIES`.
-        threshold: Fraction of the heatmap's maximum; None where boxes were given.
+        policy: Name of the threshold policy, see `threshold_policy.POLICIES`.
+        threshold: Fraction of the heatmap's maximum. None if boxes were given.
         gt_known_loc: Fraction of images whose box is a hit.
-        top1_loc: Fraction of images whose box is a hit and whose class is predicted; None where no
-            predictions are known.
-        top5_loc: The same for the five likeliest classes; None where fewer are known.
+        top1_loc: Fraction of images whose box is a hit and whose class is predicted. None without
+            predictions.
+        top5_loc: Like `top1_loc`, with the class among the five most probable ones. None if fewer
+            are given.
         intervals: Score -> lower and upper end of its 95 % bootstrap interval.
         class_means: Score -> its mean over the classes.
     """
@@ -42,11 +43,11 @@ class ScoreRow:
 def score_row(heatmap: str, choice: PolicyIous, output: SplitOutput, *, seed: int = 0) -> ScoreRow:
     """Scores one kind of heatmap under one policy.
 
-    In every bootstrap resample the policy chooses again among its thresholds; a policy with a
-    single threshold keeps it.
+    The threshold is chosen again in every bootstrap resample. A policy with a single threshold
+    keeps it.
 
     Args:
-        output: The scored split: its labels and predictions.
+        output: Labels and predictions of the scored split.
         seed: Seed of the bootstrap.
     """
     truth, index = output.truth, choice.index
