@@ -145,8 +145,8 @@ def first_order_gradients(
         parameters = _leaves(values, excluding=point)
         signs = method.signs(len(values))
         gradients, at_rest = _gradients_at_rest(values, point, signs, parameters)
-    difference = _Difference(scores, method, signs, recording, at_rest)
-    return _FirstOrder.apply(difference, len(gradients), image, *gradients, *parameters)
+    difference = _Difference(scores, method, signs, recording, gradients, at_rest)
+    return _FirstOrder.apply(difference, image, *parameters)
 
 
 def _gradients_at_rest(
@@ -202,6 +202,7 @@ class _Difference:
 
     Attributes:
         signs: A row for each sum of scores that is displaced together.
+        gradients: Gradients of each score by the image.
         at_rest: Gradients of the sum of all scores by each parameter, at the image.
     """
 
@@ -209,9 +210,47 @@ class _Difference:
     method: FiniteDifference
     signs: list[list[int]]
     recording: Recording
+    gradients: tuple[Tensor, ...]
     at_rest: tuple[Tensor | None, ...]
 
-    def multiples(self, vectors: Sequence[Tensor], *, together: bool) -> Tensor:
+    def products(
+        self,
+        image: Tensor,
+        parameters: Sequence[Tensor],
+        vectors: Sequence[Tensor],
+        to_image: bool,
+    ) -> list[Tensor | None]:
+        """Return the sum over scores of vector . d gradient / d(image, *parameters).
+
+        That of the image is None unless `to_image`.
+        """
+        gradients = [_combine(row, self.gradients) for row in self.signs]
+        vectors = [_combine(row, vectors) for row in self.signs]
+        multiples = self._multiples(vectors, together=bool(parameters))
+        weights = torch.where(multiples > 0, 1 / multiples, 0.0)
+        totals: list[Tensor | None] = [None] * (1 + len(parameters))
+        for signs, gradient, vector, multiple, weight in zip(
+            self.signs, gradients, vectors, multiples, weights, strict=True
+        ):
+            if not multiple.any():
+                continue
+            point = (image.detach() + _per_image(multiple) * vector).requires_grad_(to_image)
+            with torch.enable_grad(), self.recording.replayed():
+                value = (weight * _combine(signs, self.scores(point))).sum()
+                wanted = [point, *parameters] if to_image else parameters
+                found = torch.autograd.grad(value, wanted, allow_unused=True)
+            found = found if to_image else (None, *found)
+            totals = [_sum(total, new) for total, new in zip(totals, found, strict=True)]
+            if to_image:
+                totals[0] = totals[0] - _per_image(weight) * gradient
+        if to_image and totals[0] is None:  # every vector is zero
+            totals[0] = torch.zeros_like(image)
+        for number, rest in enumerate(self.at_rest, start=1):
+            if rest is not None and totals[number] is not None:
+                totals[number] = totals[number] - weights[0, 0] * rest
+        return totals
+
+    def _multiples(self, vectors: Sequence[Tensor], *, together: bool) -> Tensor:
         """Return the factors (vectors, N) of the displacements; 0 for a vector of zeros."""
         lengths = torch.stack([vector.flatten(1).norm(dim=1) for vector in vectors])
         if together or self.recording.coupled:
@@ -219,76 +258,20 @@ class _Difference:
             lengths = lengths.square().mean(dim=over, keepdim=True).sqrt().expand_as(lengths)
         return torch.where(lengths > 0, self.method.length(lengths.dtype) / lengths, 0.0)
 
-    def gradients(
-        self,
-        point: Tensor,
-        signs: list[int],
-        weight: Tensor,
-        parameters: list[Tensor],
-        to_image: bool,
-    ) -> list[Tensor | None]:
-        """Return d sum(weight * signed sum of scores) / d(point, *parameters) at `point`."""
-        wanted = [point.requires_grad_(), *parameters] if to_image else parameters
-        with torch.enable_grad(), self.recording.replayed():
-            value = (weight * _combine(signs, self.scores(point))).sum()
-            found = torch.autograd.grad(value, wanted, allow_unused=True)
-        return [*([] if to_image else [None]), *found]
-
 
 class _FirstOrder(Function):
     @staticmethod
-    def forward(ctx: Any, difference: _Difference, count: int, image: Tensor, *tensors: Tensor):
-        gradients, parameters = tensors[:count], tensors[count:]
-        ctx.difference, ctx.count = difference, count
-        ctx.save_for_backward(image, *gradients, *parameters)
-        return tuple(gradient.clone() for gradient in gradients)
+    def forward(ctx: Any, difference: _Difference, image: Tensor, *parameters: Tensor):
+        ctx.difference = difference
+        ctx.save_for_backward(image, *parameters)
+        return tuple(gradient.clone() for gradient in difference.gradients)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *incoming: Tensor):
-        image, *tensors = ctx.saved_tensors
-        gradients, parameters = tensors[: ctx.count], tensors[ctx.count :]
-        wants = (ctx.needs_input_grad[2], *ctx.needs_input_grad[3 + ctx.count :])
-        products = _products(ctx.difference, image, gradients, incoming, parameters, wants)
-        return (None, None, products[0], *[None] * ctx.count, *products[1:])
-
-
-def _products(
-    difference: _Difference,
-    image: Tensor,
-    gradients: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    wants: Sequence[bool],
-) -> list[Tensor | None]:
-    """Return the sum over scores of vector . d gradient / d(image, *parameters).
-
-    Results that are not wanted are None.
-    """
-    to_image = wants[0]
-    chosen = [p for p, want in zip(parameters, wants[1:], strict=True) if want]
-    gradients = [_combine(row, gradients) for row in difference.signs]
-    vectors = [_combine(row, vectors) for row in difference.signs]
-    multiples = difference.multiples(vectors, together=bool(chosen))
-    weights = torch.where(multiples > 0, 1 / multiples, 0.0)
-    totals: list[Tensor | None] = [None] * (1 + len(chosen))
-    for signs, gradient, vector, multiple, weight in zip(
-        difference.signs, gradients, vectors, multiples, weights, strict=True
-    ):
-        if not multiple.any():
-            continue
-        point = image.detach() + _per_image(multiple) * vector
-        found = difference.gradients(point, signs, weight, chosen, to_image)
-        totals = [_sum(total, new) for total, new in zip(totals, found, strict=True)]
-        if to_image:
-            totals[0] = totals[0] - _per_image(weight) * gradient
-    if to_image and totals[0] is None:  # every vector is zero
-        totals[0] = torch.zeros_like(image)
-    products = dict(zip(chosen, totals[1:], strict=True))
-    for parameter, rest in zip(parameters, difference.at_rest, strict=True):
-        if rest is not None and products.get(parameter) is not None:
-            products[parameter] = products[parameter] - weights[0, 0] * rest
-    return [totals[0], *(products.get(parameter) for parameter in parameters)]
+        image, *parameters = ctx.saved_tensors
+        products = ctx.difference.products(image, parameters, incoming, ctx.needs_input_grad[1])
+        return None, *products
 
 
 def _combine(signs: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
