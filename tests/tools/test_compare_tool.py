@@ -12,7 +12,7 @@ from scipy import stats
 from tests.helpers.commands import ROOT, tool
 from tests.helpers.documents import blocks
 from wsol.evaluation.metrics import student_interval
-from wsol.report.comparison import SCORES, TrainedRun, accuracy_scatter, method_table
+from wsol.report.comparison import TrainedRun, accuracy_scatter, method_table, read_scores
 
 
 @pytest.fixture
@@ -125,7 +125,9 @@ def test_mistakes_cost_one_line(configs, tmp_path, arguments, message):
 
 def some_runs(**accuracies):
     return [
-        TrainedRun(name, seed, Path(), dict.fromkeys(SCORES) | {"accuracy": value}, [2.0])
+        TrainedRun(
+            name, seed, Path(), read_scores({"localization": []}) | {"accuracy": value}, [2.0]
+        )
         for name, values in accuracies.items()
         for seed, value in enumerate(values)
     ]

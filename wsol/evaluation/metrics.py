@@ -117,6 +117,14 @@ def mean_interval(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
     return bootstrap(lambda drawn: drawn @ values / len(values), len(values), seed=seed)
 
 
+def mean_with_interval(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+    """`mean` and 95 % `interval` of values (N,); both None without any."""
+    if not len(values):
+        return {"mean": None, "interval": None}
+    values = np.asarray(values, float)
+    return {"mean": float(values.mean()), "interval": mean_interval(values, seed=seed).tolist()}
+
+
 def _resamples(images: int, resamples: int, seed: int, *, chunk: int = 100) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):

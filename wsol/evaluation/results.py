@@ -121,8 +121,11 @@ def image_table(scores: Scores) -> str:
     return text.getvalue()
 
 
-def require_folder(folder: str | os.PathLike) -> None:
-    """Raises ValueError where results could not be written to `folder`, which need not exist."""
+def require_folder(folder: str | os.PathLike | None) -> None:
+    """Raises ValueError where results could not be written to `folder`, which need not exist; None
+    is allowed."""
+    if folder is None:
+        return
     existing = next(each for each in (Path(folder), *Path(folder).parents) if each.exists())
     if not existing.is_dir():
         raise ValueError(f"the output {existing} is a file, not a folder")
@@ -130,8 +133,11 @@ def require_folder(folder: str | os.PathLike) -> None:
         raise ValueError(f"no file can be written in {existing}: choose another output folder")
 
 
-def write_scores(folder: str | os.PathLike, scores: Scores) -> None:
-    """Writes images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json: all or none."""
+def write_scores(folder: str | os.PathLike | None, scores: Scores) -> None:
+    """Writes images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json: all or none.
+    Nothing is written where the folder is None."""
+    if folder is None:
+        return
     folder, truth = Path(folder), scores.output.truth
     texts = {"images.csv": image_table(scores)}
     if truth.boxes.size:

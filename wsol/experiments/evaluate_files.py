@@ -12,12 +12,7 @@ from wsol.evaluation.pixel_metrics import bin_edges, require_masks
 from wsol.evaluation.results import Scores, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_scoremaps
-from wsol.evaluation.scores import (
-    ScoringConfig,
-    require_true_boxes,
-    score_boxes,
-    score_heatmaps,
-)
+from wsol.evaluation.scores import ScoringConfig, require_true_boxes, score_boxes, score_heatmaps
 
 _SCORING = ScoringConfig()
 
@@ -54,8 +49,7 @@ def evaluate_scoremaps(
     Raises:
         ValueError: a file is missing or not valid; names it.
     """
-    if output is not None:
-        require_folder(output)
+    require_folder(output)
     test = read_ground_truth(metadata, "test")
     if masks is not None:
         test = with_masks(test, masks)
@@ -108,7 +102,9 @@ def evaluate_scoremaps(
     }
     settings = {name: None if file is None else str(file) for name, file in files_given.items()}
     settings |= {"mask_cut": mask_cut, **dataclasses.asdict(scoring)}
-    return _finish(scores.with_metrics({"settings": settings}), output)
+    scores = scores.with_metrics({"settings": settings})
+    write_scores(output, scores)
+    return scores
 
 
 def evaluate_boxes(
@@ -127,8 +123,7 @@ def evaluate_boxes(
     Raises:
         ValueError: a file is missing or not valid; names it.
     """
-    if output is not None:
-        require_folder(output)
+    require_folder(output)
     truth = read_ground_truth(metadata, "test")
     given = read_coco_results(results, truth)
     if given.left_out:
@@ -142,7 +137,8 @@ def evaluate_boxes(
         )
     settings = {"results": str(results), "metadata": str(metadata), "seed": seed}
     scores = score_boxes(truth, given, seed=seed).with_metrics({"settings": settings})
-    return _finish(scores, output)
+    write_scores(output, scores)
+    return scores
 
 
 def _validation_truth(
@@ -159,9 +155,3 @@ def _validation_truth(
         return None
     truth = read_ground_truth(metadata, "val")
     return truth if any_scoremap(scoremaps, truth) else None
-
-
-def _finish(scores: Scores, output: str | Path | None) -> Scores:
-    if output is not None:
-        write_scores(output, scores)
-    return scores

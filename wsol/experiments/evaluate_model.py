@@ -149,7 +149,7 @@ class EvaluationPlan:
             folder=self.folder,
         )
         if self.robustness is not None:
-            self._write(evaluation)  # attacks take long; scores must not wait
+            write_scores(self.output, evaluation)  # attacks take long; scores must not wait
             thresholds = {each.row.heatmap: each.row.threshold for each in scores.headlines}
             robustness = measure_robustness(
                 model,
@@ -159,14 +159,10 @@ class EvaluationPlan:
                 seed=scoring.seed,
             )
             evaluation = evaluation.with_metrics({"robustness": robustness})
-        self._write(evaluation)
+        write_scores(self.output, evaluation)
         if self.output is not None:
             write_report(Path(self.output) / "report.html", {self.name: evaluation})
         return evaluation
-
-    def _write(self, evaluation: Evaluation) -> None:
-        if self.output is not None:
-            write_scores(self.output, evaluation)
 
     def _run_split(self, name: str, split: PreparedSplit) -> SplitOutput:
         is_test = name == "test"
@@ -197,8 +193,7 @@ def plan_evaluation(
             spurious correlations are not valid, maps are too small for the attacks, or the output
             folder is not writable.
     """
-    if output is not None:
-        require_folder(output)
+    require_folder(output)
     wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:

@@ -1,12 +1,9 @@
 """Pictures of heatmaps and boxes."""
 
-import io
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wsol.localizer.localization import Localization
 
@@ -51,16 +48,3 @@ def draw_boxes(
         x0, y0, x1, y1 = (round(float(value)) for value in box)
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, width)
     return picture
-
-
-def legend(axes: Axes) -> None:
-    """Write a legend beside the axes. A `$` in a name begins no formula."""
-    box = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    for text in box.get_texts():
-        text.set_parse_math(False)
-
-
-def png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,76 +26,52 @@ from wsol.report.plots import picture_grid, scatter
 Metrics = Mapping[str, Any]
 
 
-def _localization(heatmap: str, key: str) -> Callable[[Metrics], float | None]:
-    """Reads a score of a heatmap under the policy val, or else under a fixed threshold."""
-
-    def read(metrics: Metrics) -> float | None:
-        rows = [row for row in metrics["localization"] if row["heatmap"] == heatmap]
-        for policy in ("val", "fixed:"):
-            for row in rows:
-                if row["policy"].startswith(policy):
-                    return row[key]
-        return None
-
-    return read
-
-
-def _nested(*keys: str | int) -> Callable[[Metrics], Any]:
-    """Reads the value below these keys and list indices; None where there is none."""
-
-    def read(metrics: Metrics) -> Any:
-        value: Any = metrics
-        for key in keys:
-            try:
-                value = value[key]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return value
-
-    return read
-
-
-def _first_attack(*keys: str) -> Callable[[Metrics], float | None]:
-    return _nested("robustness", "maps", 0, *keys)
-
-
-def _accuracy_under_attack(metrics: Metrics) -> float | None:
-    """Reads the accuracy at the radius of the first attack on maps; None where the first curve does
-    not have this radius."""
-    radius = _first_attack("attack", "attack", "eps")(metrics)
-    radii = _nested("robustness", "accuracy", 0, "eps")(metrics)
-    if not isinstance(radii, list) or radius not in radii:
-        return None
-    return _nested("robustness", "accuracy", 0, "accuracy", radii.index(radius))(metrics)
-
-
-def _spurious(*keys: str) -> Callable[[Metrics], float | None]:
-    """Reads a measurement of spurious correlations, also from runs of an earlier version."""
-
-    def read(metrics: Metrics) -> float | None:
-        found = _nested("spurious_correlation", *keys)(metrics)
-        return _nested("laboratory", *keys)(metrics) if found is None else found
-
-    return read
-
-
 ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
 
-# Column -> how it is read from a run's metrics.json, a fraction. Columns without any number are
-# left out.
-SCORES: dict[str, Callable[[Metrics], float | None]] = {
-    ACCURACY: _nested("top1_accuracy"),
-    GT_KNOWN: _localization("gradient", "gt_known_loc"),
-    "Top-1 Loc": _localization("gradient", "top1_loc"),
-    "CAM GT-known": _localization("cam", "gt_known_loc"),
-    "centred box GT-known": _localization("centred box", "gt_known_loc"),
-    ROBUSTNESS: _first_attack("measures", "top_k_intersection", "mean"),
-    "GT-known under attack": _first_attack("boxes", "gt_known_loc", "attacked", "mean"),
-    "accuracy under attack": _accuracy_under_attack,
-    "worst group": _spurious("groups", "worst", "accuracy"),
-    "gradient mass in mask": _spurious("object", "mass"),
-    "gradient mass on null patch": _spurious("null_patch", "mass"),
-}
+
+def read_scores(metrics: Metrics) -> dict[str, Any]:
+    """The columns of a comparison, from a run's metrics.json: fractions, or None.
+
+    Accuracy under attack is that at the radius of the first attack on maps.
+    """
+    attack, curve = (_value(metrics, "robustness", key, 0) for key in ("maps", "accuracy"))
+    radius, radii = _value(attack, "attack", "attack", "eps"), _value(curve, "eps")
+    place = radii.index(radius) if isinstance(radii, list) and radius in radii else None
+    # earlier versions called these measurements a laboratory
+    spurious = _value(metrics, "spurious_correlation") or _value(metrics, "laboratory")
+    return {
+        ACCURACY: _value(metrics, "top1_accuracy"),
+        GT_KNOWN: _localization(metrics, "gradient", "gt_known_loc"),
+        "Top-1 Loc": _localization(metrics, "gradient", "top1_loc"),
+        "CAM GT-known": _localization(metrics, "cam", "gt_known_loc"),
+        "centred box GT-known": _localization(metrics, "centred box", "gt_known_loc"),
+        ROBUSTNESS: _value(attack, "measures", "top_k_intersection", "mean"),
+        "GT-known under attack": _value(attack, "boxes", "gt_known_loc", "attacked", "mean"),
+        "accuracy under attack": _value(curve, "accuracy", place),
+        "worst group": _value(spurious, "groups", "worst", "accuracy"),
+        "gradient mass in mask": _value(spurious, "object", "mass"),
+        "gradient mass on null patch": _value(spurious, "null_patch", "mass"),
+    }
+
+
+def _value(content: Any, *keys: str | int | None) -> Any:
+    """The value below these keys and list indices; None where there is none."""
+    for key in keys:
+        try:
+            content = content[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return content
+
+
+def _localization(metrics: Metrics, heatmap: str, key: str) -> float | None:
+    """A score of a heatmap under the policy val, or else under a fixed threshold."""
+    rows = [row for row in metrics["localization"] if row["heatmap"] == heatmap]
+    for policy in ("val", "fixed:"):
+        for row in rows:
+            if row["policy"].startswith(policy):
+                return row[key]
+    return None
 
 
 @dataclass(frozen=True)
@@ -106,7 +82,7 @@ class TrainedRun:
         method: Name of the training method.
         seed: Seed of the run.
         folder: Folder of the run.
-        scores: A fraction for each key of `SCORES`; None where metrics.json has no number.
+        scores: From `read_scores`; None where metrics.json has no number.
         seconds: Duration of each epoch, validation included.
     """
 
@@ -124,8 +100,8 @@ def read_run(method: str, seed: int, folder: Path) -> TrainedRun:
         ValueError: the run is not finished and evaluated.
     """
     try:
-        metrics = read_json(folder / "metrics.json")
-        scores = {name: _fraction(name, read(metrics)) for name, read in SCORES.items()}
+        found = read_scores(read_json(folder / "metrics.json"))
+        scores = {name: _fraction(name, value) for name, value in found.items()}
         seconds = epoch_seconds(folder)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a finished run: {error}") from error
@@ -193,7 +169,7 @@ def method_table(runs: Sequence[TrainedRun]) -> str:
 
 
 def accuracy_scatter(runs: Sequence[TrainedRun], score: str) -> bytes | None:
-    """PNG: a score of `SCORES` against accuracy; None where no run has both."""
+    """PNG: a score against accuracy; None where no run has both."""
     return scatter(
         {
             method: [
@@ -267,7 +243,8 @@ def _by_method(runs: Sequence[TrainedRun]) -> dict[str, list[TrainedRun]]:
 
 
 def _present(runs: Sequence[TrainedRun]) -> list[str]:
-    return [name for name in SCORES if any(run.scores[name] is not None for run in runs)]
+    """Columns that have a number in any run."""
+    return [name for name in runs[0].scores if any(run.scores[name] is not None for run in runs)]
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from wsol.evaluation.metrics import student_interval
-from wsol.localizer.overlay import legend, png
 
 # Matplotlib draws in these colours; the page replaces each by its variable (page.css), which has
 # another value in the dark scheme.
@@ -273,8 +272,10 @@ def scatter(
         axes.plot(x, y, ".", color=bars[0].get_color(), alpha=0.5, ms=4)
     axes.set(xlabel=f"{x_label}, %", ylabel=f"{y_label}, %")
     axes.grid(alpha=0.3)
-    legend(axes)
-    return png(figure)
+    legend = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a `$` in a name begins no formula
+    return _png(figure)
 
 
 def picture_grid(columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:
@@ -288,7 +289,7 @@ def picture_grid(columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:
         for axes, picture in zip(column, pictures, strict=True):
             axes.axis("off")
             axes.imshow(picture)
-    return png(figure)
+    return _png(figure)
 
 
 def retraining_curves(
@@ -312,7 +313,7 @@ def retraining_curves(
         axes.set(xlabel=f"important pixels {word}", ylabel="accuracy, %")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
-    return png(axes.figure)
+    return _png(axes.figure)
 
 
 def trade_off(
@@ -339,9 +340,15 @@ def trade_off(
         axes.set(ylabel=f"area above that of {first}".replace("$", r"\$"))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    return png(axes.figure)
+    return _png(axes.figure)
 
 
 def _panels(width: float, height: float, count: int) -> Iterable[Axes]:
     figure = Figure(figsize=(width * count, height), dpi=110, layout="constrained")
     return figure.subplots(1, count, squeeze=False)[0]
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

@@ -24,7 +24,7 @@ from robust_training.attribution.similarity import (
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
-from wsol.evaluation.metrics import HIT, mean_interval
+from wsol.evaluation.metrics import HIT, mean_with_interval
 from wsol.heatmaps.heatmap import Gradient
 from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_correct
 
@@ -110,7 +110,7 @@ def measure_robustness(
         ValueError: an attack counts more pixels than a map has, or a map is not finite.
     """
     total = len(loader.dataset)
-    loader = _spread(loader, total if config.images is None else min(config.images, total))
+    loader = _spread(loader, min(config.images or total, total))
     return {
         "images": len(loader.dataset),
         "of_images": total,
@@ -138,9 +138,9 @@ def _attack_maps(
         truths = _true_boxes(loader, batch)
         found.append(_attack_batch(model, image, label, truths, attack, threshold))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
-    correct, mapped, kept = columns["correct"], columns["mapped"], columns["kept"]
-    counted = {name: values[correct & mapped] for name, values in columns.items()}
-    clean, attacked = columns["clean_hit"], columns["attacked_hit"]
+    correct, clean, attacked = (columns[name] for name in ("correct", "clean_hit", "attacked_hit"))
+    compared = correct & columns["has_map"]
+    counted = {name: values[compared] for name, values in columns.items()}
     boxes = {
         "gt_known_loc": _change(clean, attacked, seed),
         "top1_loc": _change(clean & correct, attacked & correct, seed),
@@ -149,10 +149,10 @@ def _attack_maps(
     return {
         "attack": _settings(attack),
         "measures": {name: _measure(counted, name, seed) for name in MEASURES},
-        **({"boxes": boxes} if columns["boxed"].all() else {}),
+        **({"boxes": boxes} if columns["has_box"].all() else {}),
         "correct": int(correct.sum()),
-        "without_map": int((correct & ~mapped).sum()),
-        "flipped": int((correct & mapped & ~kept).sum()),
+        "without_map": int((correct & ~compared).sum()),
+        "flipped": int((~counted["same_class"]).sum()),
         "seconds": time.perf_counter() - started,
     }
 
@@ -173,10 +173,10 @@ def _attack_batch(
     clean, k = _numpy(result.clean), attack.pixels(result.clean)
     columns: dict[str, np.ndarray] = {
         "correct": is_correct(model, image, label).cpu().numpy(),
-        "mapped": np.array([not is_constant(each) for each in clean]),
-        "kept": result.kept.cpu().numpy(),
-        "kept noise": random.kept.cpu().numpy(),
-        "boxed": np.array([len(boxes) > 0 for boxes in truths]),
+        "has_map": np.array([not is_constant(each) for each in clean]),
+        "same_class": result.kept.cpu().numpy(),
+        "same_class noise": random.kept.cpu().numpy(),
+        "has_box": np.array([len(boxes) > 0 for boxes in truths]),
     }
     for suffix, maps in (("", result.maps), (" noise", random.maps)):
         pairs = zip(clean, _numpy(maps), strict=True)
@@ -215,9 +215,9 @@ def _settings(attack: MapAttack) -> dict[str, Any]:
 
 
 def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
-    values, kept = columns[name], columns["kept"]
-    noise = columns[f"{name} noise"][kept & columns["kept noise"]]
-    return _mean(values[kept], seed) | {
+    values, same_class = columns[name], columns["same_class"]
+    noise = columns[f"{name} noise"][same_class & columns["same_class noise"]]
+    return mean_with_interval(values[same_class], seed=seed) | {
         "flipped_as_same": float(values.mean()) if len(values) else None,
         "under_noise": float(noise.mean()) if len(noise) else None,
     }
@@ -226,15 +226,7 @@ def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
 def _change(clean: np.ndarray, attacked: np.ndarray, seed: int) -> dict[str, Any]:
     """Scores before and after the attack, and their paired difference."""
     return {
-        "clean": _mean(clean, seed),
-        "attacked": _mean(attacked, seed),
-        "change": _mean(attacked.astype(float) - clean, seed),
+        "clean": mean_with_interval(clean, seed=seed),
+        "attacked": mean_with_interval(attacked, seed=seed),
+        "change": mean_with_interval(attacked.astype(float) - clean, seed=seed),
     }
-
-
-def _mean(values: Sequence[float] | np.ndarray, seed: int) -> dict[str, Any]:
-    values = np.asarray(values, float)
-    if not len(values):
-        return {"mean": None, "interval": None}
-    ends = mean_interval(values, seed=seed)
-    return {"mean": float(values.mean()), "interval": ends.tolist()}

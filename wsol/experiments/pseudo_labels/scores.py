@@ -13,7 +13,7 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.boxes.geometry import iou, rescale
 from wsol.detectors import Detections
-from wsol.evaluation.metrics import HIT, mean_interval
+from wsol.evaluation.metrics import HIT, mean_with_interval
 from wsol.evaluation.scores import score_boxes
 from wsol.experiments.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.heatmaps.methods import BASELINE
@@ -47,8 +47,8 @@ class BoxScore:
         return {
             "name": self.name,
             "policy": self.policy,
-            "gt_known_loc": _mean(self.hits, seed),
-            "top1_loc": _mean(self.top1_hits, seed),
+            "gt_known_loc": mean_with_interval(self.hits, seed=seed),
+            "top1_loc": mean_with_interval(self.top1_hits, seed=seed),
             "training_gt_known_loc": self.training_gt_known,
             "seconds": list(self.seconds),
         }
@@ -167,13 +167,8 @@ def difference_row(first: BoxScore, second: BoxScore, *, seed: int = 0) -> dict[
     return {
         "name": first.name,
         "less": second.name,
-        "gt_known_loc": _mean(first.hits - second.hits, seed),
+        "gt_known_loc": mean_with_interval(first.hits - second.hits, seed=seed),
     }
-
-
-def _mean(values: np.ndarray, seed: int) -> dict[str, Any]:
-    ends = mean_interval(values, seed=seed)
-    return {"mean": float(values.mean()), "interval": ends.tolist()}
 
 
 def _cell(found: Mapping[str, Any]) -> str:
