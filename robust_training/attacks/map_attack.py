@@ -1,4 +1,6 @@
-"""Attacks on attribution maps: a small change of the image that keeps its predicted class."""
+"""Attacks that change the map with a small change of the image, while the predicted class stays the
+same.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,49 +13,53 @@ from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Explanation, InputGradient, Maps
 from robust_training.attribution.similarity import check_top_k, pixel_count, top_k_intersection
-from robust_training.autograd.batch_norm import under_attack
+from robust_training.autograd.batch_norm import attack_mode
 from robust_training.autograd.curvature import Curvature, Recomputed, Score
 from robust_training.models.classifier import Classifier
 
 
 class Goal(ABC):
-    """A score of maps that an attack raises (Ghorbani et al., AAAI 2019, arXiv 1710.10547).
+    """A score of maps that an attack increases (Ghorbani et al., AAAI 2019, arXiv 1710.10547).
 
-    The goals below are those of the authors' utils.py. Subclasses are frozen dataclasses.
+    The goals below are in the authors' utils.py. Subclasses are frozen dataclasses.
     """
 
     @abstractmethod
-    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
-        """Return the score that the attack raises.
+    def score(self, maps: Maps, clean_maps: Tensor, k: int) -> Score:
+        """Return the score that the attack increases.
 
         Args:
-            maps: Images -> maps (N,H,W) whose pixels sum to 1; it can be differentiated.
-            clean: (N,H,W), the maps of the clean images.
-            k: Number of largest pixels that count.
+            maps: A differentiable function from images to maps (N,H,W). The pixels of each map sum
+                to 1.
+            clean_maps: (N,H,W), the maps of the clean images.
+            k: Number of largest pixels; only `TopK` uses it.
         """
 
 
 @dataclass(frozen=True)
 class TopK(Goal):
-    """Removes mass from the k largest pixels of the clean map."""
+    """Reduces the sum over the k largest pixels of the clean map."""
 
-    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
-        support = clean.flatten(1).topk(k).indices
+    def score(self, maps: Maps, clean_maps: Tensor, k: int) -> Score:
+        support = clean_maps.flatten(1).topk(k).indices
         return lambda image: -maps(image).flatten(1).gather(1, support).sum(dim=1)
 
 
 @dataclass(frozen=True)
 class MassCentre(Goal):
-    """Moves the centre of mass away from that of the clean map, in whole pixels."""
+    """Moves the map's centre of mass away from the clean map's centre.
 
-    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
-        origin = _centre(clean / _mass(clean)).trunc()
+    The clean map's centre is rounded down to whole pixels.
+    """
+
+    def score(self, maps: Maps, clean_maps: Tensor, k: int) -> Score:
+        origin = _centre(clean_maps / _sums(clean_maps)).trunc()
         return lambda image: (_centre(maps(image)) - origin).square().sum(dim=1)
 
 
 @dataclass(frozen=True)
 class Region(Goal):
-    """Moves mass into a box of at least one pixel.
+    """Increases the sum over a box of at least one pixel.
 
     Attributes:
         x0, y0, x1, y1: Corners of the box, as fractions of width and height.
@@ -68,8 +74,8 @@ class Region(Goal):
         if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
             raise ValueError(f"a Region needs 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, not {self}")
 
-    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
-        height, width = clean.shape[1:]
+    def score(self, maps: Maps, clean_maps: Tensor, k: int) -> Score:
+        height, width = clean_maps.shape[1:]
         rows = slice(int(self.y0 * height), math.ceil(self.y1 * height))
         columns = slice(int(self.x0 * width), math.ceil(self.x1 * width))
         return lambda image: maps(image)[:, rows, columns].sum(dim=(1, 2))
@@ -77,9 +83,9 @@ class Region(Goal):
 
 @dataclass(frozen=True)
 class Noise(Goal):
-    """Takes a new random direction at every step: the baseline of every attack."""
+    """Moves the image in a new random direction at every step, as a baseline for attacks."""
 
-    def score(self, maps: Maps, clean: Tensor, k: int) -> Score:
+    def score(self, maps: Maps, clean_maps: Tensor, k: int) -> Score:
         return lambda image: (torch.randn_like(image) * image).sum(dim=(1, 2, 3))
 
 
@@ -88,41 +94,41 @@ class Attacked:
     """The result of an attack on maps.
 
     Attributes:
-        image: (N,3,H,W), the iterate with the smallest intersection, of all that kept the predicted
-            class; the clean image if none did.
-        kept: bool (N,), whether an iterate kept the predicted class.
+        image: (N,3,H,W). Of the iterates with the predicted class, the one with the smallest
+            intersection. If none has it, the clean image.
+        kept: bool (N,), whether an iterate has the predicted class.
         intersection: (N,), top-k intersection of the clean map and the map of `image`.
-        clean: (N,H,W), the maps of the clean images.
+        clean_maps: (N,H,W), the maps of the clean images.
         maps: (N,H,W), the maps of `image`.
     """
 
     image: Tensor
     kept: Tensor
     intersection: Tensor
-    clean: Tensor
+    clean_maps: Tensor
     maps: Tensor
 
 
 @dataclass(frozen=True)
 class MapAttack:
-    """An attack that raises a goal and keeps the best iterate of each image.
+    """An attack that increases the goal's score and keeps the best iterate of each image.
 
-    The best iterate has the smallest top-k intersection of its map with the clean map, of all that
-    keep the predicted class. The source starts at the image itself (`random_start: false`). Maps
-    are those of the logit of the given class, by the network itself; the direction of a step is
-    that of the network with softplus. Images do not depend on each other: each has the result that
-    it would have alone from the same start.
+    Of the iterates with the predicted class, the best one is the iterate whose map has the smallest
+    top-k intersection with the clean map. The authors' code starts at the image itself
+    (`random_start: false`). Maps are computed from the given class's logit with the unchanged
+    network. Step directions are computed with softplus in place of ReLU. The result of an image
+    does not depend on the batch, for the same start.
 
     Attributes:
         attack: Sets the radius and the steps.
-        goal: The score of maps that is raised.
-        top_k: The pixels whose intersection counts: a number (int) or a fraction (float).
+        goal: Defines the score of maps that the attack increases.
+        top_k: Number (int) or fraction (float) of largest pixels that are compared.
         restarts: Number of random starts.
         attribution: The attribution whose maps are attacked.
-        beta: Sharpness of the softplus that replaces ReLU for the direction; None keeps ReLU.
-        curvature: The way maps are differentiated for the direction. It needs memory for one point
-            of a path, and for the images of all points.
-        stop_at: An image is attacked no further once its intersection is at most this.
+        beta: Sharpness of the softplus that replaces ReLU for step directions. If None, ReLU stays.
+        curvature: The way in which maps are differentiated to get the step direction. For
+            integrated gradients, memory holds one point's graph and all points' images.
+        stop_at: The attack of an image stops when its intersection is at most this.
     """
 
     attack: Attack = PGD(eps=2 / 255, step_size=0.5 / 255, steps=10)
@@ -156,11 +162,11 @@ class MapAttack:
         The model must be in evaluation mode.
 
         Raises:
-            ValueError: a map of the images holds NaN or infinity, or fewer than `top_k` pixels.
+            ValueError: A map contains NaN or infinity, or has fewer than `top_k` pixels.
         """
-        with under_attack(model, "running"):
-            clean = self.maps(model, image, label)
-            if not clean.isfinite().all():
+        with attack_mode(model, "running"):
+            clean_maps = self.maps(model, image, label)
+            if not clean_maps.isfinite().all():
                 raise ValueError(
                     "a map of these images is not finite: the model's weights are damaged"
                 )
@@ -168,27 +174,27 @@ class MapAttack:
                 image.clone(),
                 torch.zeros(len(image), dtype=torch.bool, device=image.device),
                 torch.ones(len(image), device=image.device),
-                clean,
-                clean.clone(),
+                clean_maps,
+                clean_maps.clone(),
             )
             for _ in range(self.restarts):
                 self._perturb(model, image, label, found)
         return found
 
     def _perturb(self, model: Classifier, image: Tensor, label: Tensor, found: Attacked) -> None:
-        """Run the attack once; iterates better than those in `found` replace them."""
-        clean, k = found.clean, self.pixels(found.clean)
+        """Run the attack once, and store each image's iterate in `found` if it is better."""
+        clean_maps, k = found.clean_maps, self.count_pixels(found.clean_maps)
         predicted = _predicted(model, image)
         perturbed = self.attack.start(image)
         for _ in range(self.attack.steps):
             rows = self._unfinished(found)
             if not len(rows):
                 return
-            score = self.goal.score(self._unit_maps(model, label[rows]), clean[rows], k)
+            score = self.goal.score(self._unit_maps(model, label[rows]), clean_maps[rows], k)
             moved = self.attack.step(score, image[rows], perturbed[rows])
             perturbed[rows] = moved
             maps = self.maps(model, moved, label[rows])
-            common = top_k_intersection(clean[rows].flatten(1), maps.flatten(1), k)
+            common = top_k_intersection(clean_maps[rows].flatten(1), maps.flatten(1), k)
             better = ~found.kept[rows] | (common < found.intersection[rows])
             better &= _predicted(model, moved) == predicted[rows]
             found.image[rows[better]] = moved[better]
@@ -197,15 +203,15 @@ class MapAttack:
             found.kept[rows[better]] = True
 
     def _unfinished(self, found: Attacked) -> Tensor:
-        """Return the numbers of the images that are attacked further."""
+        """Return the indices of the images whose attack is not finished."""
         return (~(found.kept & (found.intersection <= self.stop_at))).nonzero()[:, 0]
 
     def maps(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
-        """Return the maps (N,H,W) of the network itself."""
+        """Return the maps (N,H,W) without softplus."""
         return self.attribution.maps(model, label)(image)
 
-    def pixels(self, maps: Tensor) -> int:
-        """Return how many pixels of maps (N,H,W) count."""
+    def count_pixels(self, maps: Tensor) -> int:
+        """Return `top_k` as a number of pixels of maps (N,H,W)."""
         size = maps.shape[1] * maps.shape[2]
         count = pixel_count(self.top_k, size)
         if count > size:
@@ -213,7 +219,7 @@ class MapAttack:
         return count
 
     def _unit_maps(self, model: Classifier, label: Tensor) -> Maps:
-        """Return the maps of the smooth network, each with a sum of 1."""
+        """Return the function from images to maps with softplus; each map sums to 1."""
         several = self.attribution.points > 1
         curvature = Recomputed(self.curvature) if several else self.curvature
         maps = self.attribution.maps(
@@ -222,7 +228,7 @@ class MapAttack:
 
         def unit_maps(image: Tensor) -> Tensor:
             found = maps(image)
-            return found / _mass(found)
+            return found / _sums(found)
 
         return unit_maps
 
@@ -232,13 +238,14 @@ def _predicted(model: Classifier, image: Tensor) -> Tensor:
     return model(image).argmax(dim=1)
 
 
-def _mass(maps: Tensor) -> Tensor:
-    mass = maps.sum(dim=(1, 2), keepdim=True)
-    return mass.masked_fill(mass == 0, torch.inf)
+def _sums(maps: Tensor) -> Tensor:
+    """Return the sum of each map; infinity in place of 0, so that a map of zeros stays zero."""
+    sums = maps.sum(dim=(1, 2), keepdim=True)
+    return sums.masked_fill(sums == 0, torch.inf)
 
 
 def _centre(maps: Tensor) -> Tensor:
-    """Return the centres (N,2), in pixels, of maps (N,H,W) whose mass is 1."""
+    """Return the centres (N,2), in pixels, of maps (N,H,W) that sum to 1."""
     axes = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
     rows, columns = axes
     return torch.stack([maps.sum(dim=2) @ rows, maps.sum(dim=1) @ columns], dim=1)

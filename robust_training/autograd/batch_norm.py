@@ -59,7 +59,7 @@ def running_statistics_kept() -> Iterator[None]:
 
 
 @contextmanager
-def under_attack(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
+def attack_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     """Switch off gradients of weights inside the `with`, and set the mode of BatchNorm."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:

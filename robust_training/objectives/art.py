@@ -12,7 +12,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Attribution, InputGradient, check_attribution
 from robust_training.attribution.scores import class_and_runner_up_scores, class_score, single
 from robust_training.attribution.similarity import check_top_k, cosine, pixel_count
-from robust_training.autograd.batch_norm import BatchNormMode, under_attack
+from robust_training.autograd.batch_norm import BatchNormMode, attack_mode
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
@@ -102,7 +102,7 @@ class ART(AttackingObjective):
     ) -> Tensor:
         """Return the attacked images (N,3,H,W), as in art_attack.py."""
         state = state or AttackState()
-        with under_attack(model, self.attack_batch_norm):
+        with attack_mode(model, self.attack_batch_norm):
             if state.perturbed is None:
                 state.perturbed = self.attack.start(image)
                 if self.attack.steps > 0:

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from robust_training.attacks.base import Attack
-from robust_training.autograd.batch_norm import BatchNormMode, under_attack
+from robust_training.autograd.batch_norm import BatchNormMode, attack_mode
 from robust_training.autograd.curvature import Score
 from robust_training.models.classifier import Classifier
 
@@ -73,7 +73,7 @@ class AttackingObjective(Objective):
 
     def perturb(self, model: Classifier, score: Score, image: Tensor, state: AttackState) -> Tensor:
         """Return the attacked images (N,3,H,W), starting from `state`."""
-        with under_attack(model, self.attack_batch_norm):
+        with attack_mode(model, self.attack_batch_norm):
             state.perturbed = self.attack(score, image, state.perturbed)
         return state.perturbed
 

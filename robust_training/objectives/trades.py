@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
-from robust_training.autograd.batch_norm import BatchNormMode, under_attack
+from robust_training.autograd.batch_norm import BatchNormMode, attack_mode
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
     AttackingObjective,
@@ -56,7 +56,7 @@ class TRADES(AttackingObjective):
             state.perturbed = self.attack.start(image)
             if not self.attack.random_start:
                 state.perturbed += self.start_noise * torch.randn_like(image)
-        with torch.no_grad(), under_attack(model, self.attack_batch_norm):
+        with torch.no_grad(), attack_mode(model, self.attack_batch_norm):
             clean = model(image)
         attacked = self.perturb(model, lambda x: divergence(clean, model(x)), image, state)
         logits = model(image)

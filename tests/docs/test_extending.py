@@ -109,7 +109,7 @@ def test_a_goal_of_a_map_attack(extension, model, image, label):
         return (maps / maps.sum(dim=(1, 2), keepdim=True)).square().sum(dim=(1, 2))
 
     assert found.kept.any()
-    assert (peak(found.maps) < peak(found.clean))[found.kept].all()
+    assert (peak(found.maps) < peak(found.clean_maps))[found.kept].all()
 
 
 def test_a_detector(extension, model, image, label):

@@ -68,7 +68,7 @@ class RobustnessConfig:
         if side < SMALLEST:
             raise ValueError(f"maps need {SMALLEST} pixels a side to be compared, not {side}")
         for attack in self.maps:
-            attack.pixels(torch.empty(1, side, side))
+            attack.count_pixels(torch.empty(1, side, side))
 
 
 _DEFAULT = RobustnessConfig()
@@ -170,7 +170,7 @@ def _attack_batch(
     similarity after the attack and, with the suffix " noise", after noise."""
     result = attack(model, image, label)
     random = dataclasses.replace(attack, goal=Noise())(model, image, label)
-    clean, k = _numpy(result.clean), attack.pixels(result.clean)
+    clean, k = _numpy(result.clean_maps), attack.count_pixels(result.clean_maps)
     columns: dict[str, np.ndarray] = {
         "correct": is_correct(model, image, label).cpu().numpy(),
         "has_map": np.array([not is_constant(each) for each in clean]),

@@ -8,7 +8,7 @@ import torch
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
-from robust_training.autograd.batch_norm import under_attack
+from robust_training.autograd.batch_norm import attack_mode
 from robust_training.models.classifier import create_model
 from robust_training.objectives import ART
 from wsol.data.loaders import DataConfig
@@ -28,7 +28,7 @@ def test_a_first_order_attack_reaches_the_exact_ones_loss(shared):
         itertools.islice(data.training_loader(), 5) for _ in range(3)
     ):
         image, label = batch["image"], batch["label"]
-        with under_attack(model, "batch"):
+        with attack_mode(model, "batch"):
             start = PGD(2 / 255).start(image)
             support = ART()._support(input_gradient(class_score(model, label), start))
             score = ART()._attack_score(model, label, support)

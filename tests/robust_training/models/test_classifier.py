@@ -5,7 +5,7 @@ import safetensors.torch
 import timm
 import torch
 
-from robust_training.autograd.batch_norm import batch_norm, under_attack
+from robust_training.autograd.batch_norm import attack_mode, batch_norm
 from robust_training.models.classifier import create_model, load_model, save_model
 
 
@@ -160,11 +160,11 @@ def test_batch_norm_modes(tiny, batch):
     assert not torch.allclose(outputs["running"], outputs["batch"])
 
 
-def test_under_attack_restores_what_was_trained(tiny):
+def test_attack_mode_restores_trained_parameters(tiny):
     tiny.backbone.fc.bias.requires_grad_(False)
 
     def interrupted():
-        with under_attack(tiny, "running"):
+        with attack_mode(tiny, "running"):
             assert not any(p.requires_grad for p in tiny.parameters())
             raise RuntimeError("stop")
 
