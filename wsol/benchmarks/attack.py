@@ -4,23 +4,27 @@ import time
 from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import nn
 
 from robust_training.attacks.map_attack import MapAttack
+from robust_training.attacks.pgd import PGD
 from robust_training.models.classifier import create_model
+from wsol.cli.parser import find_device
+
+_DEFAULT = MapAttack(PGD(random_start=False))  # all sizes of batches start at the same point
 
 
 def time_attack(
-    attack: MapAttack,
-    *,
-    model: str,
-    size: int,
-    images: int,
-    batch: int,
-    singles: int,
-    device: torch.device,
+    model: str = "mobilenetv2_100",
+    size: PositiveInt = 64,
+    images: PositiveInt = 32,
+    batch: PositiveInt = 32,
+    singles: NonNegativeInt = 4,
+    attack: MapAttack = _DEFAULT,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Seconds per image of an attack on random images.
+    """Seconds per image of an attack on random images, in batches and one image at a time.
 
     Args:
         model: timm's name of a network, which gets random weights.
@@ -29,10 +33,11 @@ def time_attack(
         singles: Number of images attacked one at a time; 0 leaves this row out.
     """
     torch.manual_seed(0)
-    network = create_model(model, 10, image_size=size).to(device).eval()
+    place = find_device(device)
+    network = create_model(model, 10, image_size=size).to(place).eval()
     nn.init.normal_(network.backbone.get_classifier().weight)
-    image = torch.rand(images, 3, size, size, device=device)
-    label = torch.arange(images, device=device) % 10
+    image = torch.rand(images, 3, size, size, device=place)
+    label = torch.arange(images, device=place) % 10
 
     def seconds_each(images: int, batch: int) -> float:
         start = time.perf_counter()

@@ -1,24 +1,31 @@
 """Speed of reading boxes off a heatmap, compared with one OpenCV call for each threshold."""
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from wsol.benchmarks.opencv_reference import reference_best_ious, reference_largest_boxes
-from wsol.benchmarks.timing import median_seconds
+from wsol.benchmarks.synthetic_maps import synthetic_maps
+from wsol.benchmarks.timing import seconds_in_turn
 from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, largest_boxes, to_bytes
 from wsol.evaluation.threshold_policy import THRESHOLDS
 
 
-def time_boxes(maps: Mapping[str, np.ndarray], repeats: int) -> list[dict[str, Any]]:
+def time_boxes(
+    maps: str | None = None, size: PositiveInt = 224, repeats: PositiveInt = 5
+) -> list[dict[str, Any]]:
     """Milliseconds for all 1,000 thresholds of each map, here and with OpenCV on one thread.
 
+    Measured are the boxes of the largest contours, and the best IoU of all contours' boxes.
+
     Args:
-        maps: (H,W) in [0,1], by name.
+        maps: .npz file of uint8 arrays called <name>_map; None draws synthetic maps.
+        size: Side of synthetic maps in pixels.
         repeats: Calls of OpenCV's loop, of which the median counts; ours are four times as many.
 
     Raises:
@@ -26,7 +33,8 @@ def time_boxes(maps: Mapping[str, np.ndarray], repeats: int) -> list[dict[str, A
     """
     cv2.setNumThreads(1)
     rows = []
-    for name, heatmap in tqdm(maps.items(), unit="map", leave=False):
+    given = synthetic_maps(size) if maps is None else _read_maps(Path(maps))
+    for name, heatmap in tqdm(given.items(), unit="map", leave=False):
         height, width = heatmap.shape
         truth = np.array([[width // 4, height // 4, 3 * width // 4, 3 * height // 4]])
         row: dict[str, Any] = {"map": name, "size": f"{width}x{height}"}
@@ -36,20 +44,17 @@ def time_boxes(maps: Mapping[str, np.ndarray], repeats: int) -> list[dict[str, A
         ):
             if not np.array_equal(ours(heatmap, truth), reference(heatmap, truth)):
                 raise AssertionError(f"{name}: {key} boxes differ from OpenCV's")
-            fast = median_seconds(lambda f=ours, h=heatmap, t=truth: f(h, t), 4 * repeats)
-            slow = median_seconds(lambda f=reference, h=heatmap, t=truth: f(h, t), repeats)
+            fast, slow = (
+                np.median(seconds_in_turn({key: partial(call, heatmap, truth)}, count)[key])
+                for call, count in ((ours, 4 * repeats), (reference, repeats))
+            )
             row |= {f"{key}_ms": 1e3 * fast, f"{key}_opencv_ms": 1e3 * slow}
             row |= {f"{key}_ratio": slow / fast}
         rows.append(row)
     return rows
 
 
-def read_maps(file: Path) -> dict[str, np.ndarray]:
-    """Maps in [0,1] by name, from an .npz file of uint8 arrays called <name>_map.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+def _read_maps(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file) as archive:
             keys = [key for key in archive if key.endswith("_map")]

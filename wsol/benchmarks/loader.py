@@ -6,7 +6,7 @@ from typing import Any
 from wsol.data.loaders import DataConfig
 
 
-def time_loader(data: DataConfig) -> dict[str, Any]:
+def time_loader(data: DataConfig) -> list[dict[str, Any]]:
     """Images per second that the training loader reads and augments, in its second epoch."""
     start = time.perf_counter()
     images = data.training_loader()
@@ -16,4 +16,4 @@ def time_loader(data: DataConfig) -> dict[str, Any]:
     start = time.perf_counter()
     count = sum(len(batch["label"]) for batch in images)
     seconds = time.perf_counter() - start
-    return {"opening_s": opened, "images": count, "images_per_s": count / seconds}
+    return [{"opening_s": opened, "images": count, "images_per_s": count / seconds}]

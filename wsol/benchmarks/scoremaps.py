@@ -1,11 +1,14 @@
 """Speed of scoring a folder of score maps."""
 
+import itertools
+import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wsol.annotations.ground_truth import GroundTruth
+from jsonargparse.typing import PositiveInt
+
+from wsol.annotations.metadata import read_ground_truth
 from wsol.benchmarks.synthetic_maps import write_synthetic_maps
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.run_model import SplitOutput
@@ -15,32 +18,31 @@ from wsol.evaluation.threshold_policy import THRESHOLDS
 
 
 def time_scoremaps(
-    truth: GroundTruth, folder: Path, size: int, workers: Sequence[int]
+    metadata: str,
+    size: PositiveInt = 224,
+    workers: list[int] | None = None,
+    folder: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Write a synthetic map of size x size for each image, then read and score them all.
+    """Reading and scoring a synthetic map for each image of a split, also with MaxBoxAccV2.
 
-    One row for each number of worker processes, without and with MaxBoxAccV2.
+    Args:
+        metadata: As for evaluate.py scoremaps.
+        size: Side of the maps in pixels.
+        workers: Numbers of worker processes to compare; None is 1 and 2.
+        folder: Folder for the maps, which are kept; None is a temporary one.
     """
-    write_synthetic_maps(folder, truth, size)
-    return [
-        _time_split(folder, truth, every_box, count)
-        for every_box in (False, True)
-        for count in workers
-    ]
-
-
-def _time_split(folder: Path, truth: GroundTruth, every_box: bool, workers: int) -> dict[str, Any]:
-    start, edges = time.perf_counter(), bin_edges(THRESHOLDS)
-    files = find_scoremaps(folder, truth)
-    maps = tabulate_scoremaps(files, truth, edges=edges, every_box=every_box, workers=workers)
-    read = time.perf_counter() - start
-    score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
-    seconds = time.perf_counter() - start
-    return {
-        "maps": len(truth),
-        "MaxBoxAccV2": every_box,
-        "workers": workers,
-        "reading_s": read,
-        "total_s": seconds,
-        "maps_per_s": len(truth) / seconds,
-    }
+    truth, edges, rows = read_ground_truth(metadata, "test"), bin_edges(THRESHOLDS), []
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(folder or scratch)
+        write_synthetic_maps(place, truth, size)
+        for every_box, count in itertools.product((False, True), workers or (1, 2)):
+            start = time.perf_counter()
+            files = find_scoremaps(place, truth)
+            maps = tabulate_scoremaps(files, truth, edges=edges, every_box=every_box, workers=count)
+            read = time.perf_counter() - start
+            score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
+            seconds = time.perf_counter() - start
+            row = {"maps": len(truth), "MaxBoxAccV2": every_box, "workers": count}
+            row |= {"reading_s": read, "total_s": seconds, "maps_per_s": len(truth) / seconds}
+            rows.append(row)
+    return rows

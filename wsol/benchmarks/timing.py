@@ -11,15 +11,19 @@ from robust_training.atomic_io import write_text
 from wsol.report.number_format import markdown
 
 
-def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median time of `repeats` calls, after one more that warms up."""
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+def seconds_in_turn(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
+    """Seconds of each call, by name: float64 (repeats,).
+
+    The calls take turns, so that a change in the machine's load affects all of them. A first round
+    warms up and is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 
 def report(rows: Sequence[Mapping[str, Any]], output: str | None) -> None:

@@ -1,13 +1,13 @@
 """Time and memory of a training step, for each objective."""
 
-import time
-from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from robust_training.attacks.pgd import PGD
@@ -15,6 +15,8 @@ from robust_training.autograd.curvature import FiniteDifference
 from robust_training.models.classifier import create_model
 from robust_training.objectives import ART, AdversarialTraining, Standard
 from robust_training.training.step import Batch, Step
+from wsol.benchmarks.timing import seconds_in_turn
+from wsol.cli.parser import find_device
 
 
 def _pgd(steps: int) -> PGD:
@@ -37,47 +39,51 @@ OBJECTIVES = {
 
 
 def time_training_steps(
-    names: Sequence[str],
-    *,
-    model: str,
-    size: int,
-    batch: int,
-    classes: int,
-    device: torch.device,
+    model: str = "resnet50",
+    size: PositiveInt = 96,
+    batch: PositiveInt = 8,
+    classes: PositiveInt = 200,
+    device: str = "cpu",
+    objectives: list[str] | None = None,
     precision: str = "32-true",
+    tf32: bool = False,
     channels_last: bool = False,
-    repeats: int = 5,
+    repeats: PositiveInt = 5,
 ) -> list[dict[str, Any]]:
     """Time and memory of a step of each objective, as multiples of the Standard step's.
 
     Args:
-        names: Keys of `OBJECTIVES`; Standard is always measured.
         model: timm's name of a network, which gets random weights.
         size: Side of the images in pixels.
         batch: Number of images in a batch.
+        objectives: Keys of `OBJECTIVES`; None is all. Standard is always measured.
         precision: Fabric's.
         repeats: Steps of each objective, of which the median counts.
 
     Raises:
         ValueError: a name is unknown.
     """
-    if not set(names) <= set(OBJECTIVES):
+    names = {"Standard", *(OBJECTIVES if objectives is None else objectives)}
+    if not names <= set(OBJECTIVES):
         raise ValueError(f"objectives to choose from are {', '.join(OBJECTIVES)}")
-    fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
+    place = find_device(device)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    fabric = Fabric(accelerator=place.type, devices=1, precision=precision)
     torch.manual_seed(0)
-    image = torch.rand(batch, 3, size, size, device=device)
-    label = torch.randint(classes, (batch,), device=device)
+    image = torch.rand(batch, 3, size, size, device=place)
+    images = Batch(image, torch.randint(classes, (batch,), device=place))
     steps = {}
-    for name, objective in OBJECTIVES.items():
-        if name in {"Standard", *names}:
-            torch.manual_seed(0)
-            network = create_model(model, classes, image_size=size)
-            if channels_last:
-                network.to(memory_format=torch.channels_last)
-            steps[name] = fabric.setup_module(Step(network, objective))
+    for name in (name for name in OBJECTIVES if name in names):
+        torch.manual_seed(0)
+        network = create_model(model, classes, image_size=size)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
+        steps[name] = fabric.setup_module(Step(network, OBJECTIVES[name]))
     replays = {name: 3 if name.startswith("ART fast") else 1 for name in steps}
-    seconds = step_seconds(steps, image, label, replays=replays, repeats=repeats)
-    memory = {name: peak_bytes(step, image, label) for name, step in steps.items()}
+    calls = {name: partial(_train, step, images, replays[name]) for name, step in steps.items()}
+    seconds = {name: s / replays[name] for name, s in seconds_in_turn(calls, repeats).items()}
+    memory = {name: _peak_bytes(step, images) for name, step in steps.items()}
     rows = []
     for name in steps:
         median = float(np.median(seconds[name]))
@@ -88,57 +94,30 @@ def time_training_steps(
     return rows
 
 
-def step_seconds(
-    steps: Mapping[str, nn.Module],
-    image: Tensor,
-    label: Tensor,
-    *,
-    replays: Mapping[str, int],
-    repeats: int,
-    warmup: int = 1,
-) -> dict[str, np.ndarray]:
-    """Seconds of each training step, (repeats,).
-
-    The steps take turns, so that a change in the machine's load affects all of them.
-
-    Args:
-        steps: Name -> model and objective; each trains its own copy by SGD without momentum.
-        replays: Name -> number of steps on the same batch, of which the mean counts.
-    """
-    seconds = {name: [] for name in steps}
-    for round_ in range(warmup + repeats):
-        for name, step in steps.items():
-            batch = Batch(image, label)
-            start = time.perf_counter()
-            for _ in range(replays[name]):
-                train_once(step, batch)
-            if round_ >= warmup:
-                seconds[name].append((time.perf_counter() - start) / replays[name])
-    return {name: np.array(values) for name, values in seconds.items()}
+def _train(step: nn.Module, batch: Batch, replays: int = 1) -> None:
+    """Take steps of gradient descent on a batch, and wait for the device after each."""
+    for _ in range(replays):
+        step.train()
+        sum(step(batch).values()).backward()
+        with torch.no_grad():
+            for parameter in step.parameters():
+                if parameter.grad is not None:
+                    parameter -= 1e-4 * parameter.grad
+                    parameter.grad = None
+        if batch.image.is_cuda:
+            torch.cuda.synchronize(batch.image.device)
 
 
-def train_once(step: nn.Module, batch: Batch, *, lr: float = 1e-4) -> None:
-    """Compute terms and gradients, take a step of gradient descent, and wait for the device."""
-    step.train()
-    sum(step(batch).values()).backward()
-    with torch.no_grad():
-        for parameter in step.parameters():
-            if parameter.grad is not None:
-                parameter -= lr * parameter.grad
-                parameter.grad = None
-    if batch.image.is_cuda:
-        torch.cuda.synchronize(batch.image.device)
-
-
-def peak_bytes(step: nn.Module, image: Tensor, label: Tensor) -> int:
+def _peak_bytes(step: nn.Module, batch: Batch) -> int:
     """Peak memory of tensors during a step, without the memory in use before it."""
-    if image.is_cuda:
-        before = torch.cuda.memory_allocated(image.device)
-        torch.cuda.reset_peak_memory_stats(image.device)
-        train_once(step, Batch(image, label))
-        return torch.cuda.max_memory_allocated(image.device) - before
+    device = batch.image.device
+    if batch.image.is_cuda:
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _train(step, batch)
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        train_once(step, Batch(image, label))
+        _train(step, batch)
     events = record.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return int(np.cumsum([change for _, change in changes]).max())
