@@ -5,53 +5,50 @@ downloads CUB-200-2011 (1.2 GB, for non-commercial research and education) and i
 local archives.
 """
 
+from pathlib import Path
+
 from wsol.cli.parser import Parser, run
 from wsol.data.download import CUB_IMAGES, CUB_MASKS, prepare_cub
 from wsol.data.toy_birds.writing import write_toy_birds
 
 
+def cub(
+    root: str,
+    *,
+    archive: str | None = None,
+    masks_archive: str | None = None,
+    masks: bool = True,
+) -> Path:
+    """Download and unpack CUB-200-2011.
+
+    Args:
+        archive: Local CUB_200_2011.tgz, instead of the download.
+        masks_archive: Local segmentations.tgz, instead of the download.
+        masks: Also the segmentation masks.
+    """
+    return prepare_cub(
+        root,
+        images=CUB_IMAGES,
+        masks=CUB_MASKS if masks else None,
+        images_archive=archive,
+        masks_archive=masks_archive,
+    )
+
+
+PREPARE = {"toy": write_toy_birds, "cub": cub}
+
+
 def main() -> None:
     parser = Parser(prog="prepare_data.py", description=__doc__)
     commands = parser.add_subcommands(dest="data")
-    toy = Parser(description="Draw the toy birds.")
-    toy.add_argument("root", help="folder in which CUB_200_2011 is made")
-    toy.add_function_arguments(write_toy_birds, skip={"root"})
-    commands.add_subcommand("toy", toy)
-    cub = Parser(description="Download and unpack CUB-200-2011.")
-    cub.add_argument("root", help="folder in which CUB_200_2011 is made")
-    cub.add_argument(
-        "--archive", type=str, default=None, help="local CUB_200_2011.tgz, instead of the download"
-    )
-    cub.add_argument(
-        "--masks_archive",
-        type=str,
-        default=None,
-        help="local segmentations.tgz, instead of the download",
-    )
-    cub.add_argument("--masks", type=bool, default=True, help="also the segmentation masks")
-    commands.add_subcommand("cub", cub)
+    for name, prepare in PREPARE.items():
+        command = Parser(description=prepare.__doc__.splitlines()[0])
+        command.add_argument("root", help="folder in which CUB_200_2011 is made")
+        command.add_function_arguments(prepare, skip={"root"})
+        commands.add_subcommand(name, command)
     settings = parser.parse_args()
-    PREPARE[settings.data](settings[settings.data])
+    print(f"the data set is in {PREPARE[settings.data](**vars(settings[settings.data]))}")
 
-
-def _toy(settings) -> None:
-    folder = write_toy_birds(**settings.as_dict())
-    print(f"toy birds are in {folder}")
-
-
-def _cub(settings) -> None:
-    masks = CUB_MASKS if settings.masks else None
-    folder = prepare_cub(
-        settings.root,
-        images=CUB_IMAGES,
-        masks=masks,
-        images_archive=settings.archive,
-        masks_archive=settings.masks_archive,
-    )
-    print(f"CUB-200-2011 is in {folder}")
-
-
-PREPARE = {"toy": _toy, "cub": _cub}
 
 if __name__ == "__main__":
     run(main)

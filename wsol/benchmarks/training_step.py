@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from robust_training.attacks.pgd import PGD
@@ -72,7 +72,7 @@ def time_training_steps(
     fabric = Fabric(accelerator=place.type, devices=1, precision=precision)
     torch.manual_seed(0)
     image = torch.rand(batch, 3, size, size, device=place)
-    images = Batch(image, torch.randint(classes, (batch,), device=place))
+    images = image, torch.randint(classes, (batch,), device=place)
     steps = {}
     for name in (name for name in OBJECTIVES if name in names):
         torch.manual_seed(0)
@@ -81,9 +81,9 @@ def time_training_steps(
             network.to(memory_format=torch.channels_last)
         steps[name] = fabric.setup_module(Step(network, OBJECTIVES[name]))
     replays = {name: 3 if name.startswith("ART fast") else 1 for name in steps}
-    calls = {name: partial(_train, step, images, replays[name]) for name, step in steps.items()}
+    calls = {name: partial(_train, step, *images, replays[name]) for name, step in steps.items()}
     seconds = {name: s / replays[name] for name, s in seconds_in_turn(calls, repeats).items()}
-    memory = {name: _peak_bytes(step, images) for name, step in steps.items()}
+    memory = {name: _peak_bytes(step, *images) for name, step in steps.items()}
     rows = []
     for name in steps:
         median = float(np.median(seconds[name]))
@@ -94,8 +94,9 @@ def time_training_steps(
     return rows
 
 
-def _train(step: nn.Module, batch: Batch, replays: int = 1) -> None:
-    """Take steps of gradient descent on a batch, and wait for the device after each."""
+def _train(step: nn.Module, image: Tensor, label: Tensor, replays: int = 1) -> None:
+    """Take steps of gradient descent on one batch, and wait for the device after each."""
+    batch = Batch(image, label)
     for _ in range(replays):
         step.train()
         sum(step(batch).values()).backward()
@@ -104,20 +105,19 @@ def _train(step: nn.Module, batch: Batch, replays: int = 1) -> None:
                 if parameter.grad is not None:
                     parameter -= 1e-4 * parameter.grad
                     parameter.grad = None
-        if batch.image.is_cuda:
-            torch.cuda.synchronize(batch.image.device)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)
 
 
-def _peak_bytes(step: nn.Module, batch: Batch) -> int:
+def _peak_bytes(step: nn.Module, image: Tensor, label: Tensor) -> int:
     """Peak memory of tensors during a step, without the memory in use before it."""
-    device = batch.image.device
-    if batch.image.is_cuda:
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        _train(step, batch)
-        return torch.cuda.max_memory_allocated(device) - before
+    if image.is_cuda:
+        before = torch.cuda.memory_allocated(image.device)
+        torch.cuda.reset_peak_memory_stats(image.device)
+        _train(step, image, label)
+        return torch.cuda.max_memory_allocated(image.device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        _train(step, batch)
+        _train(step, image, label)
     events = record.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return int(np.cumsum([change for _, change in changes]).max())

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -48,21 +49,6 @@ def write_toy_birds(
     Raises:
         ValueError: an argument is out of range, or the folder already exists.
     """
-    _check(images, size, species, background_tie, test_fraction)
-    folder = Path(root) / "CUB_200_2011"
-    if folder.exists():
-        raise ValueError(f"{folder} already exists; remove it or choose another folder")
-    Path(root).mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(".CUB_200_2011.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _write(partial, images, size, species, background_tie, test_fraction, null_patch, seed)
-    partial.rename(folder)
-    return folder
-
-
-def _check(
-    images: int, size: int, species: int, background_tie: float, test_fraction: float
-) -> None:
     if not 2 <= species <= len(SPECIES):
         raise ValueError(f"species must be 2 to {len(SPECIES)}, not {species}")
     if images < 3 * species:
@@ -73,29 +59,12 @@ def _check(
         raise ValueError(f"background_tie must be 0 to 1, not {background_tie}")
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, not {test_fraction}")
-
-
-def _write(
-    folder: Path,
-    images: int,
-    size: int,
-    species: int,
-    background_tie: float,
-    test_fraction: float,
-    null_patch: bool,
-    seed: int,
-) -> None:
-    lines: dict[str, list[str]] = {
-        name: []
-        for name in (
-            "images",
-            "image_class_labels",
-            "train_test_split",
-            "bounding_boxes",
-            "backgrounds",
-            *(("null_patches",) if null_patch else ()),
-        )
-    }
+    folder = Path(root) / "CUB_200_2011"
+    if folder.exists():
+        raise ValueError(f"{folder} already exists; remove it or choose another folder")
+    partial = folder.with_name(".CUB_200_2011.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    lines: dict[str, list[str]] = defaultdict(list)
     kinds = list(BACKGROUNDS)
     for index in tqdm(range(images), desc="drawing", unit="image", leave=False):
         kind_of_bird, number = index % species, index // species
@@ -107,23 +76,25 @@ def _write(
         tied = rng.random() < background_tie and is_train
         kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
         image, mask = draw(bird, kind, size, rng)
+        boxes = {"bounding_boxes": cv2.boundingRect(mask)}
         if null_patch:  # drawn last, so that all other pixels are as without it
-            x, y, width, height = add_null_patch(image, mask, rng)
-            lines["null_patches"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
+            boxes["null_patches"] = add_null_patch(image, mask, rng)
         name = f"{kind_of_bird + 1:03d}.{bird.name}/{bird.name}_{number + 1:04d}"
         for part, suffix, pixels in (
             ("images", ".jpg", image[..., ::-1]),
             ("segmentations", ".png", mask),
         ):
-            file = folder / part / (name + suffix)
+            file = partial / part / (name + suffix)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
-        x, y, width, height = cv2.boundingRect(mask)
         lines["images"].append(f"{identity} {name}.jpg")
         lines["image_class_labels"].append(f"{identity} {kind_of_bird + 1}")
         lines["train_test_split"].append(f"{identity} {int(is_train)}")
-        lines["bounding_boxes"].append(f"{identity} {x:.1f} {y:.1f} {width:.1f} {height:.1f}")
         lines["backgrounds"].append(f"{identity} {kind}")
+        for place, box in boxes.items():
+            lines[place].append(" ".join([str(identity), *(f"{value:.1f}" for value in box)]))
     lines["classes"] = [f"{i + 1} {i + 1:03d}.{SPECIES[i].name}" for i in range(species)]
     for name, rows in lines.items():
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+        (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    partial.rename(folder)
+    return folder
