@@ -10,6 +10,7 @@ import numpy as np
 from wsol.annotations.coco_writing import coco_result
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
+from wsol.data.error_messages import naming
 from wsol.data.text_files import known_end, read_json
 from wsol.localizer.localization import OBJECT
 
@@ -46,19 +47,18 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
         ValueError: it is no such file; names it and says what is wrong.
     """
     dataset = read_json(file)
-    try:
+    with naming(f"{file} is no COCO ground truth"):
         categories = _by_id(dataset["categories"], "category")
         images = _by_id(dataset["images"], "image")
         label = {identity: index for index, identity in enumerate(sorted(categories))}
         labels: dict[int, int] = {}
         boxes: dict[int, list[_Box]] = {identity: [] for identity in images}
         for annotation in dataset["annotations"]:
-            identity = _whole(annotation["image_id"])
+            identity, category = _whole(annotation["image_id"]), _whole(annotation["category_id"])
             if identity not in images:
                 raise ValueError(f"an annotation is for image {identity}, which is none")
             if annotation.get("iscrowd"):
                 raise ValueError(f"image {identity} has a crowd, which is no object's box")
-            category = _whole(annotation["category_id"])
             if category not in label:
                 raise ValueError(f"image {identity} has category {category}, which is none")
             if labels.setdefault(identity, label[category]) != label[category]:
@@ -66,18 +66,14 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
                     f"image {identity} shows two categories; localization scores need one"
                 )
             boxes[identity].append(_half_open(annotation["bbox"]))
-        for identity in images:
+        for identity, image in images.items():
             if identity not in labels:
                 raise ValueError(f"image {identity} has no annotation, so no label")
+            if not _is_text(image["file_name"]):
+                raise ValueError("a file_name is no text")
         names = [image["file_name"] for image in images.values()]
-        if not all(isinstance(name, str) and _is_unicode(name) for name in names):
-            raise ValueError("a file_name is no text")
         sizes = [(_whole(image["width"]), _whole(image["height"])) for image in images.values()]
         titles = [str(categories[identity]["name"]) for identity in label]
-    except KeyError as error:
-        raise ValueError(f"{file} is no COCO ground truth: no {error}") from error
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{file} is no COCO ground truth: {error}") from error
     return make_ground_truth(
         file,
         names,
@@ -111,7 +107,7 @@ def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
     found = np.array([bool(each) for each in candidates])
     predictions, boxes = _best(candidates, truth)
     if classless:
-        return GivenBoxes(None, boxes, found, None, left_out)
+        predictions, results = None, None
     return GivenBoxes(predictions, boxes, found, results, left_out)
 
 
@@ -125,21 +121,15 @@ def _candidates(
     candidates: list[list[_Candidate]] = [[] for _ in truth.names]
     results = []
     for number, result in enumerate(content, start=1):
-        try:
+        with naming(f"{file}, result {number}"):
             score, box = _number(result["score"]), _half_open(result["bbox"])
             image, category = result["image_id"], _whole(result["category_id"])
             row = rows.get(image if isinstance(image, str) else _whole(image))
-            if truth.open_classes and 1 <= category <= MOST_CLASSES:
-                index = category - 1
-            else:
-                index = label.get(category)
+            is_open = truth.open_classes and 1 <= category <= MOST_CLASSES
+            index = category - 1 if is_open else label.get(category)
             if row is None or index is None:
                 kind = "image_id" if row is None else "category_id"
                 raise ValueError(f"unknown {kind} {result[kind]!r}")
-        except KeyError as error:
-            raise ValueError(f"{file}, result {number}: no {error}") from error
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}, result {number}: {error}") from error
         candidates[row].append((score, index, box))
         results.append(coco_result(int(truth.identities[row]), category, box, score))
     return candidates, results
@@ -175,43 +165,31 @@ def _annotations(
         that are left out; and whether all boxes are of `OBJECT`, which get their image's class.
     """
     ids = dict(zip(truth.classes, truth.category_ids.tolist(), strict=True))
-    own = {
-        name: int(truth.category_ids[label])
-        for name, label in zip(truth.names, truth.labels, strict=True)
-    }
-    try:
-        images = {
-            identity: known_end(image["file_name"], own)
-            for identity, image in _by_id(content["images"], "image").items()
-        }
+    own = dict(zip(truth.names, truth.category_ids[truth.labels].tolist(), strict=True))
+    results = []
+    with naming(f"{file} is no data set of boxes"):
+        given = _by_id(content["images"], "image")
+        images = {identity: known_end(each["file_name"], own) for identity, each in given.items()}
         names = [name for name in images.values() if name is not None]
         if not names:
             raise ValueError("none of its images is one of the ground truth")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"two of its images are {twice}")
-        categories = {
-            identity: category["name"]
-            for identity, category in _by_id(content["categories"], "category").items()
-        }
+        given = _by_id(content["categories"], "category")
+        categories = {identity: each["name"] for identity, each in given.items()}
         classless = [*categories.values()] == [OBJECT] and OBJECT not in ids
-        results = []
         for number, each in enumerate(content["annotations"], start=1):
-            image, category = each["image_id"], each["category_id"]
-            if image not in images or category not in categories:
-                kind = "category_id" if image in images else "image_id"
-                raise ValueError(f"result {number}: unknown {kind} {each[kind]!r}")
-            name, title = images[image], categories[category]
+            for kind, known in (("image_id", images), ("category_id", categories)):
+                if each[kind] not in known:
+                    raise ValueError(f"result {number}: unknown {kind} {each[kind]!r}")
+            name, title = images[each["image_id"]], categories[each["category_id"]]
             if name is None:
                 continue
             if not (classless or title in ids):
                 raise ValueError(f"result {number}: {title!r} is no class of the ground truth")
-            number_of_class = own[name] if classless else ids[title]
-            results.append({**each, "image_id": name, "category_id": number_of_class})
-    except KeyError as error:
-        raise ValueError(f"{file} is no data set of boxes: no {error}") from error
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{file} is no data set of boxes: {error}") from error
+            category = own[name] if classless else ids[title]
+            results.append({**each, "image_id": name, "category_id": category})
     return results, len(images) - len(names), classless
 
 
@@ -225,8 +203,9 @@ def _by_id(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[int, Mapping
     return table
 
 
-def _is_unicode(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a letter
+def _is_text(name: object) -> bool:
+    """Whether a name is Unicode text, without halves of letters."""
+    return isinstance(name, str) and not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _number(value: object) -> float:

@@ -13,6 +13,7 @@ from wsol.data.image_files import image_size
 from wsol.data.text_files import path_below
 
 MOST_CLASSES = 1_000_000
+_Box = tuple[float, float, float, float]
 _LONGEST = 1_000_000  # largest allowed side of an image, in pixels
 
 
@@ -105,27 +106,35 @@ def make_ground_truth(
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"{where}: image {twice} is listed twice")
-    most = max(map(len, boxes))
     for name, mask in zip(names, masks, strict=bool(masks)):
         if not mask.objects:
             raise ValueError(f"{where}: image {name} has no mask, but other images have one")
-    for name, label in zip(names, labels, strict=True):
+    inside: list[list[_Box]] = []
+    clipped: list[str] = []
+    for name, label, size, found in zip(names, labels, sizes, boxes, strict=True):
         if not 0 <= label < MOST_CLASSES:
             raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
-    for name, (width, height), found in zip(names, sizes, boxes, strict=True):
-        if not (1 <= width <= _LONGEST and 1 <= height <= _LONGEST):
-            raise ValueError(f"{where}: image {name} has {width:g} x {height:g} pixels")
-        if most and not (len(found) or some_boxed):
+        if not all(1 <= side <= _LONGEST for side in size):
+            raise ValueError(f"{where}: image {name} has {size[0]:g} x {size[1]:g} pixels")
+        if not (some_boxed or len(found)) and any(map(len, boxes)):
             raise ValueError(f"{where}: image {name} has no box")
-    boxes = _clip_boxes(where, names, sizes, boxes)
-    most = max(map(len, boxes))
-    padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in boxes]
+        inside.append([_clip(where, box, name, size) for box in found])
+        clipped += [name for box, part in zip(found, inside[-1], strict=True) if (*box,) != part]
+    if clipped:
+        warnings.warn(
+            f"{where}: {len(clipped)} box(es) extend outside of their image and are clipped at its "
+            f"edge, for example in {clipped[0]}",
+            stacklevel=2,
+        )
+    unique = [list(dict.fromkeys(found)) for found in inside]
+    most = max(map(len, unique))
+    padded = [[*found, *(found[:1] or [NO_BOX]) * (most - len(found))] for found in unique]
     return GroundTruth(
         tuple(names),
         np.array(labels, np.int64),
         np.array(sizes, np.int64).reshape(-1, 2),
         np.array(padded, np.float64).reshape(len(names), most, 4),
-        np.array([len(found) for found in boxes], np.int64),
+        np.array([len(found) for found in unique], np.int64),
         tuple(classes),
         tuple(masks),
         np.array(range(1, len(names) + 1) if identities is None else identities, np.int64),
@@ -134,41 +143,16 @@ def make_ground_truth(
     )
 
 
-def _clip_boxes(
-    where: str | Path,
-    names: Sequence[str],
-    sizes: Sequence[Sequence[int]],
-    boxes: Sequence[Sequence[Sequence[float]]],
-) -> list[list[tuple[float, ...]]]:
-    """Clips each image's boxes at the image's edge, and keeps each box once.
-
-    Raises:
-        ValueError: a box has x1 < x0 or y1 < y0, or lies wholly outside of its image. The message
-            names the image.
-    """
-    kept: list[list[tuple[float, ...]]] = []
-    clipped: list[str] = []
-    for name, (width, height), found in zip(names, sizes, boxes, strict=True):
-        kept.append([])
-        for x0, y0, x1, y1 in found:
-            ordered = x0 <= x1 and y0 <= y1  # false for NaN too
-            if not (ordered and x0 < width and y0 < height and x1 >= 0 and y1 >= 0):
-                raise ValueError(
-                    f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image "
-                    f"of {width} x {height} pixels"
-                )
-            box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-            if box != (x0, y0, x1, y1):
-                clipped.append(name)
-            if box not in kept[-1]:
-                kept[-1].append(box)
-    if clipped:
-        warnings.warn(
-            f"{where}: {len(clipped)} box(es) extend outside of their image and are clipped at its "
-            f"edge, for example in {clipped[0]}",
-            stacklevel=3,
+def _clip(where: str | Path, box: Sequence[float], name: str, size: Sequence[int]) -> _Box:
+    """Clips a box at its image's edge. Raises ValueError if x1 < x0, y1 < y0 or it is outside."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    ordered = x0 <= x1 and y0 <= y1  # false for NaN too
+    if not (ordered and x0 < width and y0 < height and x1 >= 0 and y1 >= 0):
+        raise ValueError(
+            f"{where}: box {x0:g},{y0:g},{x1:g},{y1:g} of {name} does not lie in its image of "
+            f"{width} x {height} pixels"
         )
-    return kept
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
 def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:

@@ -12,6 +12,7 @@ from wsol.annotations.ground_truth import (
     make_ground_truth,
 )
 from wsol.data.dataset import Split
+from wsol.data.error_messages import naming
 from wsol.data.loaders import find_layout
 from wsol.data.text_files import number, path_below, read_lines
 
@@ -69,20 +70,17 @@ def read_published_metadata(folder: str | Path) -> GroundTruth:
         if len(fields) == 4:
             boxes[name].append(_numbers(file, row, fields))
             continue
-        try:
+        with naming(f"{file}, line {row}"):
             objects[name].append(path_below(folder, fields[0]))
             if fields[1]:
                 ignore[name] = path_below(folder, fields[1])
-        except ValueError as error:
-            raise ValueError(f"{file}, line {row}: {error}") from error
     for name in names:
         if not (boxes[name] or objects[name]):
             raise ValueError(f"{file}: no line for image {name}")
-    has_masks = any(objects.values())
     masks = [MaskFiles(tuple(objects[name]), ignore.get(name), cut=0) for name in names]
     label_column = [int(labels[name][0]) for name in names]
     highest = max(label_column, default=0)
-    classes = [str(label) for label in range(min(highest, MOST_CLASSES) + 1)]
+    classes = [*map(str, range(min(highest, MOST_CLASSES) + 1))]
     return make_ground_truth(
         folder,
         names,
@@ -90,7 +88,7 @@ def read_published_metadata(folder: str | Path) -> GroundTruth:
         [[int(side) for side in sizes[name]] for name in names],
         [boxes[name] for name in names],
         classes,
-        masks=masks if has_masks else (),
+        masks=masks if any(objects.values()) else (),
         open_classes=True,
     )
 
@@ -119,7 +117,5 @@ def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[
 
 
 def _numbers(file: Path, row: int, fields: Sequence[str]) -> list[float]:
-    try:
+    with naming(f"{file}, line {row}"):
         return [number(field) for field in fields]
-    except ValueError as error:
-        raise ValueError(f"{file}, line {row}: {error}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth
+from wsol.data.error_messages import naming
 from wsol.data.text_files import number, read_lines, whole
 
 
@@ -52,14 +53,12 @@ def read_predictions(
     most = MOST_CLASSES if truth.open_classes else len(truth.classes)
     for row, line in read_lines(file):
         name, *fields = (field.strip() for field in line.split(","))
-        try:
+        with naming(f"{file}, line {row}", line):
             if name in table:
                 raise ValueError("this image is listed twice")
             if name not in wanted and name not in known:
                 raise ValueError("this image is not in the metadata")
             table[name] = _ranking(fields, most)
-        except ValueError as error:
-            raise ValueError(f"{file}, line {row}: {error}: {line[:80]!r}") from error
     for name in truth.names:
         if name not in table:
             raise ValueError(f"{file}: no line for image {name}")

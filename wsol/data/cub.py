@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
+from wsol.data.error_messages import naming
 from wsol.data.text_files import number, path_below, read_lines, whole
 from wsol.data.transforms import Transform
 
@@ -108,14 +109,12 @@ def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> d
     table: dict[int, Any] = {}
     for row, line in read_lines(path):
         identity, *fields = line.split(maxsplit=1 if columns == 1 else -1)
-        try:
+        with naming(f"{path}, line {row}", line):
             if len(fields) != columns:
                 raise ValueError(f"expected an id and {columns} value(s)")
             key, value = whole(identity), parse(fields)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {row}: {error}: {line[:80]!r}") from error
-        if key in table:
-            raise ValueError(f"{path}, line {row}: id {key} is listed twice")
+            if key in table:
+                raise ValueError(f"id {key} is listed twice")
         table[key] = value
     return table
 

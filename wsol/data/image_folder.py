@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
+from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_images, is_image
 from wsol.data.text_files import known_end, number, read_lines
@@ -127,35 +128,25 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
     places = [columns.index(name) for name in wanted]
     boxes: dict[str, list[tuple[int, Box]]] = {}
     for row, line in lines:
-        try:
+        with naming(f"{file}, line {row}", line):
             cells = _cells(line)
             if len(cells) != len(columns):
                 raise ValueError(f"expected {len(columns)} values, as in the header")
             image, *corners = (cells[place] for place in places)
-            if any(corners):
-                boxes.setdefault(_find(image, known), []).append((row, _box(corners)))
-        except (ValueError, csv.Error) as error:
-            raise ValueError(f"{file}, line {row}: {error}: {line[:80]!r}") from error
+            if not any(corners):
+                continue
+            name = known_end(image, known)
+            if name is None:
+                raise ValueError("there is no such image below train/, val/ or test/")
+            x0, y0, x1, y1 = map(number, corners)
+            if not (0 <= x0 < x1 and 0 <= y0 < y1):
+                raise ValueError("expected 0 <= x0 < x1 and 0 <= y0 < y1")
+            boxes.setdefault(name, []).append((row, (x0, y0, x1, y1)))
     return boxes
 
 
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line]), [])]
-
-
-def _find(image: str, known: Collection[str]) -> str:
-    """Finds the data set's name of an image whose path may start with more folders."""
-    name = known_end(image, known)
-    if name is None:
-        raise ValueError("there is no such image below train/, val/ or test/")
-    return name
-
-
-def _box(corners: Sequence[str]) -> Box:
-    x0, y0, x1, y1 = map(number, corners)
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
-        raise ValueError("expected 0 <= x0 < x1 and 0 <= y0 < y1")
-    return x0, y0, x1, y1
 
 
 def _check_boxes(file: Path, examples: Sequence[Example], boxes: _Boxes) -> None:

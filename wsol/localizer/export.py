@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 
 from robust_training.attribution.export_graph import TracedGradient
 from robust_training.models.classifier import Classifier
+from wsol.data.error_messages import first_cause
 from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.exported_heatmap import ExportedHeatmap
 from wsol.localizer.exported_program import METADATA, load_program
@@ -171,9 +172,7 @@ _WRITERS = {".pt2": _write_pt2, ".onnx": _write_onnx}
 
 def _reason(error: BaseException) -> str:
     """The operator that the first cause names, or else the first line of that cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip() or type(error).__name__
+    text = first_cause(error)
     operator = re.search(r"op='([\w.]+)'", text)
     return f"there is no operator for {operator[1]}" if operator else text.splitlines()[0]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
+from wsol.data.error_messages import first_cause
+
 PREFIX = "hf-hub:"
 _FILES = ("config.json", "model.safetensors", "metrics.json", "detector.json", "head.safetensors")
 _NAME = re.compile(r"[a-zA-Z0-9][\w.-]*/[\w.-]+")
@@ -31,7 +33,7 @@ def local_folder(place: str | os.PathLike) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except (OSError, HTTPError, ValueError) as error:
         raise ValueError(
-            f"{missing}no model {name} came from {HfApi().endpoint}: {_reason(error)}"
+            f"{missing}no model {name} came from {HfApi().endpoint}: {first_cause(error).splitlines()[0]}"
         ) from error
 
 
@@ -59,12 +61,7 @@ def push(files: Mapping[str, Path | str], name: str) -> str:
         url = api.create_repo(name, exist_ok=True)
         api.create_commit(name, uploads, commit_message="Upload a localizer")
     except (OSError, HTTPError, ValueError) as error:
-        raise ValueError(f"cannot push {name} to {api.endpoint}: {_reason(error)}") from error
+        raise ValueError(
+            f"cannot push {name} to {api.endpoint}: {first_cause(error).splitlines()[0]}"
+        ) from error
     return str(url)
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the error's first cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

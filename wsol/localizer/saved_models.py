@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from robust_training.models.classifier import Classifier, load_model
+from wsol.data.error_messages import naming
 from wsol.data.text_files import read_json
 from wsol.detectors.saving import is_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
@@ -67,14 +68,12 @@ def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "g
     if not metrics.is_file():
         return ART_THRESHOLD
     content = read_json(metrics)
-    try:
+    with naming(f"{metrics} is not the metrics file of a run"):
         chosen = [
             float(row["threshold"])
             for row in content["localization"]
             if row["policy"] == "val" and means(row["heatmap"], method)
         ]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{metrics} is not the metrics file of a run: {error}") from error
     if chosen and not 0 <= chosen[0] <= 1:
         raise ValueError(f"{metrics}: the threshold {chosen[0]} does not lie in [0,1]")
     return chosen[0] if chosen else ART_THRESHOLD
