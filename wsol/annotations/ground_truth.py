@@ -111,12 +111,13 @@ def make_ground_truth(
             raise ValueError(f"{where}: image {name} has no mask, but other images have one")
     inside: list[list[_Box]] = []
     clipped: list[str] = []
+    has_boxes = any(map(len, boxes))
     for name, label, size, found in zip(names, labels, sizes, boxes, strict=True):
         if not 0 <= label < MOST_CLASSES:
             raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
         if not all(1 <= side <= _LONGEST for side in size):
             raise ValueError(f"{where}: image {name} has {size[0]:g} x {size[1]:g} pixels")
-        if not (some_boxed or len(found)) and any(map(len, boxes)):
+        if has_boxes and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
         inside.append([_clip(where, box, name, size) for box in found])
         clipped += [name for box, part in zip(found, inside[-1], strict=True) if (*box,) != part]

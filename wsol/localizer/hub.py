@@ -32,8 +32,9 @@ def local_folder(place: str | os.PathLike) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except (OSError, HTTPError, ValueError) as error:
+        reason = first_cause(error).splitlines()[0]
         raise ValueError(
-            f"{missing}no model {name} came from {HfApi().endpoint}: {first_cause(error).splitlines()[0]}"
+            f"{missing}no model {name} came from {HfApi().endpoint}: {reason}"
         ) from error
 
 
