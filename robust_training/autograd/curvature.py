@@ -1,12 +1,14 @@
 """Two ways to differentiate an input gradient: exactly, and by finite differences.
 
-Robust attribution objectives minimise functions of g = d score / d image. The gradient of their
-weights needs products of an incoming vector v with dg/d(image, weights). `"exact"` builds the graph
-of the backward pass. `"finite_difference"` takes the products from first-order passes alone,
+Robust attribution objectives minimise functions of g = d score / d image. The gradient with respect
+to the network's weights needs products v . dg/d(image, weights), where v is the incoming gradient.
+`"exact"` builds the graph of the backward pass. `"finite_difference"` computes the products with
+ordinary forward and backward passes only,
 
     v . dg/d(image, weights) ~ d/d(image, weights) [ score(image + s v) - score(image) ] / s,
 
-which needs no second-order kernel, and little more memory than an ordinary step.
+where s is a small number. This needs no second-order kernel, and little more memory than an
+ordinary step.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,19 +28,16 @@ Scores = Callable[[Tensor], tuple[Tensor, ...]]  # several scores from one forwa
 
 @dataclass(frozen=True)
 class FiniteDifference:
-    """First-order curvature, computed in the precision of the image and never under autocast.
-
-    Each difference is taken between the gradients at a displaced image and those at the image.
+    """Approximates the second derivative by a difference of first derivatives. Autocast is off.
 
     Attributes:
-        step: L2 length of the displacement of an image in [0,1]. None takes 3e-4 in float32 and
-            1e-7 in float64. Usually every image is displaced by its own length. All images are
-            displaced by one common multiple of their v, with `step` as root mean square, if batch
-            statistics couple the images (only then is it the difference of the whole batch) or if
-            weights share one difference.
-        merged: Take one difference of all scores together, each with a random sign. That halves
-            the passes of two scores. It is right on average, but its cross terms are noise as large
-            as the result: enough for weights over many steps, too noisy for an attack.
+        step: L2 length of the displacement of an image in [0,1]. If None, 3e-4 in float32 and 1e-7
+            in float64. Usually each image has its own multiple of v, so that its displacement has
+            length `step`. One multiple is used for all images if BatchNorm couples them, or if
+            gradients of weights are needed. `step` is then the root mean square of the lengths.
+        merged: Use one difference of all scores together, each with a random sign. With two scores
+            this halves the number of passes. The expected value is correct, but the noise is as
+            large as the result. Use it for weights, not for attacks.
     """
 
     step: float | None = None
@@ -60,10 +59,7 @@ class FiniteDifference:
         return 3e-4 if dtype == torch.float32 else 1e-7
 
     def signs(self, scores: int) -> list[list[int]]:
-        """Return a row of signs for each sum of scores whose difference is taken.
-
-        Each score is displaced by itself, or all together with random signs.
-        """
+        """Return one row of signs for each difference; it is a difference of the signed sum."""
         if self.merged:
             return [[1 - 2 * int(flip) for flip in torch.randint(2, (scores,))]]
         return [[int(i == k) for k in range(scores)] for i in range(scores)]
@@ -71,9 +67,9 @@ class FiniteDifference:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Another curvature, whose passes run again whenever they are needed.
+    """Wraps a curvature and recomputes its passes in backward, as checkpointing does.
 
-    Only the images of each gradient stay in memory. It is for attacks: weights get no gradient.
+    Only the images stay in memory. It is for attacks: weights get no gradient.
 
     Attributes:
         curvature: "exact", "finite_difference" or a FiniteDifference.
@@ -85,12 +81,17 @@ class Recomputed:
 Curvature = Literal["exact", "finite_difference"] | FiniteDifference | Recomputed
 
 
-def recomputed(gradients: Callable[..., tuple[Tensor, ...]], image: Tensor) -> tuple[Tensor, ...]:
-    """Return gradients(image, create_graph=False), which only the image can differentiate."""
-    return _Recomputed.apply(image, gradients)
+def recomputed_gradients(
+    gradients: Callable[..., tuple[Tensor, ...]], image: Tensor
+) -> tuple[Tensor, ...]:
+    """Return gradients(image, create_graph=False), recomputed in backward.
+
+    The result can be differentiated only with respect to the image.
+    """
+    return _RecomputedGradients.apply(image, gradients)
 
 
-class _Recomputed(Function):
+class _RecomputedGradients(Function):
     @staticmethod
     def forward(ctx, image, gradients):
         ctx.save_for_backward(image)
@@ -115,7 +116,7 @@ def gradients_of(
     create_graph: bool = False,
     retain_graph: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Return d sum(value) / d image for each of `values`, one backward pass for each.
+    """Return d sum(value) / d image for each of `values`, with one backward pass for each.
 
     Args:
         values: (N,) each, computed from `image` in one graph.
@@ -136,7 +137,7 @@ def gradients_of(
 def first_order_gradients(
     scores: Scores, image: Tensor, method: FiniteDifference
 ) -> tuple[Tensor, ...]:
-    """Return the gradients (N,...) of each score at `image`, differentiable by differences."""
+    """Return the gradient (N,...) of each score at `image`; backward uses finite differences."""
     method.length(image.dtype)
     recording = Recording(image.device)
     with torch.enable_grad(), recording:
@@ -144,22 +145,23 @@ def first_order_gradients(
         values = scores(point)
         parameters = _leaves(values, excluding=point)
         signs = method.signs(len(values))
-        gradients, at_rest = _gradients_at_rest(values, point, signs, parameters)
-    difference = _Difference(scores, method, signs, recording, gradients, at_rest)
+        gradients, parameter_gradients = _undisplaced_gradients(values, point, signs, parameters)
+    difference = _Difference(scores, method, signs, recording, gradients, parameter_gradients)
     return _FirstOrder.apply(difference, image, *parameters)
 
 
-def _gradients_at_rest(
+def _undisplaced_gradients(
     values: Sequence[Tensor],
     image: Tensor,
     signs: Sequence[Sequence[int]],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-    """Return the gradients of `values` by the image, and of their signed sum by `parameters`.
+    """Return the gradients of `values` with respect to the image, and of their signed sum with
+    respect to `parameters`.
 
-    The signed sum adds all rows of `signs`. One backward pass for each value is enough for both:
-    the last pass is that of the signed sum, by image and parameters together, and subtracting the
-    other values' gradients leaves that of the last value.
+    The signed sum adds all rows of `signs`. One backward pass for each value is enough. The last
+    pass differentiates the signed sum. The last value's gradient follows by subtraction of the
+    others.
     """
     if not parameters:
         return gradients_of(values, image), ()
@@ -167,9 +169,9 @@ def _gradients_at_rest(
     gradients = gradients_of(others, image, retain_graph=True)
     factors = [sum(column) for column in zip(*signs, strict=True)]
     total = sum(f * value.sum() for f, value in zip(factors, values, strict=True))
-    whole, *at_rest = _differentiate(total, (image, *parameters))
+    whole, *parameter_gradients = _differentiate(total, (image, *parameters))
     rest = sum(f * gradient for f, gradient in zip(factors[:-1], gradients, strict=True))
-    return (*gradients, (whole - rest) / factors[-1]), tuple(at_rest)
+    return (*gradients, (whole - rest) / factors[-1]), tuple(parameter_gradients)
 
 
 def _checked(values: Sequence[Tensor], image: Tensor) -> Sequence[Tensor]:
@@ -185,12 +187,17 @@ def _checked(values: Sequence[Tensor], image: Tensor) -> Sequence[Tensor]:
 def _differentiate(
     value: Tensor, inputs: tuple[Tensor, ...], **graph: bool
 ) -> tuple[Tensor | None, ...]:
-    """Return d value / d inputs; ValueError if it does not depend on the first input, the image."""
+    """Return d value / d inputs.
+
+    Raises ValueError if the value does not depend on the first input, the image.
+    """
     found: tuple[Tensor | None, ...] = (None,)
     if value.requires_grad:
         found = torch.autograd.grad(value, inputs, allow_unused=True, **graph)
     if found[0] is None and torch.is_inference_mode_enabled():
-        raise ValueError("there are no gradients in torch.inference_mode; no_grad is fine")
+        raise ValueError(
+            "there are no gradients in torch.inference_mode; use torch.no_grad instead"
+        )
     if found[0] is None:
         raise ValueError("the score does not depend on the image, so it has no input gradient")
     return found
@@ -198,12 +205,13 @@ def _differentiate(
 
 @dataclass(frozen=True)
 class _Difference:
-    """A recorded computation of scores, and the way to take its differences.
+    """A recorded computation of scores, and the settings of its finite differences.
 
     Attributes:
-        signs: A row for each sum of scores that is displaced together.
-        gradients: Gradients of each score by the image.
-        at_rest: Gradients of the sum of all scores by each parameter, at the image.
+        signs: One row of signs for each difference.
+        gradients: Gradients of each score with respect to the image.
+        parameter_gradients: Gradients of the signed sum with respect to each parameter, at the
+            undisplaced image.
     """
 
     scores: Scores
@@ -211,7 +219,7 @@ class _Difference:
     signs: list[list[int]]
     recording: Recording
     gradients: tuple[Tensor, ...]
-    at_rest: tuple[Tensor | None, ...]
+    parameter_gradients: tuple[Tensor | None, ...]
 
     def products(
         self,
@@ -222,36 +230,40 @@ class _Difference:
     ) -> list[Tensor | None]:
         """Return the sum over scores of vector . d gradient / d(image, *parameters).
 
-        That of the image is None unless `to_image`.
+        The product with d(image) is None if not `to_image`.
         """
         gradients = [_combine(row, self.gradients) for row in self.signs]
         vectors = [_combine(row, vectors) for row in self.signs]
         multiples = self._multiples(vectors, together=bool(parameters))
-        weights = torch.where(multiples > 0, 1 / multiples, 0.0)
+        inverses = torch.where(multiples > 0, 1 / multiples, 0.0)
         totals: list[Tensor | None] = [None] * (1 + len(parameters))
-        for signs, gradient, vector, multiple, weight in zip(
-            self.signs, gradients, vectors, multiples, weights, strict=True
+        for signs, gradient, vector, multiple, inverse in zip(
+            self.signs, gradients, vectors, multiples, inverses, strict=True
         ):
             if not multiple.any():
                 continue
             point = (image.detach() + _per_image(multiple) * vector).requires_grad_(to_image)
             with torch.enable_grad(), self.recording.replayed():
-                value = (weight * _combine(signs, self.scores(point))).sum()
+                value = (inverse * _combine(signs, self.scores(point))).sum()
                 wanted = [point, *parameters] if to_image else parameters
                 found = torch.autograd.grad(value, wanted, allow_unused=True)
             found = found if to_image else (None, *found)
             totals = [_sum(total, new) for total, new in zip(totals, found, strict=True)]
             if to_image:
-                totals[0] = totals[0] - _per_image(weight) * gradient
+                totals[0] = totals[0] - _per_image(inverse) * gradient
         if to_image and totals[0] is None:  # every vector is zero
             totals[0] = torch.zeros_like(image)
-        for number, rest in enumerate(self.at_rest, start=1):
-            if rest is not None and totals[number] is not None:
-                totals[number] = totals[number] - weights[0, 0] * rest
+        for number, undisplaced in enumerate(self.parameter_gradients, start=1):
+            if undisplaced is not None and totals[number] is not None:
+                totals[number] = totals[number] - inverses[0, 0] * undisplaced
         return totals
 
     def _multiples(self, vectors: Sequence[Tensor], *, together: bool) -> Tensor:
-        """Return the factors (vectors, N) of the displacements; 0 for a vector of zeros."""
+        """Return the multiple s of v for each vector and image, (vectors, N); 0 if v is zero.
+
+        Args:
+            together: Use one multiple for all vectors and images.
+        """
         lengths = torch.stack([vector.flatten(1).norm(dim=1) for vector in vectors])
         if together or self.recording.coupled:
             over = (0, 1) if together else 1
