@@ -32,7 +32,6 @@ MAY_CHANGE = (
     "save_minutes",
     "skip_nonfinite",
 )
-_RENAMED = {"model.front": "model.log_gradient"}  # `current_settings` renames those of data
 TRAINED_WITH = "trained_with.json"
 
 
@@ -88,7 +87,6 @@ def changed_settings(
         {name: _class_name(value) for name, value in flat(settings).items() if value != {}}
         for settings in (before, now, defaults)
     )
-    old = {_renamed(name): value for name, value in old.items()}
     old |= {name: standard[name] for name in new if name in standard and name not in old}
     changed = [
         name
@@ -102,11 +100,6 @@ def changed_settings(
         for name in changed
         if not _is_below(name, kinds)
     ]
-
-
-def _renamed(name: str) -> str:
-    before = next((each for each in _RENAMED if _is_below(name, [each])), "")
-    return _RENAMED.get(before, "") + name.removeprefix(before)
 
 
 def _class_name(value: Any) -> Any:
@@ -136,18 +129,14 @@ def record_settings(
         before = read_json(file)
         if not isinstance(before, dict):
             raise ValueError(f"{file} is damaged")
-        changed = [name for name in settings if settings[name] != before.get(name)]
-        if changed and changed[0] not in before:
-            raise ValueError(
-                f"{folder} holds runs of an earlier version, which did not record {changed[0]}; "
-                "choose another --output"
-            )
-        if changed:
-            value = str(before[changed[0]])
-            was = f" {value}" if len(value) <= 64 and "\n" not in value else ""
-            raise ValueError(
-                f"{folder} holds runs with another {changed[0]}{was}; choose another --output"
-            )
+        changed = next((name for name in settings if settings[name] != before.get(name)), None)
+        if changed is not None:
+            runs = f"of an earlier version, which did not record {changed}"
+            if changed in before:
+                value = str(before[changed])
+                was = f" {value}" if len(value) <= 64 and "\n" not in value else ""
+                runs = f"with another {changed}{was}"
+            raise ValueError(f"{folder} holds runs {runs}; choose another --output")
     write_texts(folder, {file.name: json.dumps(settings, indent=2)})
 
 

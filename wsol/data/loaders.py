@@ -15,8 +15,7 @@ from wsol.data.image_folder import ImageFolder
 from wsol.data.text_files import read_yaml
 from wsol.data.transforms import Transform, eval_transform, train_transform
 
-_RENAMED = {"val_share": "val_fraction"}
-_REMOVED = ("cache",)
+_RENAMED = {"data": {"val_share": "val_fraction"}, "model": {"front": "log_gradient"}}
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,15 @@ def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
 
 def current_settings(settings: Any) -> Any:
     """A run's settings under today's names, if an earlier version wrote them under others."""
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("data"), Mapping):
+    if not isinstance(settings, Mapping):
         return settings  # the reader says what is wrong with it
-    data = {
-        _RENAMED.get(name, name): value
-        for name, value in settings["data"].items()
-        if name not in _REMOVED
+    renamed = {
+        part: {names.get(name, name): value for name, value in settings[part].items()}
+        for part, names in _RENAMED.items()
+        if isinstance(settings.get(part), Mapping)
     }
-    return {**settings, "data": data}
+    renamed.get("data", {}).pop("cache", None)
+    return {**settings, **renamed}
 
 
 def read_data_config(run: Path) -> DataConfig:

@@ -103,6 +103,11 @@ def stages(backbone: Classifier) -> list[dict]:
     return list(timm_model.feature_info)
 
 
+def corner_scale(image: Tensor) -> Tensor:
+    """The sides of images (N,3,H,W) by which fractions (x0, y0, x1, y1) become pixels, (4,)."""
+    return image.new_tensor(image.shape[:1:-1]).repeat(2)
+
+
 def feature_maps(backbone: Classifier, image: Tensor, count: int) -> list[Tensor]:
     """The feature maps of the last `count` stages, (N,C,h,w) each, from fine to coarse."""
     return backbone.backbone.forward_intermediates(

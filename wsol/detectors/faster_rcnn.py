@@ -11,7 +11,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from robust_training.models.classifier import Classifier
-from wsol.detectors.base import Detections, Detector, Network, feature_maps, stages
+from wsol.detectors.base import Detections, Detector, Network, corner_scale, feature_maps, stages
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,14 @@ class _FasterRCNNNetwork(Network):
         )
 
     def forward(self, image: Tensor) -> list[Detections]:
-        height, width = image.shape[2:]
-        sides = image.new_tensor([width, height, width, height])
+        sides = corner_scale(image)
         return [
             Detections(each["boxes"] / sides, each["labels"] - 1, each["scores"])
             for each in self.detector(list(image))
         ]
 
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
-        height, width = image.shape[2:]
-        corners = box * box.new_tensor([width, height, width, height])
-        pairs = zip(corners, label, strict=True)
+        pairs = zip(box * corner_scale(image), label, strict=True)
         targets = [{"boxes": each[None], "labels": kind[None] + 1} for each, kind in pairs]
         return self.detector(list(image), targets)
 

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -12,7 +13,7 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from robust_training.training.schedule import Cosine, Schedule
-from wsol.detectors.base import Detections, Network
+from wsol.detectors.base import Detections, Network, corner_scale
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,8 @@ def fit_detector(
     body = list(network.backbone.parameters())
     ours = set(body)
     head = [parameter for parameter in network.parameters() if parameter not in ours]
-    groups = [
-        {"params": head, "lr": settings.lr},
-        {"params": body, "lr": settings.lr * settings.backbone_lr},
-    ]
-    optimizer = AdamW(groups, weight_decay=settings.weight_decay)
+    groups = [{"params": head}, {"params": body, "lr": settings.lr * settings.backbone_lr}]
+    optimizer = AdamW(groups, settings.lr, weight_decay=settings.weight_decay)
     steps = len(training)
     scheduler = LambdaLR(optimizer, lambda step: settings.schedule(step / steps, settings.epochs))
     log: list[dict[str, float]] = []
@@ -88,7 +86,15 @@ def fit_detector(
             for batch in training:
                 terms = _losses(network, batch)
                 if terms:
-                    _step(terms, network, optimizer, settings.clip_norm)
+                    loss = torch.stack(list(terms.values())).sum()
+                    if not loss.isfinite():
+                        raise FloatingPointError(
+                            f"the detector's loss is {loss.item()}; lower training.lr"
+                        )
+                    optimizer.zero_grad()
+                    loss.backward()
+                    clip_grad_norm_(network.parameters(), settings.clip_norm)
+                    optimizer.step()
                     rows.append({name: term.item() for name, term in terms.items()})
                 scheduler.step()
                 bar.update()
@@ -113,7 +119,7 @@ def fit_detector(
 def detect(network: Network, loader: DataLoader) -> list[Detections]:
     """Detect boxes in every image of `loader`, in order; the results are on the CPU."""
     network.eval()
-    device = next(network.parameters()).device
+    device = network.backbone.device
     return [each.cpu() for batch in loader for each in network.detect(batch["image"].to(device))]
 
 
@@ -121,11 +127,10 @@ def detect(network: Network, loader: DataLoader) -> list[Detections]:
 def mean_iou(network: Network, loader: DataLoader) -> float:
     """The mean IoU of each image's likeliest box of its class with the box that `loader` gives."""
     network.eval()
-    device = next(network.parameters()).device
     overlaps = []
     for batch in loader:
-        image = batch["image"].to(device)
-        boxes = _fractions(batch["box"].to(device), image)
+        image = batch["image"].to(network.backbone.device)
+        boxes = batch["box"].to(image.device) / corner_scale(image)
         for each, box, label in zip(network(image), boxes, batch["label"].tolist(), strict=True):
             overlaps.append(box_iou(each.best_box(label)[None], box[None]).item())
     return sum(overlaps) / len(overlaps)
@@ -133,26 +138,8 @@ def mean_iou(network: Network, loader: DataLoader) -> float:
 
 def _losses(network: Network, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Loss terms of the images that still have a box; none if too few are left for BatchNorm."""
-    device = next(network.parameters()).device
-    image = batch["image"].to(device, memory_format=torch.channels_last)
-    label, box = batch["label"].to(device), _fractions(batch["box"].to(device), image)
+    image = batch["image"].to(network.backbone.device, memory_format=torch.channels_last)
+    label, box = batch["label"].to(image.device), batch["box"].to(image.device)
+    box = box / corner_scale(image)
     kept = (box[:, 2:] > box[:, :2]).all(dim=1)
     return network.losses(image[kept], box[kept], label[kept]) if kept.sum() > 1 else {}
-
-
-def _step(
-    terms: dict[str, torch.Tensor], network: Network, optimizer: AdamW, clip_norm: float
-) -> None:
-    loss = torch.stack(list(terms.values())).sum()
-    if not loss.isfinite():
-        raise FloatingPointError(f"the detector's loss is {loss.item()}; lower training.lr")
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-    optimizer.step()
-
-
-def _fractions(box: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Boxes (N,4) in an image's pixels as fractions of its sides."""
-    height, width = image.shape[2:]
-    return box / box.new_tensor([width, height, width, height])

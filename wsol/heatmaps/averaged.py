@@ -37,7 +37,7 @@ class Averaged(HeatmapMethod):
                 "average over mirror images only (scales=(1,))"
             )
         maps = [self._at(model, image, label, scale) for scale in self.scales]
-        return np.stack([min_max(each) for each in np.mean(maps, axis=0)])
+        return min_max(np.mean(maps, axis=0))
 
     def fits(self, model: Classifier) -> bool:
         return self._takes_sizes(model) and self.method.fits(model)
@@ -71,8 +71,7 @@ class Product(HeatmapMethod):
     second: HeatmapMethod
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        product = self.first(model, image, label) * self.second(model, image, label)
-        return np.stack([min_max(each) for each in product])
+        return min_max(self.first(model, image, label) * self.second(model, image, label))
 
     def fits(self, model: Classifier) -> bool:
         return self.first.fits(model) and self.second.fits(model)

@@ -75,7 +75,9 @@ class CAM(HeatmapMethod):
         # some devices have no float64
         maps = class_activation(model, image, label).cpu().double().numpy()
         size = image.shape[:-3:-1]
-        return np.stack([min_max(cv2.resize(m, size, interpolation=cv2.INTER_CUBIC)) for m in maps])
+        return min_max(
+            np.stack([cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in maps])
+        )
 
     def fits(self, model: Classifier) -> bool:
         return has_class_activation(model)
@@ -109,11 +111,8 @@ def attribution_heatmap(
     of its batch.
     """
     maps = attribution.detach().abs().mean(dim=1).cpu().double().numpy()
-    return np.stack([_smooth(_clipped(m, clip), sigma) for m in maps])
-
-
-def _clipped(values: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
-    return min_max(np.clip(values, *np.percentile(values, percentiles)))
+    maps = min_max(np.clip(maps, *np.percentile(maps, clip, axis=(1, 2), keepdims=True)))
+    return min_max(np.stack([_smooth(each, sigma) for each in maps]))
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
@@ -121,10 +120,10 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     if sigma > 0:
         width = 2 * int(4 * sigma + 0.5) + 1  # SciPy's default reach, which the reference uses
         values = cv2.GaussianBlur(values, (width, width), sigma, borderType=cv2.BORDER_REFLECT)
-    return min_max(values)
+    return values
 
 
-def min_max(values: np.ndarray) -> np.ndarray:
-    """Stretch `values` to [0,1]; zeros if they are constant or hold NaN."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+def min_max(maps: np.ndarray) -> np.ndarray:
+    """Stretch each of the maps (...,H,W) to [0,1]; zeros if it is constant or holds NaN."""
+    low, high = (end(maps, axis=(-2, -1), keepdims=True) for end in (np.min, np.max))
+    return np.divide(maps - low, high - low, out=np.zeros_like(maps), where=high > low)

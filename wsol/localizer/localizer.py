@@ -20,7 +20,7 @@ from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.localizer.exported_program import Program, is_program, load_program
 from wsol.localizer.hub import local_folder
 from wsol.localizer.localization import OBJECT, Localization
-from wsol.localizer.predictors import BoxPredictor, Prediction, box_predictor
+from wsol.localizer.predictors import BoxPredictor, box_predictor
 from wsol.localizer.saved_models import chosen_threshold, load_classifier
 
 Label = int | str
@@ -94,10 +94,9 @@ class Localizer:
         folder = local_folder(folder)
         if is_detector(folder):
             return cls(load_detector(folder), method, threshold, device=device)
-        model = load_classifier(folder)
-        method = "gradient" if method is None else method
-        threshold = chosen_threshold(folder, method) if threshold is None else threshold
-        return cls(model, method, threshold, device=device)
+        if threshold is None:
+            threshold = chosen_threshold(folder, "gradient" if method is None else method)
+        return cls(load_classifier(folder), method, threshold, device=device)
 
     @property
     def model(self) -> Classifier | Network | Program:
@@ -161,25 +160,21 @@ class Localizer:
     def _localize(self, batch: list[_Input], boxes: int) -> Iterator[Localization]:
         images = torch.stack([each.image for each in batch])
         predictions = self._predictor.predict(images, [each.label for each in batch], boxes)
-        for each, prediction in zip(batch, predictions, strict=True):
-            yield self._localization(each, prediction)
-
-    def _localization(self, given: _Input, prediction: Prediction) -> Localization:
-        pixels = rescale(prediction.boxes, prediction.frame, given.size).tolist()
-        box, *others = map(tuple, pixels or [NO_BOX])
-        score, *other_scores = prediction.scores or [0.0]
-        label = prediction.label
-        return Localization(
-            box=box,
-            label=label,
-            class_name=OBJECT if label is None else self.class_names[label],
-            score=score,
-            heatmap=prediction.heatmap,
-            size=given.size,
-            others=tuple(others),
-            other_scores=tuple(other_scores),
-            path=given.path,
-        )
+        for given, found in zip(batch, predictions, strict=True):
+            pixels = rescale(found.boxes, found.frame, given.size).tolist()
+            box, *others = map(tuple, pixels or [NO_BOX])
+            score, *other_scores = found.scores or [0.0]
+            yield Localization(
+                box=box,
+                label=found.label,
+                class_name=OBJECT if found.label is None else self.class_names[found.label],
+                score=score,
+                heatmap=found.heatmap,
+                size=given.size,
+                others=tuple(others),
+                other_scores=tuple(other_scores),
+                path=given.path,
+            )
 
     def _inputs(
         self,

@@ -82,51 +82,44 @@ def box_predictor(
     if isinstance(model, Network | BoxPredictor):
         if method is not None or threshold is not None:
             raise ValueError("a detector makes no heatmaps: leave out method and threshold")
-        return _detector_predictor(model) if isinstance(model, Network) else model
+        if isinstance(model, BoxPredictor):
+            return model
+        model.eval()
+        names = model.class_names if model.predicts_classes else [OBJECT]
+        predict = partial(_predict_by_detector, model)
+        return BoxPredictor(
+            model, model.backbone.image_size, names, predict, model.predicts_classes
+        )
     if isinstance(model, Program):
         if method is not None:
             raise ValueError("an exported localizer has its own heatmap method: leave method out")
         threshold = model.threshold if threshold is None else threshold
-        predict = partial(_predict_around_heatmaps, partial(explain_by_program, model), threshold)
-        return BoxPredictor(
-            model, model.image_size, model.class_names, predict, threshold=threshold
-        )
-    if not isinstance(model, Classifier):
+        names, explain = model.class_names, partial(explain_by_program, model)
+    elif isinstance(model, Classifier):
+        if not isinstance(method, HeatmapMethod):
+            method = Gradient() if method is None else find_method(method)
+        if model.num_classes < 1:
+            raise ValueError("the model has no classes to localize: it is a backbone without head")
+        if not method.fits(model):
+            architecture = model.backbone.pretrained_cfg["architecture"]
+            raise ValueError(f"{method} is not possible with {architecture}")
+        model.eval()
+        threshold = ART_THRESHOLD if threshold is None else threshold
+        names = model.class_names or [*map(str, range(model.num_classes))]
+        explain = partial(explain_by_classifier, model, method)
+    else:
         raise ValueError(
             f"{type(model).__name__} is no Classifier: robust_training.wrap_model makes one from "
             "any timm classifier"
         )
-    if not isinstance(method, HeatmapMethod):
-        method = Gradient() if method is None else find_method(method)
-    return _classifier_predictor(model, method, ART_THRESHOLD if threshold is None else threshold)
-
-
-def _classifier_predictor(
-    model: Classifier, method: HeatmapMethod, threshold: float
-) -> BoxPredictor:
-    if model.num_classes < 1:
-        raise ValueError("the model has no classes to localize: it is a backbone without head")
-    if not method.fits(model):
-        architecture = model.backbone.pretrained_cfg["architecture"]
-        raise ValueError(f"{method} is not possible with {architecture}")
-    model.eval()
-    explain = partial(explain_by_classifier, model, method)
     return BoxPredictor(
         model,
         model.image_size,
-        model.class_names or [*map(str, range(model.num_classes))],
+        names,
         partial(_predict_around_heatmaps, explain, threshold),
         method=method,
         threshold=threshold,
     )
-
-
-def _detector_predictor(network: Network) -> BoxPredictor:
-    network.eval()
-    names = network.class_names if network.predicts_classes else [OBJECT]
-    predict = partial(_predict_by_detector, network)
-    size = network.backbone.image_size
-    return BoxPredictor(network, size, names, predict, network.predicts_classes)
 
 
 def explain_by_classifier(

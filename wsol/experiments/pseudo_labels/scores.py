@@ -42,13 +42,13 @@ class BoxScore:
     training_gt_known: float | None = None
     seconds: tuple[float, ...] = ()
 
-    def row(self, *, seed: int = 0) -> dict[str, Any]:
+    def row(self) -> dict[str, Any]:
         """Fractions in [0,1], with 95 % bootstrap intervals over images."""
         return {
             "name": self.name,
             "policy": self.policy,
-            "gt_known_loc": mean_with_interval(self.hits, seed=seed),
-            "top1_loc": mean_with_interval(self.top1_hits, seed=seed),
+            "gt_known_loc": mean_with_interval(self.hits),
+            "top1_loc": mean_with_interval(self.top1_hits),
             "training_gt_known_loc": self.training_gt_known,
             "seconds": list(self.seconds),
         }
@@ -162,12 +162,12 @@ def score_results(
     return BoxScore(name, policy, np.mean(hits, 0), np.mean(top1, 0), known, tuple(seconds))
 
 
-def difference_row(first: BoxScore, second: BoxScore, *, seed: int = 0) -> dict[str, Any]:
+def difference_row(first: BoxScore, second: BoxScore) -> dict[str, Any]:
     """GT-known of `first` minus that of `second`; both are resampled with the same images."""
     return {
         "name": first.name,
         "less": second.name,
-        "gt_known_loc": mean_with_interval(first.hits - second.hits, seed=seed),
+        "gt_known_loc": mean_with_interval(first.hits - second.hits),
     }
 
 
