@@ -20,13 +20,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt
 
 from robust_training.atomic_io import write_texts
 from wsol.cli.parser import Parser, find_device, output_folder, run
 from wsol.cli.run_folder import lock_folder
-from wsol.detectors import Detector, Regressor
-from wsol.detectors.training import Training
 from wsol.experiments.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.experiments.train_detectors import train_detectors
 from wsol.heatmaps.methods import NAMES
@@ -48,45 +46,22 @@ def main() -> None:
     parser = Parser(prog="train_detector.py", description=__doc__)
     parser.add_argument("run", help="run folder, or model folder with --root")
     parser.add_argument(
-        "--root", type=str | None, default=None, help="data set; default: the run's"
-    )
-    parser.add_argument(
         "--pseudo_labels", nargs="+", default=["gradient"], help=f"{ORACLE}, folders, or {NAMES}"
     )
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
-    parser.add_argument("--detector", type=Detector, default=Regressor(), help="kind and settings")
-    parser.add_class_arguments(Training, "training")
-    parser.add_argument(
-        "--weights", type=str | None, default=None, help="for the backbone, in place of the run's"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=ClosedUnitInterval | None,
-        default=None,
-        help="fraction of the heatmaps' maximum; default: validation images choose each method's",
-    )
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
-    parser.add_argument("--batch_size", type=PositiveInt, default=20)
     parser.add_argument("--device", type=str, default="cpu")
+    parser.add_function_arguments(
+        train_detectors, skip={"run", "names", "output", "seeds", "device", "note"}
+    )
     settings = parser.parse_args()
     if len(set(settings.seeds)) < len(settings.seeds):
         raise ValueError(f"--seeds {settings.seeds} names a seed twice")
-    built = parser.instantiate(settings)
-    output = output_folder(settings.output)
+    given = vars(parser.instantiate(settings))
+    names, output = given.pop("pseudo_labels"), output_folder(given.pop("output"))
+    run_or_model, device = Path(given.pop("run")), find_device(given.pop("device"))
     with lock_folder(output):
-        scores = train_detectors(
-            Path(settings.run),
-            settings.pseudo_labels,
-            output,
-            detector=built.detector,
-            training=built.training,
-            seeds=settings.seeds,
-            root=settings.root,
-            weights=settings.weights,
-            threshold=settings.threshold,
-            batch_size=settings.batch_size,
-            device=find_device(settings.device),
-        )
+        scores = train_detectors(run_or_model, names, output, device=device, **given)
         command = shlex.join(["python", "tools/train_detector.py", *sys.argv[1:]])
         tables = scores.markdown()
         page = _PAGE.format(command=command, tables=tables, seeds=len(settings.seeds))

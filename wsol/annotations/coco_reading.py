@@ -10,12 +10,12 @@ import numpy as np
 from wsol.annotations.coco_writing import coco_result
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
+from wsol.data.dataset import Box
 from wsol.data.error_messages import naming
 from wsol.data.text_files import known_end, read_json
 from wsol.localizer.localization import OBJECT
 
-_Box = tuple[float, float, float, float]
-_Candidate = tuple[float, int, _Box]  # score, label, box
+_Candidate = tuple[float, int, Box]  # score, label, box
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
         images = _by_id(dataset["images"], "image")
         label = {identity: index for index, identity in enumerate(sorted(categories))}
         labels: dict[int, int] = {}
-        boxes: dict[int, list[_Box]] = {identity: [] for identity in images}
+        boxes: dict[int, list[Box]] = {identity: [] for identity in images}
         for annotation in dataset["annotations"]:
             identity, category = _whole(annotation["image_id"]), _whole(annotation["category_id"])
             if identity not in images:
@@ -220,7 +220,7 @@ def _whole(value: object) -> int:
     return int(value)
 
 
-def _half_open(bbox: object) -> _Box:
+def _half_open(bbox: object) -> Box:
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"box {bbox!r:.60} is no list of four numbers")
     x, y, width, height = map(_number, bbox)

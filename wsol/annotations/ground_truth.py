@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from wsol.boxes.geometry import NO_BOX
-from wsol.data.dataset import ImageDataset
+from wsol.data.dataset import Box, ImageDataset
 from wsol.data.image_files import image_size
 from wsol.data.text_files import path_below
 
 MOST_CLASSES = 1_000_000
-_Box = tuple[float, float, float, float]
 _LONGEST = 1_000_000  # largest allowed side of an image, in pixels
 
 
@@ -109,7 +108,7 @@ def make_ground_truth(
     for name, mask in zip(names, masks, strict=bool(masks)):
         if not mask.objects:
             raise ValueError(f"{where}: image {name} has no mask, but other images have one")
-    inside: list[list[_Box]] = []
+    inside: list[list[Box]] = []
     clipped: list[str] = []
     has_boxes = any(map(len, boxes))
     for name, label, size, found in zip(names, labels, sizes, boxes, strict=True):
@@ -144,7 +143,7 @@ def make_ground_truth(
     )
 
 
-def _clip(where: str | Path, box: Sequence[float], name: str, size: Sequence[int]) -> _Box:
+def _clip(where: str | Path, box: Sequence[float], name: str, size: Sequence[int]) -> Box:
     """Clips a box at its image's edge. Raises ValueError if x1 < x0, y1 < y0 or it is outside."""
     (x0, y0, x1, y1), (width, height) = box, size
     ordered = x0 <= x1 and y0 <= y1  # false for NaN too

@@ -65,8 +65,3 @@ def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
     holes += np.array([-1, -1, 1, 1], np.int16)
     return np.concatenate([boxes, holes]), np.concatenate([spans, 254 - mirrored[:, ::-1]])
-
-
-def highest_by_cut(values: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """float64 (256,): for each cut, the largest value (M,) >= 0 of the spans (M,2) that hold it."""
-    return level_sets.highest(values, spans)

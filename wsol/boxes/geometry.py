@@ -36,8 +36,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def rescale(boxes: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
     """Boxes (...,4) of images of `size` (...,2: width, height) in images of size `to`: float64."""
-    factors = np.asarray(to, dtype=np.float64) / np.asarray(size)
-    return np.asarray(boxes, dtype=np.float64) * np.concatenate([factors, factors], axis=-1)
+    return np.asarray(boxes, np.float64) * np.tile(np.asarray(to, np.float64) / size, 2)
 
 
 def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
@@ -46,14 +45,12 @@ def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
     It clips right and bottom ends to the last pixel and then counts both ends as inside, so a box
     is one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
     """
-    size = np.asarray(size)
-    return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.concatenate([size, size], axis=-1))
+    return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.tile(size, 2))
 
 
 def inclusive(box: ArrayLike, size: ArrayLike) -> np.ndarray:
     """Boxes as the published metadata writes CUB's: ends are clipped to the last pixel."""
-    size = np.asarray(size)
-    return np.minimum(np.asarray(box), np.concatenate([size, size - 1], axis=-1))
+    return np.minimum(box, np.tile(size, 2) - (0, 0, 1, 1))
 
 
 def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
@@ -66,7 +63,5 @@ def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarra
     Returns:
         int64 (...,4) half-open in images of size `to`.
     """
-    size, to = np.asarray(size), np.asarray(to)
-    factors = [np.concatenate([pair, pair], axis=-1) for pair in (to, size)]
-    scaled = np.asarray(box, dtype=np.float64) * factors[0] / factors[1]
+    scaled = np.asarray(box, dtype=np.float64) * np.tile(to, 2) / np.tile(size, 2)
     return np.floor(scaled).astype(np.int64) + (0, 0, 1, 1)

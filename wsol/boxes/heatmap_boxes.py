@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wsol.boxes.component_tree import boxes_by_cut, highest_by_cut, largest_by_cut, outer_boxes_at
+from wsol.boxes.component_tree import boxes_by_cut, largest_by_cut, outer_boxes_at
 from wsol.boxes.geometry import NO_BOX, iou, published_boxes
+from wsol.boxes.level_sets import highest
 
 LARGEST_SIDE = 32767  # boxes are int16 inside
 
@@ -69,7 +70,7 @@ def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
     boxes, spans = boxes_by_cut(pixels)
     published = published_boxes(np.concatenate([[NO_BOX], boxes]), frame)
     overlap = iou(published[:, None], np.asarray(truths)[None]).max(axis=1, initial=0)
-    best = highest_by_cut(overlap[1:], spans)
+    best = highest(overlap[1:], spans)
     best[pixels.max() :] = overlap[0]  # the published code scores a box of zeros there
     return best
 

@@ -86,10 +86,6 @@ class LabelledImages(Dataset):
         """uint8 (H,W,3) RGB: the pixels of an image's file, in which its boxes are given."""
         return read_image(self.examples[index].path, upright=self.upright)
 
-    def name(self, index: int) -> str:
-        """The data set's name of an image."""
-        return self.examples[index].name
-
 
 class ImageDataset(LabelledImages):
     """One split of a data set. A subclass reads one layout of files.

@@ -80,7 +80,8 @@ def _obtain(archive: Archive, root: Path, local: str | os.PathLike | None) -> Pa
         download(archive, file)
     if not file.is_file():
         raise ValueError(f"there is no archive {file}")
-    actual = md5(file)
+    with open(file, "rb") as stream:
+        actual = hashlib.file_digest(stream, "md5").hexdigest()
     if actual != archive.md5:
         raise ValueError(
             f"{file} has md5 {actual}, not {archive.md5}: it is damaged or another file; remove it"
@@ -125,11 +126,6 @@ def download(archive: Archive, file: Path) -> None:
             "local archive"
         ) from error
     os.replace(part, file)
-
-
-def md5(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def _unpack_into(parent: Path, name: str, file: Path) -> None:

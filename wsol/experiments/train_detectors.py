@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from robust_training.atomic_io import write_texts
 from robust_training.models.classifier import Classifier, create_model
 from wsol.annotations.coco_writing import coco_results
 from wsol.cli.run_folder import MAY_CHANGE, TRAINED_WITH, fingerprint, record_settings
-from wsol.detectors import Detector, Network
+from wsol.detectors import Detector, Network, Regressor
 from wsol.detectors.training import Training
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.split_selection import PreparedSplit, prepare_evaluation, prepare_split
@@ -30,19 +31,21 @@ from wsol.experiments.pseudo_labels.trainer import DetectorTrainer
 from wsol.heatmaps.methods import with_baselines
 from wsol.localizer.saved_models import load_classifier, model_folder
 
+_REGRESSOR, _TRAINING = Regressor(), Training()
+
 
 def train_detectors(
     run: Path,
     names: Sequence[str],
     output: Path,
     *,
-    detector: Detector,
-    training: Training,
+    detector: Detector = _REGRESSOR,
+    training: Training = _TRAINING,
     seeds: Sequence[int] = (0,),
     root: str | None = None,
     weights: str | None = None,
-    threshold: float | None = None,
-    batch_size: int = 20,
+    threshold: ClosedUnitInterval | None = None,
+    batch_size: PositiveInt = 20,
     device: torch.device,
     note: Callable[[str], object] = print,
 ) -> DetectorScores:
@@ -55,6 +58,7 @@ def train_detectors(
         run: Run folder, or model folder with `root`; its model gives heatmaps and the backbone.
         names: Kinds of pseudo labels: heatmap methods, "oracle", folders of COCO data sets.
         output: Folder for pseudo labels and detectors; locked by the caller.
+        detector: Kind of detector, and its settings.
         root: The data set; None is the run's own.
         weights: File of weights for the backbone, in place of the run's.
         threshold: Fraction of the heatmaps' maximum; None lets validation images choose it.

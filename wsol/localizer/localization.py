@@ -6,7 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-Box = tuple[float, float, float, float]
+from wsol.data.dataset import Box
+
 OBJECT = "object"  # the class name of a box without a class
 
 
