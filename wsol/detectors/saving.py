@@ -38,12 +38,8 @@ def save_detector(
     folder.parent.mkdir(parents=True, exist_ok=True)
     network.backbone.backbone.reset_classifier(0)
     network.backbone.class_names = None
-    kind = type(network.settings).__name__
-    about = {
-        "kind": kind,
-        "settings": dataclasses.asdict(network.settings),
-        "class_names": network.class_names,
-    }
+    kind, settings = type(network.settings).__name__, dataclasses.asdict(network.settings)
+    about = {"kind": kind, "settings": settings, "class_names": network.class_names}
     new = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(new, ignore_errors=True)  # a killed process may have left it
     try:
@@ -85,12 +81,8 @@ def load_detector(folder: str | os.PathLike) -> Network:
         head = safetensors.torch.load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"cannot read weights from {weights}: {error}") from error
-    own = _head(network)
-    wrong = sorted(
-        name
-        for name in own.keys() | head.keys()
-        if name not in own or name not in head or own[name].shape != head[name].shape
-    )
+    shapes = [{name: each.shape for name, each in part.items()} for part in (_head(network), head)]
+    wrong = sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
     if wrong:
         raise ValueError(f"{weights} does not fit {file}: {', '.join(wrong[:5])}")
     broken = sorted(name for name in head if not head[name].isfinite().all())

@@ -117,7 +117,7 @@ def train_detectors(
     kinds += [*given, *oracle]
     own: dict[str, BoxScore] = {}
     for labels in kinds:
-        folder = output / labels.folder_name
+        folder = output / folder_name(labels.name)
         write_texts(folder, labels.coco_texts())
         without = len(splits["train"].truth) - len(labels.boxes["train"])
         if without > 0:
@@ -126,7 +126,8 @@ def train_detectors(
             own[labels.name] = _score(labels, outputs["test"], folder)
     trainer = DetectorTrainer(build, training, data, splits, outputs)
     detectors = {
-        labels.name: trainer.train(labels, seeds, output / labels.folder_name) for labels in kinds
+        labels.name: trainer.train(labels, seeds, output / folder_name(labels.name))
+        for labels in kinds
     }
     return DetectorScores(detectors, own)
 
@@ -192,6 +193,8 @@ def _require_same_settings(
         raise ValueError(f"{output} exists already; name a new folder")
     kept = {name: value for name, value in settings.items() if name not in MAY_CHANGE}
     record_settings(output, kept, results="**/seed*")
-    boxes = {each.folder_name: fingerprint("".join(each.coco_texts().values())) for each in given}
+    boxes = {
+        folder_name(each.name): fingerprint("".join(each.coco_texts().values())) for each in given
+    }
     for name in folders:
         record_settings(output / name, {"boxes": boxes.get(name)}, results="seed*")

@@ -48,9 +48,8 @@ class Refined(HeatmapMethod):
             )
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        heatmaps = self.method(model, image, label)
-        pixels = to_pixels(image)
-        return np.stack([self._one(*pair) for pair in zip(pixels, heatmaps, strict=True)])
+        pairs = zip(to_pixels(image), self.method(model, image, label), strict=True)
+        return np.stack([self._one(*pair) for pair in pairs])
 
     def fits(self, model: Classifier) -> bool:
         return self.method.fits(model)

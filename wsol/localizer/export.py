@@ -85,37 +85,28 @@ def write_program(program: ExportedProgram, localizer: Localizer, file: str | os
     file = Path(file)
     if file.suffix not in _WRITERS:
         raise ValueError(f"a program's file ends in {' or '.join(_WRITERS)}, not as {file.name}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".partial-{file.name}")
-    try:
-        _WRITERS[file.suffix](program, describe(localizer), partial)
-        difference = largest_difference(localizer, partial)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return difference
-
-
-def describe(localizer: Localizer) -> dict[str, str]:
-    """The metadata in a program's file."""
     model = localizer.model
-    return {
+    metadata = {
         "class_names": json.dumps(list(localizer.class_names)),
         "image_size": str(model.image_size),
         "threshold": str(localizer.threshold),
         "architecture": model.backbone.pretrained_cfg["architecture"],
         "wsol": version("wsol"),
     }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".partial-{file.name}")
+    try:
+        _WRITERS[file.suffix](program, metadata, partial)
+        difference = _largest_difference(localizer, partial)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
 
 
-def largest_difference(localizer: Localizer, file: Path) -> float:
-    """The largest difference between a program's and its localizer's heatmaps of a few images.
-
-    The images come in batches of several sizes.
-
-    Raises:
-        ValueError: the program computes something else.
-    """
+def _largest_difference(localizer: Localizer, file: Path) -> float:
+    """The largest difference of the heatmaps of a few images, in batches of several sizes;
+    ValueError if the program computes something else."""
     program, model = load_program(file), localizer.model
     largest = 0.0
     for count in BATCHES:

@@ -23,11 +23,9 @@ def add_distractor(canvas: Array, colours: Sequence[Colour], rng: np.random.Gene
     colour = pixel(colour * rng.uniform(0.7, 1.2, 3))
     x, y = rng.uniform(0, size, 2).astype(int).tolist()
     kind, turn = rng.integers(4), float(rng.uniform(0, 180))
-    if kind == 0:  # leaf
-        axes = (int(size * rng.uniform(0.04, 0.1)), int(size * rng.uniform(0.015, 0.035)))
-        cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1)
-    elif kind == 1:  # stone
-        axes = (int(size * rng.uniform(0.03, 0.07)), int(size * rng.uniform(0.025, 0.05)))
+    if kind < 2:  # leaf or stone
+        sides = ((0.04, 0.1), (0.015, 0.035)) if kind == 0 else ((0.03, 0.07), (0.025, 0.05))
+        axes = tuple(int(size * rng.uniform(*side)) for side in sides)
         cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1)
     elif kind == 2:  # berries
         for _ in range(3):

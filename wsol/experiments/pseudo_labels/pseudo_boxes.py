@@ -38,11 +38,6 @@ class PseudoLabels:
     boxes: Mapping[str, GroundTruth]
     test_boxes: np.ndarray | None = None
 
-    @property
-    def folder_name(self) -> str:
-        """Name of the folder that holds the boxes and the detectors trained on them."""
-        return folder_name(self.name)
-
     def coco_texts(self) -> dict[str, str]:
         """Contents of train.json and val.json, as `read_pseudo_labels` reads them.
 
@@ -52,6 +47,7 @@ class PseudoLabels:
 
 
 def folder_name(name: str) -> str:
+    """Name of the folder that holds the boxes of pseudo labels and the detectors trained on them."""
     return name.replace(" ", "_")
 
 
@@ -68,12 +64,10 @@ def heatmap_pseudo_labels(
     policy = "val" if threshold is None else f"fixed:{threshold:g}"
     if threshold is None:
         threshold = validation_threshold(outputs["val"], name)
-    boxes = {
-        split: rescale(
-            each.tables[name].boxes([threshold])[:, 0], each.tables[name].frame, each.truth.sizes
-        )
-        for split, each in outputs.items()
-    }
+    boxes = {}
+    for split, each in outputs.items():
+        table = each.tables[name]
+        boxes[split] = rescale(table.boxes([threshold])[:, 0], table.frame, each.truth.sizes)
     truths = {split: with_boxes(outputs[split].truth, boxes[split]) for split in TRAINING_SPLITS}
     return PseudoLabels(name, policy, truths, boxes["test"])
 
@@ -104,9 +98,7 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
 
 
 def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
-    return {
-        split: with_boxes(truths[split], truths[split].boxes[:, 0]) for split in TRAINING_SPLITS
-    }
+    return {s: with_boxes(truths[s], truths[s].boxes[:, 0]) for s in TRAINING_SPLITS}
 
 
 def check_pseudo_labels(labels: PseudoLabels, test: ImageDataset) -> None:
