@@ -47,7 +47,7 @@ class PseudoLabels:
 
 
 def folder_name(name: str) -> str:
-    """Name of the folder that holds the boxes of pseudo labels and the detectors trained on them."""
+    """Name of the folder of pseudo labels and of the detectors trained on them."""
     return name.replace(" ", "_")
 
 
