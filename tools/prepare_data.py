@@ -8,7 +8,7 @@ local archives.
 from pathlib import Path
 
 from wsol.cli.parser import Parser, run
-from wsol.data.download import CUB_IMAGES, CUB_MASKS, prepare_cub
+from wsol.data.download import CUB_MASKS, prepare_cub
 from wsol.data.toy_birds.writing import write_toy_birds
 
 
@@ -28,7 +28,6 @@ def cub(
     """
     return prepare_cub(
         root,
-        images=CUB_IMAGES,
         masks=CUB_MASKS if masks else None,
         images_archive=archive,
         masks_archive=masks_archive,

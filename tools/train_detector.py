@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_function_arguments(
-        train_detectors, skip={"run", "names", "output", "seeds", "device", "note"}
+        train_detectors, skip={"run", "names", "output", "seeds", "device"}
     )
     settings = parser.parse_args()
     if len(set(settings.seeds)) < len(settings.seeds):

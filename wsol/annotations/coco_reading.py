@@ -158,12 +158,8 @@ def _best(
 def _annotations(
     file: str | Path, content: Mapping[str, Any], truth: GroundTruth
 ) -> tuple[list[Mapping[str, Any]], int, bool]:
-    """Turns the annotations of a data set into results for `truth`.
-
-    Returns:
-        The results, with names of `truth` as image ids and its category ids; the number of images
-        that are left out; and whether all boxes are of `OBJECT`, which get their image's class.
-    """
+    """Turns the annotations of a data set into results for `truth`, with its names as image ids.
+    Also returns the number of images left out, and whether all boxes are of `OBJECT`."""
     ids = dict(zip(truth.classes, truth.category_ids.tolist(), strict=True))
     own = dict(zip(truth.names, truth.category_ids[truth.labels].tolist(), strict=True))
     results = []

@@ -37,16 +37,13 @@ def coco_dataset(
 def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
     """Ground truth as a COCO data set."""
     images, annotations = [], []
+    ids = truth.category_ids.tolist()
     for row, name in enumerate(truth.names):
-        identity = int(truth.identities[row])
+        identity, category = int(truth.identities[row]), ids[truth.labels[row]]
         images.append(_image(identity, name, truth.sizes[row].tolist()))
-        category = int(truth.category_ids[truth.labels[row]])
         for box in truth.boxes[row, : truth.counts[row]].tolist():
             annotations.append(_annotation(len(annotations) + 1, identity, category, box))
-    categories = [
-        {"id": int(identity), "name": name}
-        for identity, name in zip(truth.category_ids, truth.classes, strict=True)
-    ]
+    categories = [{"id": i, "name": name} for i, name in zip(ids, truth.classes, strict=True)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -84,15 +81,9 @@ def _image(identity: int, name: str, size: Sequence[int]) -> dict[str, Any]:
 
 
 def _annotation(number: int, image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
-    x, y, width, height = _bbox(box)
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": category,
-        "bbox": [x, y, width, height],
-        "area": width * height,
-        "iscrowd": 0,
-    }
+    bbox = _bbox(box)
+    found = {"id": number, "image_id": image, "category_id": category, "bbox": bbox}
+    return found | {"area": bbox[2] * bbox[3], "iscrowd": 0}
 
 
 def _bbox(box: Sequence[float]) -> list[float]:

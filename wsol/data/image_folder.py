@@ -50,7 +50,7 @@ class ImageFolder(ImageDataset):
     ) -> None:
         root = Path(root)
         classes, names = _read_layout(root)
-        known = [name for found in names.values() for name, _ in found]
+        known = (name for found in names.values() for name, _ in found)
         identities = {name: number for number, name in enumerate(known, start=1)}
         boxes = _read_boxes(root / BOXES, identities) if (root / BOXES).exists() else {}
         examples = {
@@ -123,7 +123,7 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
     _, head = next(lines, (1, ""))
     columns = _cells(head)
     wanted = HEADER.split(",")
-    if [columns.count(name) for name in wanted] != [1] * len(wanted):
+    if any(columns.count(name) != 1 for name in wanted):
         raise ValueError(f"{file}, line 1: expected a header {HEADER}, not {head[:80]!r}")
     places = [columns.index(name) for name in wanted]
     boxes: dict[str, list[tuple[int, Box]]] = {}

@@ -1,7 +1,7 @@
 """The whole experiment: pseudo labels from a classifier, detectors trained on them, scores."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ def train_detectors(
     threshold: ClosedUnitInterval | None = None,
     batch_size: PositiveInt = 20,
     device: torch.device,
-    note: Callable[[str], object] = print,
 ) -> DetectorScores:
     """Train detectors on each kind of pseudo labels, and score them beside the pseudo labels.
 
@@ -62,7 +61,6 @@ def train_detectors(
         root: The data set; None is the run's own.
         weights: File of weights for the backbone, in place of the run's.
         threshold: Fraction of the heatmaps' maximum; None lets validation images choose it.
-        note: Called with each sentence for the user.
 
     Raises:
         ValueError: a name, a file or a setting is wrong, or `output` holds other detectors.
@@ -108,7 +106,7 @@ def train_detectors(
     }
     _require_same_settings(output, settings, folders, given)
     for each in scored.notes:
-        note(each)
+        print(each)
     outputs = {
         name: run_model(model, split, methods, every_box=False, description=name)
         for name, split in splits.items()
@@ -121,7 +119,7 @@ def train_detectors(
         write_texts(folder, labels.coco_texts())
         without = len(splits["train"].truth) - len(labels.boxes["train"])
         if without > 0:
-            note(f"{labels.name}: {without} training images without a box are left out")
+            print(f"{labels.name}: {without} training images without a box are left out")
         if labels.test_boxes is not None:
             own[labels.name] = _score(labels, outputs["test"], folder)
     trainer = DetectorTrainer(build, training, data, splits, outputs)
@@ -160,13 +158,8 @@ def _backbone(run: Path, weights: str | None) -> Classifier:
 
 def true_boxes(splits: Mapping[str, PreparedSplit]) -> str:
     """A text that changes with any true box that chooses a threshold ("val") or scores ("test")."""
-    return repr(
-        [
-            (example.name, example.boxes)
-            for split in ("val", "test")
-            for example in splits[split].dataset.examples
-        ]
-    )
+    examples = [each for split in ("val", "test") for each in splits[split].dataset.examples]
+    return repr([(example.name, example.boxes) for example in examples])
 
 
 def _fields(part: str, settings: object) -> dict[str, str]:
@@ -177,17 +170,8 @@ def _fields(part: str, settings: object) -> dict[str, str]:
 def _require_same_settings(
     output: Path, settings: Mapping[str, Any], folders: Sequence[str], given: Sequence[PseudoLabels]
 ) -> None:
-    """Record what the detectors in `output` are trained with.
-
-    Args:
-        settings: JSON values for all detectors, by dotted names.
-        folders: Names of the folders of all pseudo labels.
-        given: Pseudo labels that come from a folder; their boxes are recorded, too.
-
-    Raises:
-        ValueError: detectors were trained with something else, or `output` is another kind of
-            folder.
-    """
+    """Records the settings of all detectors, and the boxes of `given` pseudo labels. Raises
+    ValueError if detectors were trained with others, or `output` is another kind of folder."""
     inside = {each.name for each in output.iterdir()} - {".lock"}
     if inside and TRAINED_WITH not in inside:
         raise ValueError(f"{output} exists already; name a new folder")
