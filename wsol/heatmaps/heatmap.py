@@ -18,6 +18,8 @@ from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score, cross_entropy_score, single
 from robust_training.models.classifier import Classifier
 
+CLIP = (2, 98)  # percentiles of an attribution's magnitude to which a heatmap is clipped
+
 
 class HeatmapMethod(ABC):
     """Makes heatmaps. Subclasses are frozen dataclasses: settings, and no state between calls."""
@@ -99,9 +101,7 @@ class CentredBox(HeatmapMethod):
         return np.broadcast_to(heatmap, (count, height, width))
 
 
-def attribution_heatmap(
-    attribution: Tensor, *, clip: tuple[float, float] = (2, 98), sigma: float = 3.0
-) -> np.ndarray:
+def attribution_heatmap(attribution: Tensor, *, sigma: float = 3.0) -> np.ndarray:
     """Attribution (N,3,H,W) -> heatmap, float64 (N,H,W) in [0,1] (ART's util_eval.py).
 
     The steps: mean over channels of the magnitude; clip to percentiles; stretch to [0,1]; 3 x 3
@@ -111,7 +111,7 @@ def attribution_heatmap(
     of its batch.
     """
     maps = attribution.detach().abs().mean(dim=1).cpu().double().numpy()
-    maps = min_max(np.clip(maps, *np.percentile(maps, clip, axis=(1, 2), keepdims=True)))
+    maps = min_max(np.clip(maps, *np.percentile(maps, CLIP, axis=(1, 2), keepdims=True)))
     return min_max(np.stack([_smooth(each, sigma) for each in maps]))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsol.heatmaps.heatmap import Gradient
+from wsol.heatmaps.heatmap import CLIP, Gradient
 
 
 class ExportedHeatmap(nn.Module):
@@ -16,15 +16,11 @@ class ExportedHeatmap(nn.Module):
 
     Args:
         side: S, at least 2.
-        clip: Two percentiles, one below 50 and one above.
-        sigma: Standard deviation of the Gaussian filter, in pixels.
     """
 
-    def __init__(
-        self, side: int, *, clip: tuple[float, float] = (2, 98), sigma: float = Gradient().sigma
-    ) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
-        self.clip = clip
+        sigma = Gradient().sigma
         width = 2 * int(4 * sigma + 0.5) + 1
         smooth = cv2.blur(np.eye(side), (1, 3), borderType=cv2.BORDER_CONSTANT)
         smooth = cv2.GaussianBlur(
@@ -34,7 +30,7 @@ class ExportedHeatmap(nn.Module):
 
     def forward(self, attribution: Tensor) -> Tensor:
         maps = attribution.abs().mean(dim=1)
-        low, high = (_percentile(maps.flatten(1), percent) for percent in self.clip)
+        low, high = (_percentile(maps.flatten(1), percent) for percent in CLIP)
         maps = _stretched(torch.minimum(torch.maximum(maps, low), high))
         return _stretched(self.smooth @ maps @ self.smooth.T)
 
