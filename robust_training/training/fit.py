@@ -48,23 +48,24 @@ def fit(
 ) -> list[Row]:
     """Train `model`, and keep `output`/{last.ckpt, best/, log.csv, tensorboard/} up to date.
 
-    `best/` is the model that `settings.selection` prefers; of equal epochs the later one. The same
-    seed gives the same run: the generators are seeded anew for every image and every step, from
-    seed, epoch and place in the epoch, so a resumed run equals the uninterrupted one.
+    `best/` holds the epoch chosen by `settings.selection`. If epochs are equal, the later one is
+    kept. The same seed gives the same run: generators are seeded for every image and every step,
+    from seed, epoch and place in the epoch. So a resumed run equals the uninterrupted one.
 
     Args:
-        train, validation: Loaders with a length, whose batches are dicts with `image` (N,3,H,W) in
-            [0,1] and `label` (N,). The validation images must not come from the test set. If the
-            data set has a method `name(index)`, messages use these names. Make the training loader
-            with `batch_sampler=SeededBatches(...)`: then a run resumes within an epoch at once, and
-            the number of loader processes may change. Any other loader works, too: it loads the
-            images before that point again and drops them, the random draws for its images depend on
-            the number of loader processes, and of several processes each one loads all batches.
-            The processes of a loader end with each epoch, unless it has `persistent_workers`; such
-            processes belong to the caller, and Ctrl-C reaches them.
+        train, validation: DataLoaders that support `len()`. Their batches are dicts with `image`
+            (N,3,H,W) in [0,1] and `label` (N,). The validation images must not come from the test
+            set. If the data set has a method `name(index)`, messages use the names that it returns.
+            Make the training loader with `batch_sampler=SeededBatches(...)`. Then a run resumes
+            within an epoch at once, and the number of loader processes may change. With any other
+            loader, a resumed run loads the epoch's earlier images again and drops them. Random
+            draws then depend on the number of loader processes. With several training processes,
+            every process then loads all batches.
+            A loader's processes end with each epoch. With `persistent_workers` they go on: the
+            caller must stop them, and they receive Ctrl-C.
         fabric: Devices, precision and processes; the best single device by default.
         resume: Continue from output/last.ckpt.
-        on_start: Called once everything is checked and loaded and training is about to begin.
+        on_start: Called one time, after all checks and loading, before training.
 
     Returns:
         The rows of log.csv, one dict for each epoch; `lr` is the first parameter group's learning
@@ -72,8 +73,8 @@ def fit(
 
     Raises:
         ValueError: There is nothing to resume, or a pattern of lr_multipliers matches no parameter.
-        FloatingPointError: A term or a gradient is not finite; says which, where, and which file
-            keeps the batch.
+        FloatingPointError: A term or a gradient is not finite. The message names the term, the step
+            and the file with the saved batch.
         OSError: The run cannot be written, for example to a full disk.
         Stopped: Ctrl-C or SIGTERM was received, and the run is saved.
     """
@@ -86,8 +87,8 @@ def fit(
     optimizer = settings.optimizer(parameter_groups(model.backbone, settings.lr_multipliers or {}))
     for group in optimizer.param_groups:
         group["lr"] *= group["multiplier"]
-    per_epoch = batches_per_process(train, fabric.world_size)
-    steps = math.ceil(per_epoch / settings.accumulate)
+    batches_in_epoch = batches_per_process(train, fabric.world_size)
+    steps = math.ceil(batches_in_epoch / settings.accumulate)
     scheduler = LambdaLR(optimizer, lambda step: settings.schedule(step / steps, epochs))
     step, optimizer = fabric.setup(Step(model, objective), optimizer)
     state = {
@@ -104,12 +105,13 @@ def fit(
     progress = read_progress(fabric, state["progress"], len(train))
     on_start()
     output.mkdir(parents=True, exist_ok=True)
-    if state["log"]:  # a kill may have come between the checkpoint and the log
+    # the process may have been killed after the checkpoint and before the log was written
+    if state["log"]:
         write_once(fabric, partial(write_log, output, state["log"]))
     bar = tqdm(
-        total=epochs * per_epoch,
-        initial=state["epoch"] * per_epoch + progress.batches // fabric.world_size,
-        unit="step",
+        total=epochs * batches_in_epoch,
+        initial=state["epoch"] * batches_in_epoch + progress.batches // fabric.world_size,
+        unit="batch",
         disable=not fabric.is_global_zero,
     )
     guard = NanGuard(
@@ -126,11 +128,13 @@ def fit(
         for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}
-            last = loop.train_epoch(epoch, progress)
+            last_batch = loop.train_epoch(epoch, progress)
             terms = progress.means(fabric)
             if fabric.is_global_zero and sanity_checks.is_due(epoch, epochs):
                 with fabric.autocast():
-                    found = sanity_checks.find(model, objective, terms, state["log"], epoch, last)
+                    found = sanity_checks.find(
+                        model, objective, terms, state["log"], epoch, last_batch
+                    )
                 for line in found:
                     bar.write(f"note: {line}")
             row |= terms
@@ -146,14 +150,14 @@ def fit(
             progress = EpochProgress(of=len(train))
             state |= {"epoch": epoch + 1, "log": [*state["log"], row], "progress": {}}
             interrupts.save(progress)
-            # the log comes last, because its row says that the epoch is complete
+            # the log is written last: a row means that the epoch is complete
             write_once(fabric, partial(write_log, output, state["log"]))
     return state["log"]
 
 
 @dataclass
 class _Loop:
-    """The epochs and steps of a run; `step` and `optimizer` are as Fabric wrapped them."""
+    """Runs epochs and steps; `fabric.setup` returned `step` and `optimizer`."""
 
     fabric: Fabric
     step: nn.Module
@@ -166,10 +170,10 @@ class _Loop:
     bar: tqdm
 
     def train_epoch(self, epoch: int, progress: EpochProgress) -> Batch | None:
-        """Train from where `progress` stands to the end of the epoch and keep it up to date.
+        """Train the rest of the epoch after `progress`, and update `progress`.
 
         Returns:
-            The last batch, or None if the epoch was complete.
+            The last batch, or None if the epoch was already complete.
         """
         world, accumulate, replays = (
             self.fabric.world_size,
@@ -178,41 +182,41 @@ class _Loop:
         )
         self.step.train()
         started = time.perf_counter() - progress.seconds
-        per_epoch = batches_per_process(self.loader, world)
-        first = min(progress.batches // world, per_epoch)
-        if first < per_epoch:
-            # a run with another number of processes may have stopped within a step
+        batches_in_epoch = batches_per_process(self.loader, world)
+        first = min(progress.batches // world, batches_in_epoch)
+        if first < batches_in_epoch:
+            # with another number of processes than before, `first` may lie within a step
             first -= first % (accumulate * replays)
-        steps = math.ceil(per_epoch / accumulate)
+        steps = math.ceil(batches_in_epoch / accumulate)
         set_steps(self.scheduler, epoch * steps + math.ceil(first / accumulate))
-        last = None
-        with closing(self._micro_batches(epoch, first, per_epoch)) as micro_batches:
-            for begin in range(first, per_epoch, accumulate):
-                end = min(begin + accumulate, per_epoch)
-                last = self._take_step(micro_batches, epoch, begin, end, progress)
+        last_batch = None
+        with closing(self._micro_batches(epoch, first, batches_in_epoch)) as micro_batches:
+            for begin in range(first, batches_in_epoch, accumulate):
+                end = min(begin + accumulate, batches_in_epoch)
+                last_batch = self._take_step(micro_batches, epoch, begin, end, progress)
                 progress.batches = end * world
                 progress.seconds = time.perf_counter() - started
                 self.bar.update(end - begin)
-                if end % replays == 0 or end == per_epoch:
+                if end % replays == 0 or end == batches_in_epoch:
                     self.interrupts.check(progress)
-        return last
+        return last_batch
 
-    def _micro_batches(self, epoch: int, first: int, per_epoch: int) -> Iterator[MicroBatch]:
-        """The micro-batches of this process from number `first` on; each batch of the loader comes
-        `replays` times in a row."""
+    def _micro_batches(self, epoch: int, first: int, batches_in_epoch: int) -> Iterator[MicroBatch]:
+        """Yield this process's micro-batches, starting with number `first`. Each batch of the
+        loader is yielded `replays` times in a row."""
         fabric, seed, replays = self.fabric, self.settings.seed, self.settings.replays
         rank, world = fabric.global_rank, fabric.world_size
         loaded = load_epoch(
             self.loader, seed, epoch, first=first // replays, rank=rank, world=world
         )
         with closing(loaded):
-            for number in range(first, per_epoch):
+            for number in range(first, batches_in_epoch):
                 if number == first or number % replays == 0:
                     items, names = next(loaded)
                     items = fabric.to_device(items)
                     batch = Batch(items["image"], items["label"])
                 step_seed = seed_of(seed, epoch, "step", number * world + rank)
-                yield MicroBatch(batch, names, step_seed, epoch + number / per_epoch)
+                yield MicroBatch(batch, names, step_seed, epoch + number / batches_in_epoch)
 
     def _take_step(
         self,
@@ -222,8 +226,9 @@ class _Loop:
         end: int,
         progress: EpochProgress,
     ) -> Batch:
-        """Take one step of the optimizer with the mean gradient of the next micro-batches, from
-        number `begin` to `end`, or skip it if it is not finite. Returns its last batch."""
+        """Take one step of the optimizer with the mean gradient of the micro-batches from number
+        `begin` to `end` (exclusive). Skip the step if a term or the gradient is not finite. Return
+        the last batch."""
         self.guard.before_step()
         taken: list[MicroBatch] = []
         terms: list[dict[str, Tensor]] = []
@@ -238,7 +243,7 @@ class _Loop:
                 found = self.step(taken[-1].batch, taken[-1].epoch)
                 self.fabric.backward(sum(found.values()) / (end - begin))
             terms.append({name: term.detach() for name, term in found.items()})
-        # a scaler of 16-bit gradients looks for their overflow, and skips steps, by itself
+        # a gradient scaler (fp16) detects overflow and skips steps itself
         is_scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
         norm = None if is_scaled else self._clip()
         if self.guard.accepts(taken, terms, norm, epoch=epoch + 1, step=begin + 1):
@@ -256,7 +261,7 @@ class _Loop:
         return taken[-1].batch
 
     def _clip(self) -> Tensor:
-        """Clip the gradient if the settings say so, and return its norm from before."""
+        """Clip the gradient if `clip_norm` is set. Return the norm before clipping."""
         if self.settings.clip_norm is None:
             return gradient_norm(list(self.step.parameters()))
         return self.fabric.clip_gradients(
