@@ -47,34 +47,24 @@ def _tinted(base, texture: Array, spread: float) -> Array:
     return np.ascontiguousarray(np.asarray(base, np.float32) + spread * texture[..., None])
 
 
-def _foliage(size: int, rng: np.random.Generator) -> Array:
-    texture = noise(size, 6, rng) + 0.8 * noise(size, 24, rng) + 0.6 * noise(size, 48, rng)
-    return _tinted((70, 105, 55), texture, 32)
-
-
 def _sky(size: int, rng: np.random.Generator) -> Array:
     fall = np.linspace(1, -1, size, dtype=np.float32)[:, None] * np.ones((1, size), np.float32)
-    return _tinted(
-        (150, 180, 205), 0.7 * fall + noise(size, 5, rng, 2) + 0.3 * noise(size, 20, rng), 22
-    )
-
-
-def _water(size: int, rng: np.random.Generator) -> Array:
-    return _tinted((75, 115, 140), noise(size, 32, rng, 6) + 0.6 * noise(size, 12, rng, 3), 30)
-
-
-def _sand(size: int, rng: np.random.Generator) -> Array:
-    return _tinted((190, 165, 125), 0.7 * noise(size, 5, rng) + noise(size, size // 4, rng), 22)
-
-
-def _bark(size: int, rng: np.random.Generator) -> Array:
-    return _tinted((105, 80, 60), noise(size, 30, rng, 5).T + 0.6 * noise(size, 40, rng), 30)
+    texture = 0.7 * fall + noise(size, 5, rng, 2) + 0.3 * noise(size, 20, rng)
+    return _tinted((150, 180, 205), texture, 22)
 
 
 BACKGROUNDS: dict[str, Callable[[int, np.random.Generator], Array]] = {
-    "foliage": _foliage,
+    "foliage": lambda n, rng: _tinted(
+        (70, 105, 55), noise(n, 6, rng) + 0.8 * noise(n, 24, rng) + 0.6 * noise(n, 48, rng), 32
+    ),
     "sky": _sky,
-    "water": _water,
-    "sand": _sand,
-    "bark": _bark,
+    "water": lambda n, rng: _tinted(
+        (75, 115, 140), noise(n, 32, rng, 6) + 0.6 * noise(n, 12, rng, 3), 30
+    ),
+    "sand": lambda n, rng: _tinted(
+        (190, 165, 125), 0.7 * noise(n, 5, rng) + noise(n, n // 4, rng), 22
+    ),
+    "bark": lambda n, rng: _tinted(
+        (105, 80, 60), noise(n, 30, rng, 5).T + 0.6 * noise(n, 40, rng), 30
+    ),
 }
