@@ -82,22 +82,22 @@ def _read_layout(root: Path) -> tuple[list[str], list[Example], list[Example]]:
         ):
             if identity not in table:
                 raise ValueError(f"{root / file}: no line for image {identity} ({name})")
-        if labels[identity] not in order:
+        kind = labels[identity]
+        if kind not in order:
             raise ValueError(
-                f"{root / 'classes.txt'}: no line for class {labels[identity]} of image {identity}"
+                f"{root / 'classes.txt'}: no line for class {kind} of image {identity}"
             )
         mask = masks / "segmentations" / Path(name).with_suffix(".png") if masks else None
         example = Example(
             identity=identity,
             name=name,
             path=path,
-            label=order[labels[identity]],
+            label=order[kind],
             boxes=(boxes[identity],),
             mask=mask if mask is not None and mask.is_file() else None,
         )
         examples[training[identity]].append(example)
-    titles = [class_names[identity] for identity in sorted(class_names)]
-    return titles, examples[True], examples[False]
+    return [class_names[identity] for identity in order], examples[True], examples[False]
 
 
 def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> dict[int, Any]:
