@@ -44,7 +44,7 @@ def export(arguments: list[str]) -> int:
     output = Path(settings.output or source)
     localizer = Localizer.load(source)
     if not isinstance(localizer.model, Classifier):
-        raise ValueError(f"{source} is a detector's: only localizers with heatmaps are exported")
+        raise ValueError(f"{source} is a detector: only localizers with heatmaps are exported")
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")

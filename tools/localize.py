@@ -1,10 +1,11 @@
-"""Boxes for images: `python tools/localize.py RUN IMAGE_OR_FOLDER ... --output DIR`.
+"""Finds boxes in images: `python tools/localize.py RUN IMAGE_OR_FOLDER ... --output DIR`.
 
-Writes DIR/boxes.json (a COCO data set whose annotations carry scores), DIR/boxes.csv, and for each
+Writes DIR/boxes.json (a COCO data set whose annotations have scores), DIR/boxes.csv, and for each
 image an overlay and a heatmap as PNG. RUN is a run folder, any timm model folder, or a detector's
-folder (of train_detector.py), which gives no heatmaps; a Regressor knows no classes and calls all
-boxes "object". An image that cannot be read is skipped and listed at the end (exit status 1; 0 if
-all were localized, 2 after a mistake that stops the command).
+folder (of train_detector.py). Detectors give no heatmaps. A Regressor predicts no classes; its
+boxes have the class "object". An image that cannot be read is skipped and listed at the end. The
+exit status is 0 if all images were localized, 1 if some were skipped, 2 after a mistake that stops
+the command.
 """
 
 import os
@@ -34,7 +35,7 @@ def main() -> int:
         "--threshold",
         type=ClosedUnitInterval | None,
         default=None,
-        help="fraction of the heatmap's maximum; default: the one evaluation chose, else 0.2",
+        help="fraction of the heatmap's maximum; default: the evaluation's threshold, or 0.2",
     )
     parser.add_argument(
         "--label", type=str | None, default=None, help="class to look for; default: the predicted"

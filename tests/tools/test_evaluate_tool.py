@@ -130,7 +130,7 @@ def test_a_vit_is_scored_without_a_class_activation_map(toy, tmp_path):
     save_model(model, tmp_path / "vit")
     status, text, error = tool("evaluate.py", tmp_path / "vit", "--root", toy)
     assert status == 0, error
-    assert "vit: no cam for this network" in text
+    assert "vit: cam does not work with this network" in text
     assert "| vit | gradient | val" in text
 
 

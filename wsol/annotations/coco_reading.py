@@ -91,7 +91,7 @@ def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
 
     The image ids of a list are `truth.identities` or `truth.names`. A data set has numbers of its
     own, so its images and categories are found by their names. Images that `truth` does not have
-    are left out. The only category may be `OBJECT`, from a detector that knows no classes.
+    are left out. The only category may be `OBJECT`, from a detector that predicts no classes.
 
     Raises:
         ValueError: the file is neither, a list names an unknown image, a data set names no known
@@ -183,7 +183,7 @@ def _annotations(
             if name is None:
                 continue
             if not (classless or title in ids):
-                raise ValueError(f"result {number}: {title!r} is no class of the ground truth")
+                raise ValueError(f"result {number}: {title!r} is not a class of the ground truth")
             category = own[name] if classless else ids[title]
             results.append({**each, "image_id": name, "category_id": category})
     return results, len(images) - len(names), classless

@@ -16,7 +16,7 @@ class Detections:
 
     Attributes:
         boxes: (K,4) half-open x0, y0, x1, y1 as fractions of the image's sides, in [0,1].
-        labels: int64 (K,), or None if the detector knows no classes.
+        labels: int64 (K,), or None if the detector predicts no classes.
         scores: (K,) in [0,1].
     """
 

@@ -43,28 +43,28 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a model on the test images of a data set.
 
-    Accuracy and, for each heatmap method, GT-known, Top-1 and Top-5 localization under every
-    threshold policy, beside the method's baseline. Where the data set shows spurious correlations,
-    these are measured, too.
+    Computes accuracy and, for each heatmap method, GT-known, Top-1 and Top-5 localization under
+    every threshold policy. Each method is compared with its baseline. If the data set has
+    backgrounds.txt or null_patches.txt, spurious correlations are measured, too.
 
     Args:
         model: A classifier, a run's folder, or a model folder.
-        data: A data set's folder or settings; None is the data set that the run was trained on.
-        methods: Names of heatmap methods, see `wsol.heatmaps.methods`; baselines are added.
+        data: A data set's folder or settings. If None, the data set that the run was trained on.
+        methods: Names of heatmap methods, see `wsol.heatmaps.methods`. Baselines are added.
         scoring: Thresholds, IoU thresholds and seed.
-        robustness: Attacks on maps, boxes and predictions; None leaves them out.
+        robustness: Attacks on maps, boxes and predictions. If None, nothing is attacked.
         batch_size: Number of images in a batch.
         device: Device on which the model runs.
-        output: Folder for metrics.json, images.csv, coco/ and report.html; None writes nothing.
-            Scores are written before the attacks begin, and again with their results.
+        output: Folder for metrics.json, images.csv, coco/ and report.html. If None, no file is
+            written. Scores are written before the attacks begin, and again with their results.
 
     Returns:
         Scores (`metrics`), the boxes of each method (`headlines`), and rows for each image
         (`image_rows()`).
 
     Raises:
-        ValueError: the model, the data, the settings and the output do not fit together. All that
-            can be checked before the work begins is checked then.
+        ValueError: the model, the data, the settings and the output do not fit together. Settings
+            and files are checked before the work begins, if possible.
     """
     plan = plan_evaluation(
         model,
@@ -84,12 +84,12 @@ class EvaluationPlan:
 
     Attributes:
         name: Name of the run.
-        folder: Folder of the run or model; None for a model without one.
+        folder: Folder of the run or model. None for a model without a folder.
         splits: The images to score, and the threshold that is given in advance.
-        methods: Heatmap methods that fit the model, by name; none without true boxes.
+        methods: Name -> heatmap method. Empty if no image has a true box.
         cues: The data set's information about spurious correlations, if it has any.
-        output: Folder of the results, which can be written to; None writes nothing.
-        notes: Sentences for the user, such as about images that are left out.
+        output: Writable folder of the results. If None, no file is written.
+        notes: Sentences for the user, for example about images that are left out.
     """
 
     name: str
@@ -136,8 +136,10 @@ class EvaluationPlan:
         if splits.all_test:
             title = f"{self.name}: all test images"
             everything = run_model(model, splits.all_test, {}, description=title)
-            count = {"images": len(everything.truth)}
-            metrics["all_test_images"] = count | accuracies(everything)
+            metrics["all_test_images"] = {
+                "images": len(everything.truth),
+                **accuracies(everything),
+            }
         evaluation = Evaluation(
             metrics=scores.metrics | metrics,
             headlines=scores.headlines,
@@ -149,16 +151,16 @@ class EvaluationPlan:
             folder=self.folder,
         )
         if self.robustness is not None:
-            write_scores(self.output, evaluation)  # attacks take long; scores must not wait
+            write_scores(self.output, evaluation)  # attacks take a long time
             thresholds = {each.row.heatmap: each.row.threshold for each in scores.headlines}
-            robustness = measure_robustness(
+            attacked = measure_robustness(
                 model,
                 splits.test.loader,
                 thresholds.get("gradient", ART_THRESHOLD),
                 self.robustness,
                 seed=scoring.seed,
             )
-            evaluation = evaluation.with_metrics({"robustness": robustness})
+            evaluation = evaluation.with_metrics({"robustness": attacked})
         write_scores(self.output, evaluation)
         if self.output is not None:
             write_report(Path(self.output) / "report.html", {self.name: evaluation})
@@ -189,8 +191,8 @@ def plan_evaluation(
     """Checks an evaluation before its work begins; `evaluate` documents the arguments.
 
     Raises:
-        ValueError: the classes of model and data differ, images, boxes, masks or files about
-            spurious correlations are not valid, maps are too small for the attacks, or the output
+        ValueError: the classes of model and data differ; images, boxes, masks or files about
+            spurious correlations are not valid; maps are too small for the attacks; or the output
             folder is not writable.
     """
     require_folder(output)
@@ -205,7 +207,7 @@ def plan_evaluation(
     if robustness is not None:
         robustness.require_size(model.image_size)
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
-    missing = [f"no {title} for this network" for title in wanted if title not in fitting]
+    unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     require_masks(test.truth)
     return EvaluationPlan(
         name="model" if folder is None else folder.resolve().name,
@@ -217,12 +219,12 @@ def plan_evaluation(
         cues=read_spurious_cues(test.dataset, test.truth.sizes),
         robustness=robustness,
         output=output,
-        notes=(*splits.notes, *missing),
+        notes=(*splits.notes, *unfit),
     )
 
 
 def require_comparable(plans: Sequence[EvaluationPlan], *, same_images: bool) -> None:
-    """ValueError if two runs have one name or, where one report needs them, other images."""
+    """Raises ValueError if two runs have the same name or, with `same_images`, other images."""
     names = [plan.name for plan in plans]
     for plan in plans:
         if names.count(plan.name) > 1:

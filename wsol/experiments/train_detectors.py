@@ -81,7 +81,7 @@ def train_detectors(
     }
     for name, method in methods.items():
         if not method.fits(model):
-            raise ValueError(f"{name} is not possible with this network")
+            raise ValueError(f"{name} does not work with this network")
     for labels in given:
         check_pseudo_labels(labels, (scored.all_test or scored.test).dataset)
     if not scored.boxed:

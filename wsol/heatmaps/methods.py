@@ -1,7 +1,7 @@
 """Heatmap methods by name: `gradient`, `refined averaged gradient`, `cam`, `my_module.MyHeatmap`.
 
-A name is one of `BASES`, or the class path of a `HeatmapMethod`, behind any number of `SWITCHES`,
-the outermost first. Underscores stand for spaces, except in names with a class path.
+A name consists of any number of `SWITCHES`, the outermost first, and one of `BASES` or the class
+path of a `HeatmapMethod`. Underscores stand for spaces, except in names with a class path.
 """
 
 import difflib
@@ -31,37 +31,37 @@ SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {
     _REFINED: Refined,
 }
 DEFAULT = ("gradient", "cam", BASELINE)
-NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each behind any of {', '.join(SWITCHES)}"
+NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each after any of {', '.join(SWITCHES)}"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def find_method(name: str) -> HeatmapMethod:
-    """The method called `name`. If it holds a class path, the class's module is imported.
+    """Returns the method called `name`. If the name has a class path, its module is imported.
 
     Raises:
-        ValueError: there is no such method (the message lists all), or the class path names
-            something else than a subclass of `HeatmapMethod` that needs no arguments.
+        ValueError: there is no such method (the message lists all), or the class path is not a
+            subclass of `HeatmapMethod` that can be made without arguments.
     """
     switches, base = _split(name)
     return _switched(switches, BASES[base] if base in BASES else _of_class(base))
 
 
-def means(name: str, method: HeatmapMethod | str) -> bool:
-    """Whether a name, which may come from a file, is this method's. No class path is imported."""
+def denotes(name: str, method: HeatmapMethod | str) -> bool:
+    """Whether `name`, which may be read from a file, denotes `method`. Imports no class path."""
     if isinstance(method, str):
         return name == _plain(method)
     try:
         switches, base = _split(name)
-    except ValueError:  # a map of another program
+    except ValueError:  # the map was made by another program
         return False
     return base in BASES and _switched(switches, BASES[base]) == method
 
 
 def baseline_of(name: str) -> str:
-    """The baseline of a method: the centred box, refined if the method refines.
+    """Returns the name of a method's baseline: the centred box, refined if the method is.
 
-    Refinement finds birds by their colours alone. So a refined map must score more than the same
-    refinement of a map that never saw the image.
+    Refinement can find birds by colour alone. Therefore a refined map must score higher than the
+    refined centred box.
     """
     switches, _ = _split(name)
     kept = len(switches) - switches[::-1].index(_REFINED) if _REFINED in switches else 0
@@ -69,10 +69,10 @@ def baseline_of(name: str) -> str:
 
 
 def with_baselines(names: Iterable[str]) -> dict[str, HeatmapMethod]:
-    """The methods by their names, in order, then their baselines that are not among them.
+    """Name -> method, in order, followed by the baselines that are not among the methods.
 
     Raises:
-        ValueError: as `find_method`.
+        ValueError: a method is not valid, see `find_method`.
     """
     plain = [_plain(name) for name in names]
     return {name: find_method(name) for name in [*plain, *map(baseline_of, plain)]}

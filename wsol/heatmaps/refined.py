@@ -1,8 +1,8 @@
 """Heatmaps and boxes refined by the image's colours.
 
-Colours alone find birds: the same refinement of a map that never saw the image scores far above
-most heatmaps (docs/experiments/heatmaps.md). So that refinement is the baseline of a refined map
-(`methods.baseline_of`).
+Birds can be found by colour alone: a refined centred box scores far above most heatmaps
+(docs/experiments/heatmaps.md). Therefore the refined centred box is the baseline of every refined
+map (`methods.baseline_of`).
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,24 @@ from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.inputs import to_pixels
 from wsol.heatmaps.heatmap import HeatmapMethod
 
-_BORDER = 40  # a border of 1/40 of the image's side is certain background
+_BORDER = 1 / 40  # of the image's side is certain background
 
 
 @dataclass(frozen=True)
 class Refined(HeatmapMethod):
-    """A heatmap limited to the region of similar colours around its hottest pixels.
+    """A heatmap limited to the region of similar colours around its largest values.
 
     OpenCV's grabCut (Rother et al., SIGGRAPH 2004) splits the image into foreground and background.
-    In the foreground the map is rescaled to [0.5,1]; in the background it is 0. So thresholds up to
-    0.5 give the box of the whole segment, higher ones that of its hot part, and all thresholds use
-    one segmentation. A map without a peak is not changed.
+    The map is rescaled to [0.5,1] in the foreground and is 0 in the background. A threshold up to
+    0.5 gives the box of the whole foreground. A higher threshold gives the box of the part with
+    larger values. A map of zeros, or one whose largest values lie only in the border, is not
+    changed.
 
     Attributes:
         method: The method that makes the map.
-        fraction: The fraction of pixels, the hottest, that grabCut takes as probable foreground.
-        sure: The fraction of these that it takes as certain foreground.
+        fraction: Fraction of pixels, those with the largest values, that start as probable
+            foreground.
+        sure: Fraction of these pixels that are certain foreground.
         iterations: Iterations of grabCut.
     """
 
@@ -43,8 +45,8 @@ class Refined(HeatmapMethod):
     def __post_init__(self) -> None:
         if not (0 < self.fraction < 1 and 0 <= self.sure <= 1 and self.iterations >= 1):
             raise ValueError(
-                "Refined: fraction must lie between 0 and 1, sure in [0,1], iterations be at least "
-                f"1, not {self.fraction}, {self.sure}, {self.iterations}"
+                "Refined: fraction must lie between 0 and 1, sure must lie in [0,1], iterations "
+                f"must be at least 1, not {self.fraction}, {self.sure}, {self.iterations}"
             )
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
@@ -55,15 +57,15 @@ class Refined(HeatmapMethod):
         return self.method.fits(model)
 
     def _one(self, pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-        inside = segment(pixels, heatmap, self.fraction, self.sure, self.iterations)
-        return heatmap if inside is None else inside * (1 + heatmap) / 2
+        foreground = segment(pixels, heatmap, self.fraction, self.sure, self.iterations)
+        return heatmap if foreground is None else foreground * (1 + heatmap) / 2
 
 
 def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The mean of a box and the box around the region of similar colours at its middle.
+    """Averages a box with the box around the region of similar colours in the middle of the first.
 
-    The region grows from a Gaussian in the box: pixels that cover 0.7 of the box's area are
-    probable foreground. The constants were chosen on training images
+    grabCut starts from a Gaussian centred in the box. The largest pixels, 0.7 x the box's area in
+    number, start as probable foreground. The constants were chosen on training images
     (docs/experiments/heatmaps.md).
 
     Args:
@@ -79,12 +81,12 @@ def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
         return box
     across = (np.arange(width) + 0.5 - (x0 + x1) / 2) / (0.3 * (x1 - x0))
     down = (np.arange(height) + 0.5 - (y0 + y1) / 2) / (0.3 * (y1 - y0))
-    middle = np.exp(-(across**2 + down[:, None] ** 2) / 2)
+    gaussian = np.exp(-(across**2 + down[:, None] ** 2) / 2)
     fraction = float(np.clip(0.7 * (x1 - x0) * (y1 - y0) / (height * width), 0.05, 0.6))
-    inside = segment(pixels, middle, fraction)
-    if inside is None or not inside.any():
+    foreground = segment(pixels, gaussian, fraction)
+    if foreground is None or not foreground.any():
         return box
-    return (box + largest_boxes(inside.astype(np.float64), [0.5])[0]) / 2
+    return (box + largest_boxes(foreground.astype(np.float64), [0.5])[0]) / 2
 
 
 def segment(
@@ -94,33 +96,34 @@ def segment(
     sure: float = 0.2,
     iterations: int = 3,
 ) -> np.ndarray | None:
-    """Segment an image by OpenCV's grabCut from a heatmap's hottest pixels, as `Refined` describes.
+    """Segments an image by OpenCV's grabCut from a heatmap's largest values, as in `Refined`.
 
     Args:
         pixels: uint8 (H,W,3).
         heatmap: (H,W), 0 or more.
 
     Returns:
-        bool (H,W): the foreground. None if the map has no peak, or only within the border.
+        bool (H,W): the foreground. None if the map is 0 everywhere, or if its largest values lie
+        only in the border.
     """
-    seed = _seed(heatmap, fraction, sure)
-    if not heatmap.any() or not (seed & 1).any():
+    mask = _initial_mask(heatmap, fraction, sure)
+    if not heatmap.any() or not (mask & 1).any():
         return None
     cv2.setRNGSeed(0)  # grabCut draws its first colour clusters at random
-    models = np.zeros((2, 1, 65))  # working memory of grabCut
+    buffers = np.zeros((2, 1, 65))  # working memory of grabCut
     pixels = np.ascontiguousarray(pixels)
-    cv2.grabCut(pixels, seed, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
-    return (seed & 1).astype(bool)
+    cv2.grabCut(pixels, mask, None, *buffers, iterations, cv2.GC_INIT_WITH_MASK)
+    return (mask & 1).astype(bool)
 
 
-def _seed(heatmap: np.ndarray, fraction: float, sure: float) -> np.ndarray:
-    """uint8 (H,W) with grabCut's four kinds of pixels; the two kinds of foreground are odd."""
-    hottest = np.argsort(-heatmap, axis=None, kind="stable")
+def _initial_mask(heatmap: np.ndarray, fraction: float, sure: float) -> np.ndarray:
+    """uint8 (H,W) with grabCut's four kinds of pixels. Both kinds of foreground are odd."""
+    order = np.argsort(-heatmap, axis=None, kind="stable")
     kinds = np.full(heatmap.size, cv2.GC_PR_BGD, np.uint8)
-    kinds[hottest[: round(fraction * heatmap.size)]] = cv2.GC_PR_FGD
-    kinds[hottest[: round(fraction * sure * heatmap.size)]] = cv2.GC_FGD
+    kinds[order[: round(fraction * heatmap.size)]] = cv2.GC_PR_FGD
+    kinds[order[: round(fraction * sure * heatmap.size)]] = cv2.GC_FGD
     kinds = kinds.reshape(heatmap.shape)
-    inner = tuple(slice(w, -w) for w in (max(1, round(s / _BORDER)) for s in heatmap.shape))
-    seed = np.full_like(kinds, cv2.GC_BGD)
-    seed[inner] = kinds[inner]
-    return seed
+    inner = tuple(slice(w, -w) for w in (max(1, round(s * _BORDER)) for s in heatmap.shape))
+    mask = np.full_like(kinds, cv2.GC_BGD)
+    mask[inner] = kinds[inner]
+    return mask

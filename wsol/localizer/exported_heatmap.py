@@ -1,4 +1,4 @@
-"""`attribution_heatmap` made of operators that torch.export and ONNX have."""
+"""`attribution_heatmap` in operators that torch.export and ONNX support."""
 
 import cv2
 import numpy as np
@@ -9,10 +9,10 @@ from wsol.heatmaps.heatmap import CLIP, Gradient
 
 
 class ExportedHeatmap(nn.Module):
-    """Attribution (N,3,S,S) -> heatmap, float32 (N,S,S) in [0,1], equal to `attribution_heatmap`'s.
+    """Attribution (N,3,S,S) -> heatmap, float32 (N,S,S) in [0,1], equal to `attribution_heatmap`.
 
-    Both filters are linear and separable, also at borders. So one matrix applies both to the rows,
-    and again to the columns.
+    Both filters are linear and separable, also at borders. Therefore a multiplication by one matrix
+    applies both to the rows, and another multiplication applies both to the columns.
 
     Args:
         side: S, at least 2.
@@ -36,7 +36,7 @@ class ExportedHeatmap(nn.Module):
 
 
 def _percentile(values: Tensor, percent: float) -> Tensor:
-    """A percentile of each row, (N,M) -> (N,1,1), linearly interpolated; sorts only the tail."""
+    """Linearly interpolated percentile of each row, (N,M) -> (N,1,1). Sorts only the tail."""
     place = percent / 100 * (values.shape[1] - 1)
     rank = int(place)
     if percent < 50:
@@ -49,7 +49,7 @@ def _percentile(values: Tensor, percent: float) -> Tensor:
 
 
 def _stretched(maps: Tensor) -> Tensor:
-    """Each map stretched to [0,1], as `min_max` does."""
+    """Stretches each map to [0,1], like `min_max`."""
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     span = high - low
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)

@@ -17,13 +17,13 @@ METADATA = "metadata.json"  # inside a .pt2; an .onnx has properties with the sa
 class Program:
     """Images (N,3,S,S) in [0,1] -> logits (N,C), and heatmaps (N,S,S) of the predicted classes.
 
-    One call computes both. Nothing is kept between calls, so several threads may share a program.
+    One call computes both. It has no state, so several threads may share it.
 
     Attributes:
         run: Computes logits and heatmaps on the CPU.
         image_size: S.
-        class_names: One for each class; numbers as text if the trained model had no names.
-        threshold: Fraction of the heatmap's maximum that a box's region exceeds.
+        class_names: Class names in label order; numbers as text if the trained model had no names.
+        threshold: A box encloses pixels above this fraction of the heatmap's maximum.
     """
 
     run: Run
@@ -36,7 +36,7 @@ class Program:
             return self.run(images)
 
     def to(self, device: str | torch.device) -> "Program":
-        """The program itself; ValueError for any device but the CPU."""
+        """Returns the program itself. Raises ValueError for any device except the CPU."""
         if torch.device(device).type != "cpu":
             raise ValueError(f"an exported localizer runs on the CPU, not on {device}")
         return self
@@ -47,7 +47,7 @@ def is_program(file: str | os.PathLike) -> bool:
 
 
 def load_program(file: str | os.PathLike) -> Program:
-    """Read an `.onnx` (needs onnxruntime) or a `.pt2`.
+    """Reads an `.onnx` (needs onnxruntime) or a `.pt2`.
 
     Raises:
         ValueError: there is no such file, or `wsol.localizer.export` did not write it.
@@ -65,9 +65,9 @@ def load_program(file: str | os.PathLike) -> Program:
         )
     except ImportError as error:
         raise ValueError(f"{file.suffix} needs a package: pip install 'wsol[export]'") from error
-    except Exception as error:  # whatever a damaged file makes the readers raise
+    except Exception as error:  # the readers raise many types of errors for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} is no exported localizer: {reason}") from error
+        raise ValueError(f"{file} is not an exported localizer: {reason}") from error
 
 
 def _read_onnx(file: Path) -> tuple[Run, Mapping[str, str]]:
@@ -75,7 +75,7 @@ def _read_onnx(file: Path) -> tuple[Run, Mapping[str, str]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only: warnings say which constants were not folded
+    options.log_severity_level = 3  # errors only: warnings list constants that were not folded
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> tuple[Tensor, Tensor]:

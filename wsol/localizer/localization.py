@@ -16,17 +16,18 @@ class Localization:
     """Boxes in one image.
 
     Attributes:
-        box: Half-open (x0, y0, x1, y1) in the image's own pixels; zeros if there is none.
-        label: The class that was looked for: the predicted one unless another was asked for. None
-            if a detector knows no classes or found nothing.
+        box: Half-open (x0, y0, x1, y1) in the image's own pixels; zeros if nothing was found.
+        label: The given class, or else the predicted one. None if a detector predicts no classes or
+            found nothing.
         class_name: The name of that class, or its number as text; `OBJECT` if label is None.
-        score: The probability of the class; from a detector, of the box (1 if it knows no classes).
-        heatmap: float64 (S,S) in [0,1] at the model's input size; None from a detector.
+        score: The probability of the class. For a detector, the probability of the box (1 if the
+            detector predicts no classes).
+        heatmap: float64 (S,S) in [0,1] at the model's input size. None for a detector.
         size: (width, height) of the image.
-        others: Further boxes that were asked for: the largest contours first, or from a detector
-            the likeliest first.
-        other_scores: One for each of `others`.
-        path: The image's file, if it came from one.
+        others: The next boxes, if more than one was requested: the largest contours first, or for a
+            detector the most probable first.
+        other_scores: A score for each of `others`.
+        path: The image's file. None if the image was not given as a file.
     """
 
     box: Box
@@ -41,19 +42,19 @@ class Localization:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """All boxes, the best first; empty if nothing was found."""
+        """All boxes, the best first. Empty if nothing was found."""
         return (self.box, *self.others) if any(self.box) else ()
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """One score for each of `boxes`."""
+        """A score for each of `boxes`."""
         return (self.score, *self.other_scores) if self.boxes else ()
 
     def full_heatmap(self) -> np.ndarray:
-        """Resize the heatmap to the image's own pixels: float64 (height,width) in [0,1].
+        """Resizes the heatmap to the image's own pixels: float64 (height,width) in [0,1].
 
         Raises:
-            ValueError: the box came from a detector, which makes no heatmap.
+            ValueError: the box was found by a detector, which makes no heatmap.
         """
         if self.heatmap is None:
             raise ValueError("a detector finds boxes without a heatmap")

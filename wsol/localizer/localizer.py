@@ -1,4 +1,4 @@
-"""From images to boxes in their own pixels."""
+"""Finds boxes in images, in pixels of the original image."""
 
 import difflib
 import os
@@ -28,7 +28,7 @@ Label = int | str
 
 @dataclass(frozen=True)
 class _Input:
-    """An image at the network's size, float32 (3,S,S) in [0,1], and the class to look for in it."""
+    """An image at the network's size, float32 (3,S,S) in [0,1], and the class to look for."""
 
     image: torch.Tensor
     label: int | None
@@ -37,23 +37,23 @@ class _Input:
 
 
 class Localizer:
-    """Finds boxes in images with a classifier, an exported program or a detector.
+    """Uses a classifier, an exported model or a detector to find boxes in images.
 
-    It keeps nothing between calls, so several threads may share it.
+    It has no state that changes between calls, so several threads may share it.
 
     Args:
         model: A classifier of `robust_training.create_model`, `load_model` or `wrap_model` (for any
-            timm classifier), a detector of `wsol.detectors.load_detector`, an exported program of
-            `load_program`, or a `BoxPredictor` of your own. It is put in evaluation mode.
+            timm classifier), a detector of `wsol.detectors.load_detector`, an exported model of
+            `load_program`, or your own `BoxPredictor`. It is put in evaluation mode.
         method: The heatmap method of a classifier: an object, its name, or the class path of a
-            `HeatmapMethod` such as "my_module.MyHeatmap". None is `Gradient()`. Programs and
-            detectors take none.
-        threshold: Fraction of the heatmap's maximum that the box's region exceeds. None is ART's
-            published 0.2, or the exported program's own. Detectors take none.
-        device: Device to which the model is moved; None does not move it.
+            `HeatmapMethod`, for example "my_module.MyHeatmap". If None, `Gradient()`. Must be None
+            for exported models and detectors.
+        threshold: The box encloses pixels above this fraction of the heatmap's maximum. If None,
+            ART's published 0.2, or the threshold of the exported model. Must be None for detectors.
+        device: Device to which the model is moved. If None, it is not moved.
 
     Raises:
-        ValueError: the model is of no known kind, or the method is not possible with it.
+        ValueError: the model has an unknown type, or the method does not work with this model.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class Localizer:
         *,
         device: str | torch.device | None = None,
     ) -> "Localizer":
-        """Load a localizer; `Localizer` describes the other arguments.
+        """Loads a localizer; `Localizer` describes the other arguments.
 
         Args:
-            folder: A run, a model folder (timm's too), a detector's folder, an exported .onnx or
+            folder: Folder of a run, of a model (timm's, too) or of a detector, an exported .onnx or
                 .pt2, or a model on the hub: `hf-hub:user/name`, or `user/name` if there is no such
                 path.
-            threshold: None is the one that evaluation chose on validation images for this method
-                (in the run's metrics.json), else as in `Localizer`.
+            threshold: If None, the threshold that metrics.json of the run holds for this method,
+                chosen on validation images. If there is none, the default of `Localizer`.
 
         Raises:
-            ValueError: there is no model in the folder, or the method is not possible with it.
+            ValueError: there is no model in the folder, or the method does not work with it.
         """
         if is_program(folder):
             return cls(load_program(folder), method, threshold, device=device)
@@ -105,22 +105,22 @@ class Localizer:
 
     @property
     def method(self) -> HeatmapMethod | None:
-        """The heatmap method; None for programs and detectors."""
+        """The heatmap method. None for exported models and detectors."""
         return self._predictor.method
 
     @property
     def threshold(self) -> float | None:
-        """Fraction of the heatmap's maximum that the box's region exceeds; None for detectors."""
+        """The box encloses pixels above this fraction of the maximum. None for detectors."""
         return self._predictor.threshold
 
     @property
     def image_size(self) -> int:
-        """Side of the square images that the network takes."""
+        """Side of the network's square input, in pixels."""
         return self._predictor.image_size
 
     @property
     def class_names(self) -> Sequence[str]:
-        """One for each label; numbers as text if the names are not known."""
+        """Class names in label order; numbers as text if the model has no names."""
         return self._predictor.class_names
 
     def predict(
@@ -132,22 +132,23 @@ class Localizer:
         batch_size: int = 32,
         on_unreadable: Callable[[ValueError], None] | None = None,
     ) -> Iterator[Localization]:
-        """Localize images in order. Each batch is computed when its first result is wanted.
+        """Finds boxes in images, in order. Batches are computed lazily.
 
         Args:
             images: One or many: paths, folders (all images in them, sorted), PIL images, uint8
-                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Files are turned by their
-                camera orientation, so boxes are in the image as viewers show it.
+                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Files are rotated by their
+                EXIF tag. Boxes are in pixels of the rotated image.
             labels: The class to look for, by number or name: one for all images, or one for each.
-                None is the predicted class.
-            boxes: The largest number of boxes in each image: the largest contours' or the
-                detector's likeliest.
-            on_unreadable: Called with the error of an image that cannot be read, which is then
-                skipped. None raises the error.
+                If None, the predicted class.
+            boxes: Maximum number of boxes per image: those of the largest contours, or the
+                detector's most probable ones.
+            batch_size: Number of images in a batch.
+            on_unreadable: Called with the error if an image cannot be read. The image is then
+                skipped. If None, the error is raised.
 
         Raises:
-            ValueError: an image is of no known kind, a class is not known, or the numbers of labels
-                and images differ.
+            ValueError: an image has an unknown type, the model does not have a class, or the
+                numbers of labels and images differ.
         """
         if boxes < 1 or batch_size < 1:
             raise ValueError(f"boxes and batch_size must be at least 1, not {boxes}, {batch_size}")
@@ -201,18 +202,18 @@ class Localizer:
             raise ValueError("there are more labels than images")
 
     def _index(self, label: Label | None) -> int | None:
-        """The number of a class that is given by number or name."""
+        """Returns the number of a class that is given by number or name."""
         if label is None:
             return None
         if not self._predictor.predicts_classes:
-            raise ValueError(f"this detector knows no classes, so it cannot look for {label!r}")
+            raise ValueError(f"this detector predicts no classes, so it cannot look for {label!r}")
         names = list(self.class_names)
         if label in names:
             return names.index(label)
         if isinstance(label, str) and not label.isdecimal():
             near = difflib.get_close_matches(label, names, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(f"the model knows no class {label!r}{hint}")
+            raise ValueError(f"the model has no class {label!r}{hint}")
         if not 0 <= int(label) < len(names):
             raise ValueError(f"class {label} is not in 0 to {len(names) - 1}")
         return int(label)

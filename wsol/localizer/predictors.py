@@ -1,4 +1,4 @@
-"""Box predictors: classifiers with a heatmap method, exported programs, and detectors."""
+"""Box predictors: classifiers with a heatmap method, exported models, and detectors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Prediction:
 
     Attributes:
         boxes: (K,4) half-open xyxy in an image of size `frame`, the best first.
-        scores: One for each box, in [0,1].
-        frame: (width, height).
+        scores: A score for each box, in [0,1].
+        frame: (width, height) of the boxes' coordinate system.
         label: The class of the boxes, or None.
         heatmap: float64 (S,S) in [0,1], or None.
     """
@@ -46,13 +46,13 @@ class BoxPredictor:
 
     Attributes:
         model: The network.
-        image_size: Side of the square images that the network takes.
-        class_names: One for each label; numbers as text if the names are not known.
-        predict: Takes images (N,3,S,S) in [0,1], labels, and the largest number of boxes, and gives
-            one prediction for each image. It keeps no state, so several threads may call it.
-        predicts_classes: Whether a class can be asked for.
-        method: The heatmap method; None if it cannot be chosen.
-        threshold: Fraction of the heatmap's maximum that a box's region exceeds; None without
+        image_size: Side of the network's square input, in pixels.
+        class_names: Class names in label order; numbers as text if the model has no names.
+        predict: Takes images (N,3,S,S) in [0,1], labels, and the maximum number of boxes, and
+            returns a prediction for each image. It has no state, so several threads may call it.
+        predicts_classes: Whether labels can be given.
+        method: The heatmap method. None if it cannot be chosen.
+        threshold: A box encloses pixels above this fraction of the heatmap's maximum. None without
             heatmaps.
     """
 
@@ -74,10 +74,10 @@ def box_predictor(
     method: HeatmapMethod | str | None,
     threshold: float | None,
 ) -> BoxPredictor:
-    """Make a predictor from a network; `Localizer` describes the arguments.
+    """Makes a predictor from a network; `Localizer` describes the arguments.
 
     Raises:
-        ValueError: the network is of no known kind, or takes no method or threshold.
+        ValueError: the network has an unknown type, or does not use a method or threshold.
     """
     if isinstance(model, Network | BoxPredictor):
         if method is not None or threshold is not None:
@@ -102,15 +102,15 @@ def box_predictor(
             raise ValueError("the model has no classes to localize: it is a backbone without head")
         if not method.fits(model):
             architecture = model.backbone.pretrained_cfg["architecture"]
-            raise ValueError(f"{method} is not possible with {architecture}")
+            raise ValueError(f"{method} does not work with {architecture}")
         model.eval()
         threshold = ART_THRESHOLD if threshold is None else threshold
         names = model.class_names or [*map(str, range(model.num_classes))]
         explain = partial(explain_by_classifier, model, method)
     else:
         raise ValueError(
-            f"{type(model).__name__} is no Classifier: robust_training.wrap_model makes one from "
-            "any timm classifier"
+            f"{type(model).__name__} is not a Classifier: robust_training.wrap_model makes one "
+            "from any timm classifier"
         )
     return BoxPredictor(
         model,
@@ -125,7 +125,7 @@ def box_predictor(
 def explain_by_classifier(
     model: Classifier, method: HeatmapMethod, images: Tensor, labels: Labels
 ) -> Explanations:
-    """Explain the given or else the predicted classes: heatmaps are float64 (N,S,S) in [0,1]."""
+    """Explains the given or else the predicted classes. Heatmaps are float64 (N,S,S) in [0,1]."""
     images = images.to(model.device)
     with torch.no_grad():
         probability = _probability(model(images))
@@ -135,10 +135,10 @@ def explain_by_classifier(
 
 
 def explain_by_program(program: Program, images: Tensor, labels: Labels) -> Explanations:
-    """Explain the predicted classes as `explain_by_classifier` does; a program has no others.
+    """Explains the predicted classes like `explain_by_classifier`.
 
     Raises:
-        ValueError: another class was asked for.
+        ValueError: a label is not the predicted class. Exported models explain only this class.
     """
     logits, heatmaps = program(images)
     probability = _probability(logits)
@@ -166,8 +166,8 @@ def _predict_around_heatmaps(
 def _predict_by_detector(
     network: Network, images: Tensor, labels: Labels, count: int
 ) -> Iterator[Prediction]:
-    """Predict the likeliest boxes of the class that is asked for. If it has none, predict the
-    likeliest box of all classes with score 0, as the evaluator does."""
+    """Predicts the most probable boxes of the given class. If the class has no box, predicts the
+    most probable box of all classes with score 0, as evaluation does."""
     with torch.no_grad():
         detections = [each.cpu() for each in network.detect(images.to(network.backbone.device))]
     for label, found in zip(labels, detections, strict=True):
@@ -179,7 +179,7 @@ def _predict_by_detector(
 
 
 def _probability(logits: Tensor) -> Tensor:
-    """Softmax (N,C); ValueError if a probability is not finite."""
+    """Softmax (N,C). Raises ValueError if a probability is not finite."""
     probability = logits.softmax(dim=1)
     if not probability.isfinite().all():
         raise ValueError("the model's probabilities are not finite: its weights are damaged")

@@ -1,4 +1,4 @@
-"""Trained classifiers in folders, and the threshold that evaluation chose for each of them."""
+"""Trained classifiers in folders, and their thresholds from an evaluation."""
 
 import os
 from pathlib import Path
@@ -8,38 +8,38 @@ from wsol.data.error_messages import naming
 from wsol.data.text_files import read_json
 from wsol.detectors.saving import is_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.methods import means
+from wsol.heatmaps.methods import denotes
 from wsol.localizer.exported_program import is_program
 
-ART_THRESHOLD = 0.2  # the published evaluation's, used if no validation images chose another
+ART_THRESHOLD = 0.2  # ART's published threshold, used if none was chosen on validation images
 
 
 def model_folder(folder: str | os.PathLike) -> Path:
-    """The folder of a run's best model, or the folder itself."""
+    """Returns the folder of a run's best model, or the folder itself."""
     best = Path(folder) / "best"
     return best if best.is_dir() else Path(folder)
 
 
 def load_classifier(run: str | os.PathLike) -> Classifier:
-    """Load a run's best model, or the model of a model folder.
+    """Loads a run's best model, or the model of a model folder.
 
     Raises:
-        ValueError: there is none. The message says what is there instead: a detector, a program, or
-            runs in folders below.
+        ValueError: there is no classifier. The message names what was found instead: a detector, an
+            exported model, or runs in folders below.
     """
     if is_program(run):
         raise ValueError(f"{run} is an exported localizer: name the run that it was made from")
     if is_detector(run):
         raise ValueError(
-            f"{run} is a detector's: its scores are in the table of train_detector.py "
-            "(detectors.md), and boxes that localize.py finds with it are scored by `evaluate.py "
-            "boxes`"
+            f"{run} is a detector: its scores are in the table of train_detector.py "
+            "(detectors.md), and `evaluate.py boxes` scores the boxes that localize.py finds with "
+            "it"
         )
     folder = model_folder(run)
     inside = _models_below(folder) if not (folder / "config.json").is_file() else []
     if inside:
         names = ", ".join([*inside[:5], *(["..."] if len(inside) > 5 else [])])
-        raise ValueError(f"{run} is not a model folder, but holds some: name one of {names}")
+        raise ValueError(f"{run} is not a model folder but contains some: name one of {names}")
     return load_model(folder)
 
 
@@ -55,10 +55,13 @@ def _models_below(folder: Path) -> list[str]:
 
 
 def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "gradient") -> float:
-    """The threshold that validation images chose, from metrics.json of a run or model folder.
+    """Reads from a run's metrics.json the threshold that was chosen on validation images.
+
+    Args:
+        folder: Folder of the run or of its best model.
 
     Returns:
-        ART's published threshold if there is no such file, or no such method in it.
+        ART's published threshold if there is no such file, or if it does not have the method.
 
     Raises:
         ValueError: the file was not written by evaluation.
@@ -72,7 +75,7 @@ def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "g
         chosen = [
             float(row["threshold"])
             for row in content["localization"]
-            if row["policy"] == "val" and means(row["heatmap"], method)
+            if row["policy"] == "val" and denotes(row["heatmap"], method)
         ]
     if chosen and not 0 <= chosen[0] <= 1:
         raise ValueError(f"{metrics}: the threshold {chosen[0]} does not lie in [0,1]")

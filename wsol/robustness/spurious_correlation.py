@@ -1,13 +1,13 @@
 """Spurious correlations: does a classifier rely on something other than the object?
 
-Data sets in CUB's layout can hold files that expose this. Three measurements follow from them:
+Data sets in CUB's layout can contain files for three measurements:
 
-* Accuracy over groups of class and background (`backgrounds.txt`; Sagawa et al., ICLR 2020). A
-  class in front of a background that is rare for it in training fails first.
-* The fraction of attribution mass inside the object's mask, beside the mask's fraction of the area,
-  which is the result of a constant map.
-* Leakage: attribution mass on a patch that says nothing about the class (`null_patches.txt`; Shah
-  et al., NeurIPS 2021).
+* Accuracy over groups of class and background (`backgrounds.txt`; Sagawa et al., ICLR 2020). Images
+  whose background is rare for their class in training are misclassified first.
+* The fraction of attribution mass inside the object's mask. It is reported with the mask's fraction
+  of the area. A constant map would give that value.
+* Leakage: attribution mass on a patch that is independent of the class (`null_patches.txt`; Shah et
+  al., NeurIPS 2021).
 """
 
 from collections import Counter
@@ -31,16 +31,17 @@ from wsol.data.dataset import Box, ImageDataset
 from wsol.evaluation.metrics import bootstrap
 from wsol.evaluation.pixel_metrics import read_mask
 
-FEWEST = 5  # images in a group; the worst accuracy is a minimum, so smaller groups are left out
+FEWEST = 5  # smallest group size; in smaller groups the minimum accuracy would be noise
 
 
 @dataclass(frozen=True)
 class SpuriousCues:
-    """A data set's information about cues beside the object, for the images of a split in order.
+    """A data set's information about cues other than the object, for the images of a split.
 
     Attributes:
-        backgrounds: Kind of background of each image; None where the data set does not say.
-        patches: Box of a patch that says nothing about the class; None where there is none.
+        backgrounds: Kind of background of each image. None if the data set has no backgrounds.txt.
+        patches: Box in each image of a patch that is independent of the class. None if the data set
+            has no null_patches.txt.
     """
 
     backgrounds: Sequence[str] | None
@@ -54,11 +55,11 @@ def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues 
         sizes: (N,2), width and height of the image files.
 
     Returns:
-        None where the data set has neither file, or another layout.
+        None if the data set has neither file, or another layout.
 
     Raises:
-        ValueError: a file is malformed (file and line) or has no line for an image, or a patch does
-            not lie in its image.
+        ValueError: a file is malformed or has no line for an image, or a patch extends outside of
+            its image. The message names the file.
     """
     if not isinstance(dataset, CUB200):
         return None
@@ -72,8 +73,8 @@ def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues 
         width, height = size
         if not (x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height):
             raise ValueError(
-                f"{dataset.root / 'null_patches.txt'}: the box of {example.name} leaves its image "
-                f"of {width} x {height} pixels"
+                f"{dataset.root / 'null_patches.txt'}: the box of {example.name} extends outside "
+                f"of its image of {width} x {height} pixels"
             )
     return SpuriousCues(backgrounds, patches)
 
@@ -89,17 +90,17 @@ def spurious_correlation(
     """Measures accuracy over groups, and gradient mass on the object and on the null patch.
 
     Attributions are raw input gradients of the true class's logit. The mass of an image is the sum
-    of their magnitudes; images without any are left out and counted.
+    of their magnitudes. Images with mass 0 are left out. Their number is in the result.
 
     Args:
-        loader: Loads an `ImageDataset` in order. Mass is measured where all images have a mask.
+        loader: Loads an `ImageDataset` in order. Mass is measured if all images have a mask.
         cues: From `read_spurious_cues` of the same data set.
         correct: bool (N,), whether the predicted class is the true one.
         seed: Seed of the bootstrap.
 
     Returns:
-        `groups` (from `group_accuracy`), `object` and `null_patch` (from `mass_in_region`), each
-        where it could be measured.
+        `groups` (from `group_accuracy`), `object` and `null_patch` (from `mass_in_region`). A key
+        is missing if it could not be measured.
 
     Raises:
         ValueError: a mask is not readable.
@@ -120,7 +121,7 @@ def spurious_correlation(
 def group_accuracy(
     correct: ArrayLike, classes: Sequence[str], backgrounds: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy over groups of images with one class and background; all groups count the same.
+    """Accuracy over groups of images with one class and background. Each group has equal weight.
 
     Args:
         correct: bool (N,), whether the predicted class is the true one.
@@ -128,15 +129,23 @@ def group_accuracy(
         backgrounds: Kinds of the N images' backgrounds.
 
     Returns:
-        `mean_accuracy` and the `worst` group (the largest of equally bad ones) over `groups` of at
-        least `FEWEST` images, None without any; how many smaller groups were `left_out`.
+        `groups`: class, background, size and accuracy of each group of at least `FEWEST` images.
+        `mean_accuracy`: mean over the groups. None if there is no group.
+        `worst`: the group with the lowest accuracy, the largest of several. None if there is none.
+        `left_out`: number of smaller groups.
+        `fewest_images`: `FEWEST`.
     """
     groups = list(zip(classes, backgrounds, strict=True))
     images = Counter(groups)
     hits = Counter(group for group, hit in zip(groups, np.asarray(correct), strict=True) if hit)
     rows = [
-        {"class": name, "background": kind, "images": count, "accuracy": hits[name, kind] / count}
-        for (name, kind), count in sorted(images.items())
+        {
+            "class": name,
+            "background": background,
+            "images": count,
+            "accuracy": hits[name, background] / count,
+        }
+        for (name, background), count in sorted(images.items())
         if count >= FEWEST
     ]
     return {
@@ -149,14 +158,14 @@ def group_accuracy(
 
 
 def mass_fraction(attribution: Tensor, region: np.ndarray) -> np.ndarray:
-    """Fraction of an attribution's mass that lies in a region; mass is the sum of magnitudes.
+    """Fraction of an attribution's mass (the sum of magnitudes) that lies in a region.
 
     Args:
         attribution: (N,3,H,W).
         region: bool (N,H,W).
 
     Returns:
-        float64 (N,) in [0,1]; NaN for an image without mass.
+        float64 (N,) in [0,1]. NaN for an image with mass 0.
     """
     mass = attribution.detach().double().abs().sum(dim=1).cpu().numpy()
     total = mass.sum(axis=(1, 2))
@@ -166,18 +175,19 @@ def mass_fraction(attribution: Tensor, region: np.ndarray) -> np.ndarray:
 
 
 def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """Mean fraction of the mass in a region, beside the region's mean fraction of the area.
+    """Compares the mean fraction of mass in a region with the region's mean fraction of the area.
 
     Args:
-        mass: (N,) from `mass_fraction`; images with NaN are left out of both means.
+        mass: (N,) from `mass_fraction`. Images with NaN are left out of both means.
         area: (N,) in [0,1], the region's fraction of each image.
         seed: Seed of the bootstrap.
 
     Returns:
-        `mass` and `area`; `leakage`, their ratio: 1 for a constant map, above 1 for a map that is
-        strong in the region (gradients of random networks are, too, in a striking region);
-        `intervals` of mass and leakage; how many images were `left_out`. Numbers are None without
-        images, and leakage is None without area.
+        `mass`, `area`: mean fractions. None without images.
+        `leakage`: mass / area. It is 1 for a constant map. A value above 1 does not prove learning:
+        random networks can also exceed 1 in a high-contrast region. None if the area is 0.
+        `intervals`: 95 % intervals of mass and leakage.
+        `left_out`: number of images with mass 0.
     """
     counted = ~np.isnan(mass)
     mass, area = mass[counted], area[counted]
@@ -196,17 +206,18 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
     return scores | {"intervals": ends, "left_out": left_out}
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    nan = np.full(len(denominator), np.nan)
+    return np.divide(numerator, denominator, out=nan, where=denominator > 0)
 
 
 def _read_column(
     dataset: CUB200, name: str, columns: int, parse: Callable[[list[str]], Any]
 ) -> list[Any] | None:
-    """Reads a value for each image, in order, from the data set's file `name`; None without it.
+    """Reads a value for each image, in order, from the data set's file `name`. None without a file.
 
     Raises:
-        ValueError: as `read_table`, or an image has no line.
+        ValueError: the file is malformed (`read_table`), or an image has no line.
     """
     file = dataset.root / name
     if not file.exists():
@@ -221,8 +232,8 @@ def _read_column(
 def _mass_and_area(
     model: nn.Module, loader: DataLoader, patches: Sequence[Box] | None
 ) -> np.ndarray:
-    """Fractions of mass and area of each image, (2,2,N): first of the object, then of the part of
-    the patch that the object does not hide."""
+    """Fractions (2,2,N). Axes: region (object; patch without object pixels), quantity (mass, area),
+    image."""
     device = next(model.parameters()).device
     examples = loader.dataset.examples
     rows: list[np.ndarray] = []
@@ -244,7 +255,7 @@ def _mass_and_area(
 
 
 def _patch(box: Box, size: list[int], shape: torch.Size) -> np.ndarray:
-    """bool of `shape` (H,W): pixels of a box in an image file of `size`, resized like a mask."""
+    """bool of `shape` (H,W): mask of a box in an image file of `size`, resized like other masks."""
     (width, height), (x0, y0, x1, y1) = size, box
     pixels = np.zeros((height, width), np.uint8)
     pixels[round(y0) : round(y1), round(x0) : round(x1)] = 1

@@ -60,8 +60,12 @@ def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
     assert given.predictions.order[:, 0].tolist() == truth.labels.tolist()
     for part, change, message in (
         ("images", {"file_name": "photos/0.jpg"}, "two of its images are 0.jpg"),
-        ("categories", {"name": 1}, "result 1: .*1 is no class of the ground truth"),
-        ("categories", {"name": "object"}, "result 1: .*'object' is no class of the ground truth"),
+        ("categories", {"name": 1}, "result 1: .*1 is not a class of the ground truth"),
+        (
+            "categories",
+            {"name": "object"},
+            "result 1: .*'object' is not a class of the ground truth",
+        ),
         ("images", {"file_name": 3}, "boxes.json"),
         ("images", {"id": 9}, "result 1: unknown image_id 1"),
         ("annotations", {"category_id": 9}, "result 1: unknown category_id 9"),

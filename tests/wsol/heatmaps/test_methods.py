@@ -8,7 +8,7 @@ from wsol.evaluation.results import Headline
 from wsol.evaluation.score_rows import ScoreRow
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod, min_max
-from wsol.heatmaps.methods import BASES, baseline_of, find_method, means, with_baselines
+from wsol.heatmaps.methods import BASES, baseline_of, denotes, find_method, with_baselines
 from wsol.heatmaps.refined import Refined
 
 
@@ -46,8 +46,8 @@ def test_a_method_is_named_by_its_class_path(switch):
     while isinstance(method, Averaged | Refined):
         method = method.method
     assert method == Brightness()
-    assert means(name, name)
-    assert not means(name, find_method(name))  # a name in a file imports nothing
+    assert denotes(name, name)
+    assert not denotes(name, find_method(name))  # a name in a file imports nothing
     baseline = "refined centred box" if switch else "centred box"
     assert list(with_baselines([name])) == [name, baseline]
 
@@ -71,11 +71,11 @@ def test_only_heatmap_methods_are_named_by_class_path():
 def test_a_name_in_a_file_means_a_method():
     names = ("gradient", "cam", "flipped cam", "refined averaged gradient", "smoothgrad")
     for name in names:
-        assert means(name, find_method(name))
-        assert means(name, name.replace(" ", "_"))
-        assert not any(means(name, find_method(other)) for other in names if other != name)
-    assert not means("gradient", Gradient(sigma=1))
-    assert not means("somebody's maps", Gradient())
+        assert denotes(name, find_method(name))
+        assert denotes(name, name.replace(" ", "_"))
+        assert not any(denotes(name, find_method(other)) for other in names if other != name)
+    assert not denotes("gradient", Gradient(sigma=1))
+    assert not denotes("somebody's maps", Gradient())
 
 
 def test_the_baseline_of_a_refined_map_is_the_same_refinement_of_a_centred_box():

@@ -127,7 +127,7 @@ def test_a_class_may_be_asked_for(model):
             heatmap = Gradient()(model, image[None], torch.tensor([place.label]))[0]
             np.testing.assert_allclose(place.heatmap, heatmap, atol=1e-6)
     for labels, message in (
-        ("dgo", "knows no class 'dgo'; did you mean dog"),
+        ("dgo", "has no class 'dgo'; did you mean dog"),
         (4, "class 4 is not in 0 to 3"),
         ([0], "fewer labels than images"),
         ([0] * 3, "more labels than images"),
@@ -224,7 +224,7 @@ def test_what_is_no_classifier_is_not_wrapped():
     plain.reset_classifier(0)
     with pytest.raises(ValueError, match="has no classes to localize"):
         Localizer(wrap_model(plain))
-    with pytest.raises(ValueError, match="no Classifier.* robust_training.wrap_model"):
+    with pytest.raises(ValueError, match="not a Classifier.* robust_training.wrap_model"):
         Localizer(timm.create_model("test_resnet", num_classes=3))
 
 
@@ -249,7 +249,7 @@ def test_a_method_by_name_has_its_own_threshold(model, tmp_path):
     assert Localizer.load(tmp_path, method="cam").threshold == 0.2
     with pytest.raises(ValueError, match="no heatmap method 'gradcam'"):
         Localizer.load(tmp_path, method="gradcam")
-    with pytest.raises(ValueError, match="not possible with"):
+    with pytest.raises(ValueError, match="does not work with"):
         Localizer(create_model("test_vit", 4, image_size=32), CAM())
     with pytest.raises(ValueError, match="threshold must lie in"):
         Localizer(model, threshold=1.5)

@@ -158,7 +158,7 @@ def test_a_detectors_folder_gives_the_boxes_that_are_scored(settings, toy, tmp_p
     message = (
         "no class 'amt'; did you mean .*ant"
         if detector.model.predicts_classes
-        else "knows no classes"
+        else "predicts no classes"
     )
     with pytest.raises(ValueError, match=message):
         detector.predict(paths, labels="amt")

@@ -158,8 +158,8 @@ def test_what_has_no_file_is_left_out(copy):
         ("null_patches.txt", "1 2 3 4", r"null_patches.txt, line 3: expected an id and 4"),
         ("null_patches.txt", "1 2 3 x 5", r"null_patches.txt, line 3: could not convert"),
         ("null_patches.txt", "", r"null_patches.txt: no line for image 1 "),
-        ("null_patches.txt", "1 28 0 6 6", r"null_patches.txt: the box of .* leaves its image"),
-        ("null_patches.txt", "1 0 28 6 6", r"null_patches.txt: the box of .* leaves its image"),
+        ("null_patches.txt", "1 28 0 6 6", r"null_patches.txt: the box of .* extends outside of"),
+        ("null_patches.txt", "1 0 28 6 6", r"null_patches.txt: the box of .* extends outside of"),
         ("null_patches.txt", "1 -1 0 6 6", r"null_patches.txt: the box of .* of 32 x 32 pixels"),
     ],
 )
