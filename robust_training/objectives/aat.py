@@ -25,20 +25,20 @@ class AAT(AttackingObjective):
 
     Terms: `cross_entropy` on the clean images, and `attribution`,
 
-        weight * mean (1 - Pearson correlation of A(image) and A(attacked image)),
+        weight * mean (1 - Pearson correlation of A(image) and A(attacked image)).
 
-    where A is the attribution of the true class, every pixel and channel. The attack raises
-    1 - Pearson. No code was published, so this is a reconstruction: that the dissimilarity is
-    1 - Pearson is known to us second-hand; weight, attack, attribution and softplus are not
-    verified (the attack is that of `IGNorm`).
+    A is the attribution of the true class, over all pixels and channels. The attack increases
+    1 - Pearson. No code was published, so this is a reconstruction. Secondary sources say that the
+    dissimilarity is 1 - Pearson. Weight, attack, attribution and softplus are not verified; the
+    attack has the settings of `IGNorm`.
 
     Attributes:
         weight: Weight of the attribution term.
-        attack: Raises 1 - Pearson; it needs a random start.
+        attack: Increases 1 - Pearson; it needs a random start.
         attribution: The attribution A.
-        beta: Sharpness of the softplus that replaces ReLU in attributions; None keeps the network.
-        curvature: The way attributions are differentiated, for the weights.
-        attack_curvature: The way attributions are differentiated, for the attack.
+        beta: Sharpness of the softplus that replaces ReLU in attributions. If None, ReLU stays.
+        curvature: The way in which attributions are differentiated, for the weights.
+        attack_curvature: The way in which attributions are differentiated, for the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
     """
 
@@ -85,9 +85,9 @@ class AAT(AttackingObjective):
 class AdvAAT(AAT):
     """Adversarial AAT (Ivankay et al., BMVC 2021, arXiv 2010.07393).
 
-    Terms: `cross_entropy` on the attacked images, and `attribution` as in `AAT`. The attack raises
-    their sum, so it needs no random start. The fields, and what is not verified, are those of
-    `AAT`.
+    Terms: `cross_entropy` on the attacked images, and `attribution` as in `AAT`. The attack
+    increases their sum, so it needs no random start. For the fields, and for details that are not
+    verified, see `AAT`.
     """
 
     adversarial: ClassVar[bool] = True
@@ -96,7 +96,7 @@ class AdvAAT(AAT):
 def map_distance(
     attribution: Attribution, scores: Scores, image: Tensor, curvature: Curvature
 ) -> Score:
-    """Return 1 - Pearson correlation of an image's map with that of `image`, computed once."""
+    """Return the score 1 - Pearson correlation between an image's map and the map of `image`."""
     clean: Tensor | None = None
 
     def maps(image: Tensor) -> Tensor:

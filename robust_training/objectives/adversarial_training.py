@@ -17,15 +17,15 @@ from robust_training.objectives.base import AttackingObjective, AttackState
 class AdversarialTraining(AttackingObjective):
     """Mean cross-entropy on PGD images (Madry et al., ICLR 2018, arXiv 1706.06083).
 
-    Defaults are those of the PGD baseline in ART's CUB code (train_adv.py): eps 2/255, 7 steps of
-    0.5/255, random start, the model in training mode throughout. Kim, Seo and Jeon's study of
-    gradients (arXiv 1903.11626, attacks.py; pixels in [-1,1] there, half as long here) takes
-    PGD(norm="l2", eps=0.04 to 0.8, step_size=1, steps=40, random_start=False), each step of which
+    The defaults are from the PGD baseline in ART's CUB code (train_adv.py): eps 2/255, 7 steps of
+    0.5/255, random start, the model always in training mode. Kim, Seo and Jeon's study of gradients
+    (arXiv 1903.11626, attacks.py) has pixels in [-1,1], so its lengths are halved here. It uses
+    PGD(norm="l2", eps=0.04 to 0.8, step_size=1, steps=40, random_start=False), where each step
     ends on the border of the ball, or
     PGD(eps=0.001 to 0.02, step_size=0.01, steps=40, random_start=False).
 
     Attributes:
-        attack: Raises the cross-entropy.
+        attack: Increases the cross-entropy.
         attack_batch_norm: Mode of BatchNorm during the attack.
     """
 

@@ -1,4 +1,4 @@
-"""ART: input gradients aligned with the image, under attack."""
+"""ART: training that aligns input gradients with the image, on attacked images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,27 +35,27 @@ class ART(AttackingObjective):
 
     over clean and attacked images. g_y and g_r are the attributions (input gradients as published)
     of the true and of the runner-up logit. A clean image and its attacked copy form a pair, and
-    each of the two takes the worse map of the pair. At ln 2 = 0.693 (times weight) both
-    attributions are equally far from the image; taking the worse map raises the loss of an
-    untrained network slightly above that value.
-    Defaults are those of the published CUB code (train_Art.py, art_attack.py, loss_art.py), with
-    the beta in the name of its run: the code itself passes beta 1 by mistake.
+    for each of the two the worse map of the pair is used. If the loss is ln 2 = 0.693 (times
+    weight), both attributions are equally far from the image. An untrained network has a slightly
+    higher loss, because the worse map is used.
+    The defaults are from the published CUB code (train_Art.py, art_attack.py, loss_art.py). Only
+    beta is from the name of the published run: the code itself passes beta 1 by mistake.
 
     Attributes:
         weight: Weight of the attribution term.
-        attack: Raises the attribution loss on the support alone.
-        top_k: Size of the support, which the true logit's map chooses at the attack's start:
-            a number of pixels (int) or a fraction (float; 15,000 of 224 x 224 as published).
+        attack: Increases the attribution loss on the support only.
+        top_k: Size of the support: the largest pixels of the true logit's map at the attack's
+            start. A number of pixels (int) or a fraction (float; 15,000 of 224 x 224 as published).
         beta: Sharpness of the softplus that replaces ReLU.
         form: "magnitude" compares channel means of absolute values (CUB), "signed" every channel
-            with its sign (CIFAR, where the published attack has eps 8/255, 3 steps of 5/255 and
+            with its sign (CIFAR; the published attack there has eps 8/255, 3 steps of 5/255 and
             top_k 1000 of 3072).
         attribution: The attribution that is aligned with the image. Kim, Seo and Jeon (arXiv
             1903.11626) propose to combine adversarial training with global attributions, products
-            of pixel and gradient. The published gradients are those of normalised pixels; the unit
-            does not change products.
-        curvature: The way the loss is differentiated through the maps, for the weights.
-        attack_curvature: The way it is differentiated in the attack.
+            of pixel and gradient. The published gradients are with respect to normalised pixels;
+            products do not depend on this unit.
+        curvature: The way in which the loss is differentiated through the maps, for the weights.
+        attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
     """
 

@@ -16,10 +16,10 @@ Reduction = Literal["mean", "sum"]
 
 @dataclass
 class AttackState:
-    """Holds what an attack leaves for the next step on the same batch; empty before the first step.
+    """State of an attack, for the next step on the same batch; empty before the first step.
 
     Attributes:
-        perturbed: (N,3,H,W), the images where the attack ended and the next one starts.
+        perturbed: (N,3,H,W), the last images of the attack. The next attack starts at them.
         support: (N,K), the pixels that ART's attack compares.
         parts: One state for each part of a `Sum`.
     """
@@ -41,14 +41,13 @@ class Objective(ABC):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        """Return the terms; continue the attack of the step before, if the objective has one.
-
-        Such an objective reads in `state` where that attack ended, and writes where its own ends.
+        """Return the terms. An objective with an attack continues the attack of the step before:
+        it starts at the images in `state`, and stores its last images there.
         """
         return self(model, image, label)
 
     def at(self, epoch: float) -> "Objective":
-        """Return the objective as it is after `epoch` epochs, for objectives that change."""
+        """Return the objective after `epoch` epochs, if it changes over time."""
         return self
 
 
@@ -56,7 +55,7 @@ class AttackingObjective(Objective):
     """An objective that trains on attacked images; subclasses have these two fields.
 
     Attributes:
-        attack: Raises the score of the method's inner maximisation.
+        attack: Increases the score of the method's inner maximisation.
         attack_batch_norm: Mode of BatchNorm during the attack.
     """
 
@@ -78,7 +77,7 @@ class AttackingObjective(Objective):
         return state.perturbed
 
     def check_attack(self, *, random_start: bool = False) -> None:
-        """Raise ValueError unless the attack takes steps, and starts at random if it must."""
+        """Raise ValueError if the attack has no steps, or no random start although it needs one."""
         name = type(self).__name__
         if self.attack.steps < 1:
             raise ValueError(f"attack.steps of {name} must be at least 1, not {self.attack.steps}")

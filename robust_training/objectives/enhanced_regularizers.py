@@ -1,4 +1,7 @@
-"""CACR and WACR: contrasted class attributions, and penalties on weighted changes of them."""
+"""CACR and WACR: two regularizers of class attributions.
+
+CACR contrasts the attributions of two classes. WACR penalizes weighted changes of an attribution.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,14 +39,15 @@ class EnhancedRegularizers(IGSumNorm):
     * b are the integrated gradients of the true class's probability from black to the clean image.
     * D is minus the integrated gradients of the cross-entropy from the clean to the attacked image.
 
-    Signs and runner-up are held. `cacr` can be negative and may be tiny: the attributions of a
-    probability sum to at most 1 over all pixels, and the divergence is about half their variance.
-    On networks fine-tuned for ten classes it was 1e-6 to 1e-5 next to a cross-entropy of 1 to 2,
-    and its gradient was 3e-5 to 3e-4 of the cross-entropy's; training warns of such terms.
-    Defaults are those of IG-SUM-NORM-config.json, the file that the code opens (its set1.json has
-    weight 0.08 and 5 steps). It is not known which of the two gave the paper's numbers.
+    Signs and runner-up are constants in the gradient. `cacr` can be negative and may be tiny: the
+    attributions of a probability sum to at most 1 over all pixels, and the divergence is about half
+    their variance. On networks fine-tuned for ten classes it was 1e-6 to 1e-5 beside a
+    cross-entropy of 1 to 2. Its gradient was 3e-5 to 3e-4 of the cross-entropy's gradient. Training
+    warns of such terms.
+    The defaults are from IG-SUM-NORM-config.json, the file that the code opens (set1.json has
+    weight 0.08 and 5 steps). It is not known which of the two files gave the paper's numbers.
 
-    The other fields are those of `IGNorm`; `weight` is that of both regularizers.
+    For the other fields, see `IGNorm`. `weight` is the weight of both regularizers.
 
     Attributes:
         steps: Points of every path, for the weights; the time of a step is proportional to it.
@@ -106,9 +110,9 @@ def _from_uniform(maps: Tensor) -> Tensor:
 
 
 def weighted_change(base: Tensor, change: Tensor) -> Tensor:
-    """Return WACR (N,) of the base attribution and its change, both (N,3,H,W).
+    """Return WACR (N,) from the base attribution and its change, both (N,3,H,W).
 
-    According to comments in the code these are the paper's eq. 7 and 8, combined in eq. 9.
+    According to comments in the code, these are the paper's equations 7 and 8, combined in 9.
     """
     agree = base.detach().sign() == change.detach().sign()
     return torch.where(agree, base * change, change.abs()).flatten(1).sum(dim=1)

@@ -31,21 +31,21 @@ class IGNorm(AttackingObjective):
 
         weight * || IG(image -> attacked image) ||_1,   IG of the cross-entropy.
 
-    The norm is taken per image, over pixels and channels, and the attack raises it. Defaults are
-    those of the authors' Flower-17 configuration (128 px; IG-NORM-config.json); MNIST and GTSRB
-    have weight 1. The authors sum both terms over the batch, which is `reduction="sum"` here.
+    The norm is computed for each image, over pixels and channels, and the attack increases it. The
+    defaults are from the authors' Flower-17 configuration (128 px; IG-NORM-config.json). For MNIST
+    and GTSRB the authors use weight 1. They sum both terms over the batch (`reduction="sum"`).
 
     Attributes:
         weight: Weight of the attribution term.
-        attack: Raises the norm; 8/255, 7 steps of 2/255. It needs a random start.
+        attack: Increases the norm; it needs a random start.
         steps: Points of the path, for the weights.
         attack_steps: Points of the path in the attack (the authors' 50 / approx_factor 10).
-        beta: Sharpness of a softplus that replaces ReLU along the path; None differentiates the
-            network itself, as published.
+        beta: Sharpness of a softplus that replaces ReLU along the path. If None, ReLU stays, as
+            published.
         reduction: "mean" over the batch, so that one learning rate fits several methods, or the
             authors' "sum".
-        curvature: The way the gradients along the path are differentiated, for the weights.
-        attack_curvature: The way they are differentiated in the attack.
+        curvature: The way in which gradients along the path are differentiated, for the weights.
+        attack_curvature: The way in which they are differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack; the authors' networks have none.
     """
 
@@ -87,7 +87,7 @@ class IGSumNorm(IGNorm):
     """Robust attribution regularization, IG-SUM-NORM (Chen et al., NeurIPS 2019, arXiv 1905.09957).
 
     Terms: `cross_entropy` on the attacked images, and `attribution` as in `IGNorm`. The attack
-    raises their sum, so it needs no random start. Fields and sources are those of `IGNorm`; the
+    increases their sum, so it needs no random start. For fields and sources, see `IGNorm`. The
     paper calls the weight beta, and it is 1 on GTSRB.
     """
 

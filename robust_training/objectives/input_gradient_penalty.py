@@ -23,9 +23,9 @@ class InputGradientPenalty(Objective):
 
         weight / 2 * mean || d cross-entropy / d image ||^2.
 
-    A forward difference along the direction that attains the norm gives its value. The norm is the
-    dual of an attack's norm: "l2" for attacks in l2, "l1" for linf (divided by the square root of
-    the number of entries here, as in the code), "linf" for l1. Released models have weight 0.1
+    A forward difference along the steepest direction gives the norm's value. The norm is the dual
+    of an attack's norm: "l2" for attacks in l2, "l1" for linf (divided by the square root of the
+    number of entries here, as in the code), "linf" for l1. Released models have weight 0.1
     or 1.
 
     Attributes:

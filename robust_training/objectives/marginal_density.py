@@ -23,24 +23,23 @@ class MarginalDensity(Objective):
 
         weight * mean || d log p / d image ||_2^2,
 
-    The logits f are taken as unnormalised log p(image, class). Then log p(image) = logsumexp f up
-    to a constant, and its gradient is that of the logits, weighted by the softmax. Two other
-    densities serve as comparison: the "conditional" log p(class | image), which is minus the
-    cross-entropy, and the "joint" log p(image, class), which is the true logit.
-    No code was published: the norm and its power, weight, step and softplus are not verified, and
-    we know the paper's own approximation only as "softmax and Taylor".
+    The logits f are interpreted as unnormalised log p(image, class). Then log p(image) =
+    logsumexp f up to a constant. Its gradient is the sum of the logits' gradients, weighted by the
+    softmax. Two other densities are for comparison: the "conditional" log p(class | image), which
+    is minus the cross-entropy, and the "joint" log p(image, class), which is the true logit.
+    No code was published. The norm and its power, weight, step and softplus are not verified. The
+    paper's own approximation is known only as "softmax and Taylor".
 
     Attributes:
         weight: Weight of the density term.
-        density: The density with the small gradient.
-        form: "exact" differentiates the gradient by `curvature`. "taylor" takes its length from a
-            forward difference along it, with one more forward pass and no second derivative.
-            "softmax_taylor" does so for the logits weighted by the softmax, with held weights; it
-            is for the marginal density alone.
+        density: The density whose gradient is penalized.
+        form: "exact" differentiates the gradient by `curvature`. "taylor" computes its length from
+            a forward difference along it, with one more forward pass and no second derivative.
+            "softmax_taylor" does so for the sum of the logits weighted by a constant softmax; it is
+            for the marginal density only.
         step: L2 length of the difference, in pixel units of [0,1].
-        beta: Sharpness of a softplus that replaces ReLU in the exact form; None differentiates the
-            network itself.
-        curvature: The way the exact form is differentiated.
+        beta: Sharpness of a softplus that replaces ReLU in the exact form. If None, ReLU stays.
+        curvature: The way in which the exact form is differentiated.
     """
 
     weight: float = 0.1
@@ -64,7 +63,7 @@ class MarginalDensity(Objective):
                 f"not {self.form!r}"
             )
         if self.form == "softmax_taylor" and self.density != "marginal":
-            raise ValueError('form "softmax_taylor" is for the marginal density alone')
+            raise ValueError('form "softmax_taylor" is for the marginal density only')
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         log_density = _DENSITIES[self.density](label)

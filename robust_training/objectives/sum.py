@@ -16,7 +16,7 @@ class Part:
     Attributes:
         objective: Any objective.
         weight: Weight of all its terms.
-        warmup_epochs: Number of epochs in which the weight rises linearly from 0.
+        warmup_epochs: Number of epochs in which the weight increases linearly from 0.
     """
 
     objective: Objective
@@ -39,8 +39,8 @@ class Part:
 class Sum(Objective):
     """The weighted terms of all parts, named `<objective>.<term>`.
 
-    A number follows the objective's name if two parts have the same class. `Standard` and a part
-    with a warm-up begin as ordinary training, and the part gains weight during the warm-up.
+    A number follows the objective's name if two parts have the same class. With `Standard` and a
+    part with a warm-up, training is ordinary at first, and the part's weight increases.
     """
 
     parts: tuple[Part, ...] = ()

@@ -1,4 +1,4 @@
-"""TRADES: predictions that stay where they are under attack."""
+"""TRADES: predictions that change little under attack."""
 
 from dataclasses import dataclass
 
@@ -24,19 +24,20 @@ class TRADES(AttackingObjective):
 
     Terms: `cross_entropy` on the clean images, and `consistency`,
 
-        weight * mean KL(p(image) || p(attacked image)),
+        weight * mean KL(p(image) || p(attacked image)).
 
-    which the attack raises from Gaussian noise around the image. Gradients flow through both
-    predictions. Radius, steps and noise are those of the authors' CIFAR-10 script. Its earliest
-    version has weight 1 and attacks in training mode; weight 6 and evaluation mode are those of
-    later versions, from memory.
+    The attack increases the divergence and starts at the image plus Gaussian noise. Gradients flow
+    through both predictions. Radius, steps and noise are from the authors' CIFAR-10 script. Its
+    earliest version has weight 1 and attacks in training mode. Weight 6 and evaluation mode are
+    from later versions (not verified).
 
     Attributes:
         weight: Weight of the divergence: beta in the code, 1 / lambda in the paper.
-        attack: Raises the divergence.
-        start_noise: Standard deviation of the noise at the attack's start, since the divergence has
-            no gradient at the image itself; for an attack without a random start of its own.
-        attack_batch_norm: Mode of BatchNorm during the attack; evaluation as published.
+        attack: Increases the divergence.
+        start_noise: Standard deviation of the noise at the attack's start. The noise is needed
+            because the divergence has no gradient at the image itself. It is not used if the attack
+            has a random start.
+        attack_batch_norm: Mode of BatchNorm during the attack; evaluation mode as published.
     """
 
     weight: float = 6.0

@@ -24,13 +24,13 @@ def seed_of(*numbers: int | str) -> int:
 
 @dataclass(frozen=True)
 class SeededIndices:
-    """The indices of one batch. Iterating over them seeds the generators of PyTorch, NumPy and
-    Python before each index, so that the random draws for an image depend on its place in the epoch
-    and not on the process that loads it.
+    """The indices of one batch. Iteration seeds the generators of PyTorch, NumPy and Python before
+    each index. So the random draws for an image depend on its place in the epoch, not on the
+    process that loads it.
 
     Attributes:
         indices: Indices into the data set.
-        place: Position of the first of them in the epoch's order.
+        place: Position of the first index in the epoch's order.
         seeds: Seeds of the epoch.
     """
 
@@ -79,12 +79,12 @@ class SeededBatches(Sampler[SeededIndices]):
     def begin_epoch(
         self, *seeds: int | str, first: int = 0, rank: int = 0, world: int = 1
     ) -> list[SeededIndices]:
-        """Set the batches that the next iteration yields, and return them: those of one process,
-        from its batch `first` on.
+        """Set the batches that the next iteration yields, and return them: the batches of one
+        process, starting with its batch `first`.
 
-        Process r of n takes batches r, r + n, ... of an order that `seeds` decide, so n processes
-        see in one step what a single one sees in n steps. If the number of batches is no multiple
-        of n, the last ones are left out with `drop_last`; otherwise the first ones are repeated.
+        `seeds` determine the order. Process r of n takes batches r, r + n, ..., so n processes use
+        the same images in one step as a single process in n steps. If the number of batches is not
+        a multiple of n, the last batches are left out (with `drop_last`) or the first are repeated.
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(*seeds))  # PyTorch's sampler draws from it
@@ -120,12 +120,13 @@ def batches_per_process(loader: DataLoader, world: int) -> int:
 def load_epoch(
     loader: DataLoader, *seeds: int | str, first: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Yield the batches of one process in an epoch, from its batch `first` on, with the names of
-    their images. Close the iterator to end the loader's processes.
+    """Yield the batches of one process in an epoch, starting with its batch `first`, and the names
+    of their images. Close the iterator to end the loader's processes.
 
-    With `SeededBatches` nothing before `first` is loaded, and the number of loader processes does
-    not matter. Any other loader is seeded before each batch; the batches before `first` and those
-    of other processes are loaded and dropped, and loader processes draw from their own generators.
+    With `SeededBatches`, no batch before `first` is loaded, and the result does not depend on the
+    number of loader processes. Any other loader is seeded before each batch. Batches before `first`
+    and batches of other processes are loaded and dropped. Loader processes draw from their own
+    generators.
     """
     sampler = loader.batch_sampler
     if isinstance(sampler, SeededBatches):
@@ -153,9 +154,9 @@ def seed_generators(seed: int) -> None:
 
 
 def _loaded(loader: DataLoader) -> Iterator[Any]:
-    """The batches of `loader`. Its processes, unless they are persistent, are started with Ctrl-C
-    and SIGTERM blocked, because both often reach every process of a job, and the main process has
-    to finish its step first. They end with this iterator."""
+    """Yield the batches of `loader`. Its processes end with this iterator, and Ctrl-C and SIGTERM
+    are blocked in them (not in persistent ones): both signals often reach every process of a job,
+    but the main process must finish its step first."""
     if loader.persistent_workers:
         yield from loader
         return
@@ -174,7 +175,7 @@ def _loaded(loader: DataLoader) -> Iterator[Any]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Processes that are started inside never receive Ctrl-C and SIGTERM, where the system can
+    """Block Ctrl-C and SIGTERM in processes that are started inside the `with`, if the system can
     block signals."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -187,7 +188,8 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _kill(processes: list[multiprocessing.Process]) -> None:
-    """End those that are still alive, without PyTorch's handler taking it for a failure."""
+    """Kill the processes that are alive. PyTorch's SIGCHLD handler would report this as a failure,
+    so it is replaced meanwhile."""
     alive = [process for process in processes if process.is_alive()]
     has_handler = (
         hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()

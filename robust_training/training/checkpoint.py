@@ -14,7 +14,7 @@ from robust_training.atomic_io import write_bytes
 from robust_training.training.processes import totals, write_once
 
 LAST = "last.ckpt"
-_FORMAT = 2  # version of the file's content; version 1 did not name itself
+_FORMAT = 2  # version of the file's content; files of version 1 have no version number
 
 
 @dataclass
@@ -23,10 +23,10 @@ class EpochProgress:
 
     Attributes:
         batches: Batches done, by all processes together.
-        of: Batches that the loader has, whatever the number of processes.
+        of: Number of batches of the loader; it does not depend on the number of processes.
         sums: Name of a term -> [its sum over images, number of images], in this process.
-        skipped: Steps skipped in this epoch because something was not finite.
-        seconds: Time spent on it.
+        skipped: Steps skipped in this epoch because a term or a gradient was not finite.
+        seconds: Training time of this epoch.
     """
 
     batches: int = 0
@@ -54,7 +54,7 @@ class EpochProgress:
 
 
 def read_progress(fabric: Fabric, saved: dict[str, Any], of: int) -> EpochProgress:
-    """Return the progress that a checkpoint holds, in an epoch whose loader has `of` batches.
+    """Return the progress in a checkpoint; the loader has `of` batches in an epoch.
 
     Raises:
         ValueError: The epoch was begun with another number of batches.
@@ -67,14 +67,14 @@ def read_progress(fabric: Fabric, saved: dict[str, Any], of: int) -> EpochProgre
             f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, which "
             f"has {of} now: resume it with the images and the batch size that it had"
         )
-    if not fabric.is_global_zero:  # the first process has the sums of all
+    if not fabric.is_global_zero:  # the first process has the sums of all processes
         progress.sums = {name: [0.0, 0] for name in progress.sums}
     return progress
 
 
 class _InMemory(TorchCheckpointIO):
-    """Keeps the bytes that PyTorch would write. On a full disk PyTorch itself leaves half a file
-    and fails with a message about positions in it."""
+    """Keeps the bytes in memory. On a full disk, PyTorch itself would leave an incomplete file, and
+    its error message would not name the cause."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Path, storage_options=None) -> None:
         self.data = serialized(checkpoint)
@@ -91,7 +91,7 @@ def save_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
     """Write `state` (modules, optimizers and plain values) to output/last.ckpt.
 
     Raises:
-        OSError: It cannot be written; the file that was there before is left as it was.
+        OSError: It cannot be written. An earlier file stays unchanged.
     """
     files = fabric.strategy.checkpoint_io = _InMemory()
     fabric.save(output / LAST, state | {"format": _FORMAT})
@@ -112,7 +112,7 @@ def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
         found = _format(file)
         if found == _FORMAT:
             fabric.load(file, state, weights_only=True)
-    except Exception as error:  # a damaged file makes PyTorch raise nearly anything
+    except Exception as error:  # for a damaged file, PyTorch raises many kinds of errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{file} is damaged or does not fit this model and optimizer: {reason}"

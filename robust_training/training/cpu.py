@@ -9,12 +9,12 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 def prepare_cpu() -> None:
-    """Change settings of this process, for as long as it lives.
+    """Change settings of this process until it ends.
 
-    Denormals become zero: softplus fills a network with them, and each takes a hundred times as
-    long. Freed memory stays with the process: otherwise glibc hands every tensor above 32 MB, and
-    often smaller ones, back to the system, and a large activation takes longer to be paged in
-    again than to be computed (an exact ART step on MobileNetV2: a quarter of its time).
+    Denormals become zero: softplus produces many of them, and a computation with one takes a
+    hundred times as long. Freed memory stays with the process. Otherwise glibc returns every tensor
+    above 32 MB, and often smaller ones, to the system. Paging in a large activation again takes
+    longer than computing it (a quarter of an exact ART step on MobileNetV2).
     """
     torch.set_flush_denormal(True)
     if not sys.platform.startswith("linux"):

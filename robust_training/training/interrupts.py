@@ -14,7 +14,7 @@ from robust_training.training.processes import in_any
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was asked to stop and has saved itself. The message says where it stopped.
+    """A run was asked to stop and has been saved. The message names the epoch and the batch.
 
     Attributes:
         status: The exit status that shells expect: 128 + the signal's number.
@@ -26,10 +26,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Saves `state` every `minutes`, and when Ctrl-C (SIGINT) or SIGTERM was received.
+    """Saves `state` every `minutes`, and after Ctrl-C (SIGINT) or SIGTERM.
 
-    Inside its `with` a first signal is only noted, so that a step is never left half done; a second
-    one acts at once.
+    Inside its `with`, the first signal takes effect after the current step. A second signal takes
+    effect at once.
 
     Args:
         state: The content of the checkpoint; its "progress" is set here.
@@ -62,7 +62,7 @@ class Interrupts:
         """Save the run if it is time. Call this between two steps.
 
         Raises:
-            Stopped: In all processes, if one of them was asked to stop.
+            Stopped: One of the processes was asked to stop; all processes raise it.
         """
         due = self._fabric.is_global_zero and time.monotonic() - self._saved >= self._seconds
         stop, due = in_any(self._fabric, self._received is not None, due)

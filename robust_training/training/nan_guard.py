@@ -26,10 +26,10 @@ class MicroBatch:
     """A batch of a step, with everything that is needed to compute it again.
 
     Attributes:
-        names: Names of the images, as the data set calls them.
+        names: Names of the images in the data set.
         seed: Seed of PyTorch's generators at the start of its forward pass.
         epoch: Epochs trained so far, fractions included, for objectives that change over time.
-        attack_state: State that the attack of the step before left.
+        attack_state: State of the attack after the step before.
         terms: Values of the objective's terms; empty before they are computed.
     """
 
@@ -48,8 +48,8 @@ class MicroBatch:
 
 
 class NanGuard:
-    """Lets only finite steps pass. A step that is not finite is skipped if the run may still skip
-    one, and stops the run otherwise; its batches are kept in `output` in both cases.
+    """Accepts only finite steps. A step that is not finite is skipped if the run may still skip
+    one. Otherwise it stops the run. Its batches are saved in `output` in both cases.
 
     Args:
         epochs: Epochs of the run, for messages.
@@ -79,8 +79,8 @@ class NanGuard:
         self._copies = [buffer.clone() for buffer in self._buffers]
 
     def before_step(self) -> None:
-        """Remember BatchNorm's running statistics and other buffers, which a batch that is not
-        finite spoils in its forward pass."""
+        """Copy BatchNorm's running statistics and other buffers, because the forward pass of a
+        batch that is not finite changes them."""
         for kept, buffer in zip(self._copies, self._buffers, strict=True):
             kept.copy_(buffer)
 
@@ -93,20 +93,19 @@ class NanGuard:
         epoch: int,
         step: int,
     ) -> bool:
-        """Return whether the optimizer may take the step, the same in all processes; otherwise put
-        the buffers back.
+        """Return whether the optimizer may take the step; if not, restore the buffers.
 
-        Terms and norm are read from the device here, all at once, and the terms' values are set in
-        `micro_batches`.
+        All processes return the same. Terms and norm are read from the device here, all at once.
+        The terms' values are stored in `micro_batches`.
 
         Args:
             terms: The objective's terms for each of `micro_batches`, detached.
-            norm: Norm of the step's gradient; None leaves the gradient unchecked.
+            norm: Norm of the step's gradient. If None, the gradient is not checked.
             epoch, step: Both count from 1, for messages.
 
         Raises:
-            FloatingPointError: No further step may be skipped. Says which term, in which images,
-                and how to compute it again.
+            FloatingPointError: No further step may be skipped. The message names the term, the
+                images and the option that computes them again.
         """
         tensors = [term.reshape(1) for each in terms for term in each.values()]
         norms = [] if norm is None else [norm.reshape(1)]
@@ -191,10 +190,10 @@ class Replayed:
 
 
 def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Replayed]:
-    """Compute the batches in `file` again, with the weights and random numbers that they met.
+    """Compute the batches in `file` again, with the same weights and random numbers.
 
     Args:
-        step: A `Step` with the run's network and objective, as Fabric wrapped it.
+        step: A `Step` with the run's network and objective, after `fabric.setup`.
 
     Raises:
         ValueError: The file cannot be read or belongs to another network.

@@ -1,4 +1,4 @@
-"""Agreement between the processes of a run; a single process agrees with itself at no cost."""
+"""Communication between the processes of a run; a single process needs none."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Signs that a run cannot learn, told to the user in sentences."""
+"""Checks that find runs that cannot learn, and report the reason in sentences."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,8 @@ _IMAGES = 8
 
 
 def is_due(epoch: int, epochs: int) -> bool:
-    """Whether to check after `epoch` (from 0): once in a run, and not before a new head, which
-    starts at zero, and weights that warm up have had some epochs."""
+    """Whether to check after `epoch` (from 0). The check runs once in a run. It waits some epochs,
+    because a new head starts at zero and some weights warm up."""
     return epoch + 1 == min(epochs, max(3, epochs // 10))
 
 
@@ -33,13 +33,13 @@ def find(
     epoch: int,
     batch: Batch | None,
 ) -> list[str]:
-    """Return a sentence for each thing that is wrong; the model is left in evaluation mode.
+    """Return one sentence for each problem. Afterwards the model is in evaluation mode.
 
     Args:
         terms: Mean terms of the epoch.
         log: Rows of the epochs before it.
         epoch: Number of epochs before it.
-        batch: A training batch, or None to look at the terms alone.
+        batch: A training batch. If None, only the terms are checked.
     """
     found = check_terms(terms, log, objective, epoch)
     return found if batch is None else found + check_network(model, objective.at(epoch + 1), batch)
@@ -48,8 +48,9 @@ def find(
 def check_terms(
     terms: Mapping[str, float], log: Sequence[Row], objective: Objective, epoch: int
 ) -> list[str]:
-    """Look for a term that is too small to train and for a loss that does not fall; arguments as
-    in `find`."""
+    """Find terms that are too small to train, and a loss that does not fall.
+
+    The arguments are explained in `find`."""
     total = sum(map(abs, terms.values()))
     found = [
         f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; its "
@@ -69,7 +70,7 @@ def check_terms(
 
 
 def check_network(model: Classifier, objective: Objective, batch: Batch) -> list[str]:
-    """Look at logits, gradients and attacks on a few images of `batch`."""
+    """Check logits, gradients and attacks on a few images of `batch`."""
     batch = Batch(batch.image[:_IMAGES], batch.label[:_IMAGES])
     image, label = batch.image.to(next(model.parameters()).dtype), batch.label
     model.eval()

@@ -24,7 +24,7 @@ class Schedule(ABC):
 class Steps(Schedule):
     """Multiply by `factor` at each milestone (in epochs), after a linear warm-up.
 
-    The defaults are those of ART on CUB: a tenth at epochs 40, 80, 120 and 160.
+    The defaults are from ART on CUB: a tenth at epochs 40, 80, 120 and 160.
     """
 
     milestones: tuple[float, ...] = (40, 80, 120, 160)
@@ -87,8 +87,8 @@ def rates(scheduler: LambdaLR, steps: int) -> list[float]:
 
 
 def set_steps(scheduler: LambdaLR, steps: int) -> None:
-    """Set the learning rates to those after `steps` steps of the optimizer. A resumed run may have
-    another number of processes or epochs than before, so it cannot go on counting."""
+    """Set the learning rates that apply after `steps` steps of the optimizer. A resumed run may
+    have another number of processes or epochs than before, so steps are not simply counted."""
     scheduler.last_epoch = steps
     for group, rate in zip(scheduler.optimizer.param_groups, rates(scheduler, steps), strict=True):
         group["lr"] = rate

@@ -14,23 +14,23 @@ class TrainingSettings:
     """The recipe of a training run: `optimizer`, `schedule` and `epochs` are required.
 
     Attributes:
-        optimizer: Any torch optimizer, as a function from parameter groups to it, such as
+        optimizer: A function from parameter groups to a torch optimizer, for example
             `functools.partial(torch.optim.AdamW, lr=1e-3)`.
         schedule: Learning rate over time.
         epochs: Passes over the training images.
         seed: Seed of everything random. The same seed gives the same run.
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate of the
             backbone's parameters; the first pattern found in a name counts.
-        clip_norm: Largest gradient norm; None does not clip.
+        clip_norm: Largest gradient norm. If None, gradients are not clipped.
         accumulate: Batches whose mean gradient makes one step of the optimizer. The last step of an
-            epoch takes what is left. BatchNorm still sees one batch at a time.
-        replays: Steps in a row on each batch; each continues the attack of the step before, so
+            epoch uses the remaining batches. BatchNorm still uses one batch at a time.
+        replays: Steps in a row on each batch. Each step continues the attack of the step before, so
             that single attack steps add up (Shafahi et al., NeurIPS 2019). An epoch keeps its
-            number of steps and takes a fraction 1 / replays of its batches.
-        channels_last: Use the memory format that GPUs prefer.
-        selection: Epoch that becomes best/: the one with the highest validation accuracy, or the
-            last one, where validation images are too few to rank epochs or where accuracy would
-            favour the epochs before robustness sets in.
+            number of steps and uses a fraction 1 / replays of its batches.
+        channels_last: Use the channels_last memory format, which is faster on GPUs.
+        selection: Epoch that becomes best/: "val_accuracy" takes the highest validation accuracy.
+            "last" takes the last epoch. Use it if there are too few validation images to compare
+            epochs, or if early epochs are accurate but not yet robust.
         save_minutes: Minutes between two checkpoints within an epoch.
         skip_nonfinite: Steps of the run that may be skipped because a term or a gradient was not
             finite. A skipped step leaves weights, optimizer and buffers as they were.

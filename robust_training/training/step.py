@@ -11,12 +11,12 @@ from robust_training.objectives import AttackState, Objective
 
 
 class Batch:
-    """Images (N,3,H,W) in [0,1] and labels (N,), hidden from Fabric: its mixed precision rounds
-    every float tensor that it finds to bfloat16, where an attack of eps 2/255 is half a rounding
-    step near 1.
+    """Images (N,3,H,W) in [0,1] and labels (N,), in a class that Fabric does not convert. Its mixed
+    precision would round all float tensors to bfloat16. Near 1, eps 2/255 is only half a rounding
+    step of bfloat16.
 
     Attributes:
-        attack_state: State that an attack leaves for the next step on this batch.
+        attack_state: State of the attack, for the next step on this batch.
     """
 
     def __init__(self, image: Tensor, label: Tensor) -> None:
@@ -28,8 +28,8 @@ class Batch:
 class Step(nn.Module):
     """Computes the objective's terms for a batch.
 
-    Fabric wraps this whole step. Wrapped around the model alone, it would break the `autograd.grad`
-    calls inside an objective.
+    Fabric wraps this whole step. If it wrapped only the model, the `autograd.grad` calls inside an
+    objective would fail.
     """
 
     def __init__(self, model: Classifier, objective: Objective) -> None:
@@ -60,10 +60,10 @@ class Step(nn.Module):
 
 @contextmanager
 def second_derivatives_explained() -> Iterator[None]:
-    """Turn PyTorch's error about a missing second derivative into one that says what to do.
+    """Replace PyTorch's error about a missing second derivative by a message with a solution.
 
     Raises:
-        ValueError: Names the operation and the settings to change.
+        ValueError: The message names the operation and the settings to change.
     """
     try:
         yield
