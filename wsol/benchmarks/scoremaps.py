@@ -26,7 +26,7 @@ def time_scoremaps(
     """Reading and scoring a synthetic map for each image of a split, also with MaxBoxAccV2.
 
     Args:
-        metadata: As for evaluate.py scoremaps.
+        metadata: Ground truth in a form that evaluate.py scoremaps takes.
         size: Side of the maps in pixels.
         workers: Numbers of worker processes to compare; None is 1 and 2.
         folder: Folder for the maps, which are kept; None is a temporary one.
