@@ -37,9 +37,10 @@ class BoxTable:
     any_iou: np.ndarray | None
     pixels: np.ndarray | None
 
-    def boxes(self, thresholds: ArrayLike) -> np.ndarray:
+    def boxes(self, thresholds: ArrayLike, rows: slice = slice(None)) -> np.ndarray:
         """Largest boxes, int16 (N,T,4), half-open xyxy in the heatmaps' frames."""
-        return self._boxes(thresholds, slice(None))
+        cut = cuts(thresholds, self.peak[rows])
+        return self.largest[rows][np.arange(len(cut))[:, None], cut]
 
     def ious(self, truth: GroundTruth, thresholds: ArrayLike) -> np.ndarray:
         """Best IoU with a true box, (N,T), of half-open boxes in the image files' pixels."""
@@ -68,26 +69,17 @@ class BoxTable:
         table = cuts(thresholds, np.unique(self.peak))
         return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
 
-    def _boxes(self, thresholds: ArrayLike, rows: slice) -> np.ndarray:
-        cut = cuts(thresholds, self.peak[rows])
-        return self.largest[rows][np.arange(len(cut))[:, None], cut]
-
     def _ious(
         self,
         thresholds: ArrayLike,
         convert: Callable[[np.ndarray, slice], np.ndarray],
         truths: np.ndarray,
-        *,
-        chunk: int = 256,
     ) -> np.ndarray:
-        # in pieces: a split's boxes at all thresholds are large in float64
         pieces = []
-        for start in range(0, len(self.peak), chunk):
-            rows = slice(start, start + chunk)
-            overlap = iou(
-                convert(self._boxes(thresholds, rows), rows)[:, :, None], truths[rows, None]
-            )
-            pieces.append(overlap.max(axis=2, initial=0))
+        for start in range(0, len(self.peak), 256):  # all boxes at once are large in float64
+            rows = slice(start, start + 256)
+            boxes = convert(self.boxes(thresholds, rows), rows)
+            pieces.append(iou(boxes[:, :, None], truths[rows, None]).max(axis=2, initial=0))
         return np.concatenate(pieces)
 
 

@@ -7,7 +7,7 @@ thresholds.
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ def box_accuracy(ious: np.ndarray, iou_threshold: float = HIT) -> np.ndarray:
     return (ious >= iou_threshold).mean(axis=0)
 
 
-def best_threshold(ious: np.ndarray, iou_threshold: float = HIT) -> int:
+def best_threshold(ious: np.ndarray) -> int:
     """Index of the threshold with the most hits in ious (N,T); the middle one of equal ones."""
-    return int(middle_argmax((ious >= iou_threshold).sum(axis=0)))
+    return int(middle_argmax((ious >= HIT).sum(axis=0)))
 
 
 def middle_argmax(values: np.ndarray) -> np.ndarray:
@@ -104,11 +104,16 @@ def bootstrap(
             thresholds does so again in every resample.
         images: Number of images, N.
         seed: Statistics with the same seed see the same resamples.
+        resamples: A multiple of 100.
 
     Returns:
         (2,...): lower and upper end.
     """
-    values = [statistic(drawn) for drawn in _resamples(images, resamples, seed)]
+    rng, values = np.random.default_rng(seed), []
+    for _ in range(resamples // 100):  # in parts: all at once need much memory
+        drawn = rng.integers(images, size=(100, images))
+        counts = np.array([np.bincount(row, minlength=images) for row in drawn], np.float32)
+        values.append(statistic(counts))
     return np.nanquantile(np.concatenate(values), [0.025, 0.975], axis=0)
 
 
@@ -123,13 +128,6 @@ def mean_with_interval(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
         return {"mean": None, "interval": None}
     values = np.asarray(values, float)
     return {"mean": float(values.mean()), "interval": mean_interval(values, seed=seed).tolist()}
-
-
-def _resamples(images: int, resamples: int, seed: int, *, chunk: int = 100) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    for start in range(0, resamples, chunk):
-        drawn = rng.integers(images, size=(min(chunk, resamples - start), images))
-        yield np.array([np.bincount(row, minlength=images) for row in drawn], np.float32)
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float]:

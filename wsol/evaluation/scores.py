@@ -15,7 +15,7 @@ from wsol.annotations.coco_reading import GivenBoxes
 from wsol.annotations.coco_writing import coco_results
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import iou, rescale
-from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
+from wsol.evaluation.error_types import ERROR_TYPES, error_types
 from wsol.evaluation.metrics import (
     HIT,
     IOU_THRESHOLDS,
@@ -182,9 +182,8 @@ def _headline(
     test: SplitOutput,
     results: list[dict[str, Any]] | None,
 ) -> Headline:
-    truth = test.truth
-    error_types = ErrorTypes()(boxes, truth.boxes, truth.counts, test.correct(1))
-    return Headline(row, boxes, ious, error_types, results)
+    types = error_types(boxes, test.truth.boxes, test.truth.counts, test.correct(1))
+    return Headline(row, boxes, ious, types, results)
 
 
 def _published(

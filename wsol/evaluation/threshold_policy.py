@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsol.evaluation.metrics import HIT, best_threshold
+from wsol.evaluation.metrics import best_threshold
 from wsol.evaluation.run_model import SplitOutput
 
 THRESHOLDS = np.arange(0, 1, 0.001)
@@ -99,4 +99,4 @@ def validation_threshold(
     table = validation.tables[heatmap]
     distinct = table.distinct(thresholds)
     ious = table.ious(validation.truth, distinct)[validation.truth.boxed]
-    return float(distinct[best_threshold(ious, HIT)])
+    return float(distinct[best_threshold(ious)])

@@ -29,13 +29,9 @@ _DATA = "CUB_200_2011"  # folder of the images that lost pixels
 class Retraining:
     """A network that is trained on images that lost pixels.
 
-    Attributes:
-        source: The run whose model ranks the pixels.
-        attribution: The ranking, a key of `IMPORTANCES`.
-        mode: "roar" or "kar".
-        fraction: Fraction of the pixels that count as important.
-        seed: Seed of the training.
-        folder: Folder of the images, which depend on all but the seed; random ones on it, too.
+    `attribution`, a key of `IMPORTANCES`, ranks the pixels by the model of the run `source`, and a
+    `fraction` of them is important. `folder` holds the images, which all seeds share unless the
+    pixels are random.
     """
 
     source: Path
@@ -195,10 +191,7 @@ class RemoveAndRetrain:
         log = trial.folder / f"seed{trial.seed}.log"
         options = [*configs, *self.options, *own]
         run_script(self.tools / "train.py", options, log, at_once=self.jobs)
-        content = {
-            "accuracy": self._accuracy(trial.run),
-            "seconds": sum(epoch_seconds(trial.run)),
-        }
+        content = {"accuracy": self._accuracy(trial.run), "seconds": sum(epoch_seconds(trial.run))}
         write_texts(trial.run, {result.name: json.dumps(content)})
 
     def _accuracy(self, run: Path) -> float:
@@ -232,17 +225,18 @@ def write_retraining(output: Path, results: RetrainingResults, command: str) -> 
     Args:
         command: The command that made the results.
     """
-    rows, areas = [], []
     pairs = sorted({key[1:] for key in results.accuracy if key[2] != RANDOM}, reverse=True)
-    for mode, name in pairs:
-        first: list[float] = []
-        for model, own in results.models.items():
-            values = results.areas(model, mode, name)
-            # the models share one baseline of random pixels for every seed: differences are paired
-            above = _interval(np.subtract(values, first)) if first else "-"
-            first = first or values
-            rows.append([model, percent(own), mode.upper(), name, _interval(values), above])
-            areas.append({"run": model, "mode": mode, "attribution": name, "areas": values})
+    areas = {  # (models, seeds)
+        pair: np.array([results.areas(model, *pair) for model in results.models]) for pair in pairs
+    }
+    rows = [
+        # the models share one baseline of random pixels for every seed: differences are paired
+        [model, percent(own), mode.upper(), name, _interval(values), _interval(values - every[0])]
+        for (mode, name), every in areas.items()
+        for (model, own), values in zip(results.models.items(), every, strict=True)
+    ]
+    for row in rows[:: len(results.models)]:
+        row[-1] = "-"
     heads = ("model", "its accuracy", "mode", "attribution", "area", "above the first model's")
     table = markdown(heads, rows, 4)
     listed = [
@@ -252,7 +246,11 @@ def write_retraining(output: Path, results: RetrainingResults, command: str) -> 
     ]
     content = {
         "fractions": results.fractions,
-        "areas": areas,
+        "areas": [
+            {"run": model, "mode": mode, "attribution": name, "areas": values}
+            for (mode, name), every in areas.items()
+            for model, values in zip(results.models, every.tolist(), strict=True)
+        ],
         "accuracy": listed,
         "models": results.models,
     }
@@ -269,8 +267,7 @@ def write_retraining(output: Path, results: RetrainingResults, command: str) -> 
         panels.setdefault((model, mode), {})[name] = curves
     by_mode: dict[str, dict[str, np.ndarray]] = {}
     for mode, name in sorted(pairs, key=lambda pair: (pair[0] == "kar", pair[1])):
-        table_of_areas = [results.areas(model, mode, name) for model in results.models]
-        by_mode.setdefault(mode, {})[name] = np.array(table_of_areas)
+        by_mode.setdefault(mode, {})[name] = areas[mode, name]
     (output / "interpretability.png").write_bytes(retraining_curves(results.fractions, panels))
     (output / "trade_off.png").write_bytes(trade_off(results.models, by_mode))
     return table

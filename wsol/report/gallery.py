@@ -14,7 +14,7 @@ import torch
 
 from wsol.boxes.geometry import rescale
 from wsol.evaluation.box_table import BoxTable
-from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
+from wsol.evaluation.error_types import ERROR_TYPES, error_types
 from wsol.evaluation.metrics import HIT
 from wsol.evaluation.results import Evaluation, Headline
 from wsol.heatmaps.heatmap import CentredBox
@@ -121,13 +121,13 @@ def _boxes(evaluation: Evaluation, maps: BoxTable, index: int) -> list[list[int]
     truth = evaluation.output.truth
     spans = box_spans(maps.largest[index])
     count = len(spans)
-    error_types = ErrorTypes()(
+    types = error_types(
         rescale(spans[:, 1:], maps.frame[index], truth.sizes[index]),
         np.repeat(truth.boxes[index][None], count, axis=0),
         np.repeat(truth.counts[index], count),
         np.repeat(evaluation.output.correct(1)[index], count),
     )
-    numbers = [ERROR_TYPES.index(name) for name in error_types]
+    numbers = [ERROR_TYPES.index(name) for name in types]
     return np.column_stack([spans, numbers]).tolist()
 
 

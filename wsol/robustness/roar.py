@@ -8,6 +8,7 @@ from scratch on these images, and its accuracy is compared with that after rando
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -124,7 +125,7 @@ def write_replaced(
     shutil.rmtree(partial, ignore_errors=True)
     torch.manual_seed(seed)
     filler = channel_means(splits[0])
-    lines: dict[str, list[str]] = {name: [] for name in _TABLES}
+    lines: dict[str, list[str]] = defaultdict(list)
     for dataset in splits:
         for batch in tqdm(DataLoader(dataset, batch_size), desc="replacing pixels", leave=False):
             image = batch["image"].to(model.device)
@@ -139,21 +140,19 @@ def write_replaced(
                 name = f"{example.name}.png"  # a.jpg and a.png must not become one file
                 _write_image(path_below(partial / "images", name), pixels)
                 x0, y0, x1, y1 = box
-                identity = example.identity
-                lines["images"].append(f"{identity} {name}")
-                lines["image_class_labels"].append(f"{identity} {example.label + 1}")
-                lines["train_test_split"].append(f"{identity} {int(dataset.split == 'train')}")
-                lines["bounding_boxes"].append(
-                    f"{identity} {x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}"
-                )
+                row = {
+                    "images": name,
+                    "image_class_labels": example.label + 1,
+                    "train_test_split": int(dataset.split == "train"),
+                    "bounding_boxes": f"{x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}",
+                }
+                for table, value in row.items():
+                    lines[table].append(f"{example.identity} {value}")
     lines["classes"] = [f"{i + 1} {name}" for i, name in enumerate(splits[0].classes)]
     for name, rows in lines.items():
         (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-_TABLES = ("images", "image_class_labels", "train_test_split", "bounding_boxes")
 
 
 def _write_image(file: Path, pixels: Tensor) -> None:

@@ -28,7 +28,7 @@ from robust_training.attribution.scores import class_score
 from wsol.annotations.ground_truth import MaskFiles
 from wsol.data.cub import CUB200, parse_box, read_table
 from wsol.data.dataset import Box, ImageDataset
-from wsol.evaluation.metrics import bootstrap
+from wsol.evaluation.metrics import bootstrap, mean_interval
 from wsol.evaluation.pixel_metrics import read_mask
 
 FEWEST = 5  # smallest group size; in smaller groups the minimum accuracy would be noise
@@ -67,10 +67,9 @@ def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues 
     patches = _read_column(dataset, "null_patches.txt", 4, parse_box)
     if backgrounds is None and patches is None:
         return None
-    for example, (x0, y0, x1, y1), size in zip(
+    for example, (x0, y0, x1, y1), (width, height) in zip(
         dataset.examples, patches or (), sizes, strict=patches is not None
     ):
-        width, height = size
         if not (x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height):
             raise ValueError(
                 f"{dataset.root / 'null_patches.txt'}: the box of {example.name} extends outside "
@@ -168,10 +167,8 @@ def mass_fraction(attribution: Tensor, region: np.ndarray) -> np.ndarray:
         float64 (N,) in [0,1]. NaN for an image with mass 0.
     """
     mass = attribution.detach().double().abs().sum(dim=1).cpu().numpy()
-    total = mass.sum(axis=(1, 2))
-    inside = mass.sum(axis=(1, 2), where=region)
-    has_mass = np.isfinite(total) & (total > 0)
-    return np.divide(inside, total, out=np.full(len(mass), np.nan), where=has_mass)
+    total = np.nan_to_num(mass.sum(axis=(1, 2)), posinf=0)
+    return _ratio(mass.sum(axis=(1, 2), where=region), total)
 
 
 def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
@@ -194,19 +191,19 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
     left_out = int((~counted).sum())
     if not len(mass):
         return {"mass": None, "area": None, "leakage": None, "intervals": {}, "left_out": left_out}
-    statistics = {"mass": lambda drawn: drawn @ mass / len(mass)}
+    ends = {"mass": mean_interval(mass, seed=seed).tolist()}
     scores = {"mass": float(mass.mean()), "area": float(area.mean()), "leakage": None}
     if area.any():
         scores["leakage"] = scores["mass"] / scores["area"]
-        statistics["leakage"] = lambda drawn: _ratio(drawn @ mass, drawn @ area)
-    ends = {
-        key: bootstrap(statistic, len(mass), seed=seed).tolist()
-        for key, statistic in statistics.items()
-    }
+        drawn_leakage = bootstrap(
+            lambda drawn: _ratio(drawn @ mass, drawn @ area), len(mass), seed=seed
+        )
+        ends["leakage"] = drawn_leakage.tolist()
     return scores | {"intervals": ends, "left_out": left_out}
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divides; NaN where the denominator is not above 0."""
     nan = np.full(len(denominator), np.nan)
     return np.divide(numerator, denominator, out=nan, where=denominator > 0)
 

@@ -13,7 +13,7 @@ from wsol.annotations.ground_truth import MaskFiles, make_ground_truth
 from wsol.annotations.metadata import read_ground_truth, read_published_metadata
 from wsol.annotations.predictions import read_predictions
 from wsol.evaluation.box_table import box_row, stack_rows
-from wsol.evaluation.error_types import ErrorTypes
+from wsol.evaluation.error_types import error_types
 from wsol.evaluation.pixel_metrics import bin_edges, read_mask
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_heatmaps
@@ -128,5 +128,5 @@ def test_a_box_that_is_listed_twice_is_one_object():
     box = [2, 2, 10, 12]
     truth = make_ground_truth("here", ["a"], [0], [(20, 16)], [[box, box]], ["x"])
     assert truth.boxes.shape == (1, 1, 4)
-    kinds = ErrorTypes()(np.array([[0, 0, 20, 16]]), truth.boxes, truth.counts)
+    kinds = error_types(np.array([[0, 0, 20, 16]]), truth.boxes, truth.counts)
     assert kinds == ["box too large"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsol.evaluation.error_types import ERROR_TYPES, ErrorTypes
+from wsol.evaluation.error_types import ERROR_TYPES, error_types
 
 
 def test_kinds_of_error_by_hand():
@@ -17,7 +17,7 @@ def test_kinds_of_error_by_hand():
         [0, 0, 30, 10],  # around two
         [0, 0, 0, 0],  # none
     ]
-    kinds = ErrorTypes()(np.array(boxes), truths, counts)
+    kinds = error_types(np.array(boxes), truths, counts)
     assert kinds.tolist() == [
         *("right", "box on a part", "box too large", "elsewhere"),
         *("several instances", "elsewhere"),
@@ -31,10 +31,10 @@ def test_kinds_of_error_by_hand():
         (0, 0, 23, 40): "elsewhere",
     }
     for box, kind in edges.items():
-        assert ErrorTypes()(np.array([box]), truths[:1], counts[:1]) == [kind], box
+        assert error_types(np.array([box]), truths[:1], counts[:1]) == [kind], box
     two, pair = truths[4:5], np.array([2])
-    assert ErrorTypes()(np.array([[6, 0, 24, 20]]), two, pair) == ["several instances"]
-    assert ErrorTypes()(np.array([[8, 0, 22, 20]]), two, pair) == ["elsewhere"]
-    wrong = ErrorTypes()(np.array(boxes), truths, counts, np.zeros(6, bool))
+    assert error_types(np.array([[6, 0, 24, 20]]), two, pair) == ["several instances"]
+    assert error_types(np.array([[8, 0, 22, 20]]), two, pair) == ["elsewhere"]
+    wrong = error_types(np.array(boxes), truths, counts, np.zeros(6, bool))
     assert set(wrong) == {"wrong class"}
     assert set(kinds) | set(wrong) == set(ERROR_TYPES)
