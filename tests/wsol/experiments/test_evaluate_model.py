@@ -122,7 +122,7 @@ def test_an_image_that_cannot_be_read_is_refused(network, copy, no_work, split):
 def test_masks_are_checked(network, copy, no_work):
     example = CUB200(copy, "test").examples[-1]
     cv2.imwrite(str(example.mask), np.full((48, 20), 255, np.uint8))
-    with pytest.raises(ValueError, match="has 20 x 48 pixels, its image 48 x 48"):
+    with pytest.raises(ValueError, match="has 20 x 48 pixels, but its image has 48 x 48"):
         wsol.evaluate(network, copy)
     for each in CUB200(copy, "test").examples:
         cv2.imwrite(str(each.mask), np.zeros((48, 48), np.uint8))
