@@ -48,7 +48,9 @@ def test_masks_are_read_as_published(tmp_path):
     assert read_mask(loose, (4, 8), (4, 4))[0].tolist() == [-1, -1, 1, 1, 1, 1, 1, 1]
     with pytest.raises(ValueError, match=r"no mask .*nowhere.png"):
         read_mask(MaskFiles((tmp_path / "nowhere.png",)), (2, 2), (4, 4))
-    with pytest.raises(ValueError, match=r"mask .*mask.png has 4 x 4 pixels, but its image has 8 x 4"):
+    with pytest.raises(
+        ValueError, match=r"mask .*mask.png has 4 x 4 pixels, but its image has 8 x 4"
+    ):
         read_mask(files, (2, 2), (8, 4))
 
 
