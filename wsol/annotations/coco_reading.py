@@ -20,16 +20,16 @@ _Candidate = tuple[float, int, Box]  # score, label, box
 
 @dataclass(frozen=True)
 class GivenBoxes:
-    """Boxes that another program found; rows are images.
+    """Boxes in N images that another program found.
 
     Attributes:
-        predictions: Each image's classes, ranked by the score of their best box; None if the boxes
-            are of objects without a class.
-        boxes: (N,4) half-open in the files' pixels, zeros where an image has no box: the best box
-            of the true category, or the best of all if there is none of that category, since many
-            localizers give one box whatever the class.
+        predictions: Each image's classes, ranked by the score of their best box. None if the boxes
+            have no classes.
+        boxes: (N,4) half-open in the files' pixels: the best box of the true category, or the best
+            of all boxes if this category has none, since many localizers give one box for all
+            classes. Zeros if an image has no box.
         found: bool (N,), whether an image has any box.
-        results: All boxes as COCO results; None if they are of objects without a class.
+        results: All boxes as COCO results. None if the boxes have no classes.
         left_out: Number of images in the file that the ground truth does not have.
     """
 
@@ -44,7 +44,7 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
     """Reads ground truth from a COCO data set whose images show one category each.
 
     Raises:
-        ValueError: it is no such file; names it and says what is wrong.
+        ValueError: the file is malformed. The message names the file and the mistake.
     """
     dataset = read_json(file)
     with naming(f"{file} is no COCO ground truth"):
@@ -87,15 +87,15 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
 
 
 def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
-    """Reads a COCO results list, or a data set whose annotations carry scores, as localize.py's.
+    """Reads a COCO results list, or a data set whose annotations have scores, as localize.py's.
 
     The image ids of a list are `truth.identities` or `truth.names`. A data set has numbers of its
     own, so its images and categories are found by their names. Images that `truth` does not have
     are left out. The only category may be `OBJECT`, from a detector that predicts no classes.
 
     Raises:
-        ValueError: the file is neither, a list names an unknown image, a data set names no known
-            one, or a category is unknown; names it.
+        ValueError: the file is neither, a list has an unknown image, a data set has no known image,
+            or a category is unknown. The message names it.
     """
     content = read_json(file)
     left_out, classless = 0, False

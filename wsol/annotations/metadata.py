@@ -21,13 +21,13 @@ def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 
     """Reads the ground truth of a split.
 
     Args:
-        place: A COCO file, whatever the split; a folder of the published evaluator's files, or one
-            that holds such a folder for each split; or a data set in a layout that `find_layout`
-            knows, of which the images without a box are left out, unless no image has one.
+        place: A COCO file, which is read for every split; a folder of the published evaluator's
+            files, or a folder with such a folder for each split; or a data set for `find_layout`.
+            Images of a data set without a box are left out, unless no image has a box.
         val_fraction: Fraction of a data set's training images that are held out for validation.
 
     Raises:
-        ValueError: there is none of these at `place`; says what was looked for.
+        ValueError: there is none of these at `place`. The message lists what was expected.
     """
     place = Path(place)
     if place.is_file():
@@ -49,12 +49,13 @@ def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 
 def read_published_metadata(folder: str | Path) -> GroundTruth:
     """Reads the published evaluator's text files (clovaai/wsolevaluation).
 
-    They are image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt. The last holds
+    They are image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt. The last has
     boxes (`<id>,x0,y0,x1,y1`, several lines for several boxes) or mask files below `folder`
-    (`<id>,<mask>,<ignore>`). Boxes are read as half-open, which CUB's are.
+    (`<id>,<mask>,<ignore>`). Boxes are read as half-open; CUB's boxes are half-open.
 
     Raises:
-        ValueError: a file is missing or malformed (file and line), or has no line for an image.
+        ValueError: a file is missing or malformed, or has no line for an image. The message names
+            the file and the line.
     """
     folder = Path(folder)
     names = [fields[0] for _, fields in _lines(folder / "image_ids.txt", {1})]
@@ -66,7 +67,7 @@ def read_published_metadata(folder: str | Path) -> GroundTruth:
     ignore: dict[str, Path] = {}
     for row, (name, *fields) in _lines(file, {3, 5}):
         if name not in boxes:
-            continue  # a file of more splits than this one
+            continue  # the file has other splits, too
         if len(fields) == 4:
             boxes[name].append(_numbers(file, row, fields))
             continue

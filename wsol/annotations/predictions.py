@@ -1,4 +1,4 @@
-"""Classes that a classifier predicts for the images of a split."""
+"""Classes that a classifier predicted for the images of a split."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from wsol.data.text_files import number, read_lines, whole
 
 @dataclass(frozen=True)
 class Predictions:
-    """Ranked classes; rows are images.
+    """Ranked classes of N images.
 
     Attributes:
-        order: int64 (N,K), the K likeliest classes, likeliest first; -1 where there are fewer.
-        confidence: float64 (N,), probability of the likeliest class; None if it is not known.
-        classes: Number of classes to choose from.
+        order: int64 (N,K), the K most probable classes in descending order, filled with -1.
+        confidence: float64 (N,), probability of the most probable class. None if it is not given.
+        classes: Number of all classes.
     """
 
     order: np.ndarray
@@ -26,7 +26,7 @@ class Predictions:
     classes: int
 
     def correct(self, labels: np.ndarray, k: int) -> np.ndarray | None:
-        """bool (N,): whether the true class is among the first k; None if fewer are ranked."""
+        """bool (N,): whether the true class is among the first k. None if fewer are ranked."""
         if self.order.shape[1] < min(k, self.classes):
             return None
         return (self.order[:, :k] == np.asarray(labels)[:, None]).any(axis=1)
@@ -35,17 +35,17 @@ class Predictions:
 def read_predictions(
     file: str | Path, truth: GroundTruth, known: Collection[str] = ()
 ) -> Predictions:
-    """Reads lines `<image>,<class>,<class>,...`, likeliest first, classes counted from 0.
+    """Reads lines `<image>,<class>,<class>,...`, the most probable class first, counted from 0.
 
-    A class may carry its probability: `<image>,17:0.82,3:0.1`.
+    A class may be given with its probability: `<image>,17:0.82,3:0.1`.
 
     Args:
-        truth: The images, each of which needs a line.
-        known: Images that may have a line though they are not in `truth`.
+        truth: The images. Each of them needs a line.
+        known: Images that may have a line although they are not in `truth`.
 
     Raises:
-        ValueError: an image is missing, unknown or listed twice, or a class is no number or listed
-            twice in its line; names file and line.
+        ValueError: an image is missing, unknown or listed twice, or a class is not a number or is
+            listed twice in its line. The message names the file and the line.
     """
     file = Path(file)
     table: dict[str, tuple[list[int], float | None]] = {}
@@ -82,5 +82,5 @@ def _ranking(fields: list[str], most: int) -> tuple[list[int], float | None]:
         raise ValueError(f"class {max(classes)} is not in 0 to {most - 1}")
     probability = number(pairs[0][2]) if pairs[0][1] else None
     if probability is not None and not 0 <= probability <= 1:
-        raise ValueError("a probability lies in [0,1]")
+        raise ValueError("a probability must lie in [0,1]")
     return classes, probability

@@ -1,4 +1,4 @@
-"""Heatmaps against their baselines, image by image."""
+"""Compares heatmaps with their baselines, image by image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from wsol.heatmaps.methods import baseline_of
 
 
 def above_baselines(headlines: Sequence[Headline], *, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Compares GT-known of each heatmap with its baseline's; all numbers are fractions.
+    """Compares GT-known of each heatmap with GT-known of its baseline. All numbers are fractions.
 
-    The interval is of paired differences: each bootstrap resample draws the same images for both.
+    The interval is for paired differences: each bootstrap resample has the same images for both.
 
     Args:
         headlines: Boxes on the same images, with the names of `wsol.heatmaps.methods`. The
-            baselines of all heatmaps must be among them; they have no entry of their own.
+            baselines of all heatmaps must be among them. Baselines have no entry in the result.
         seed: Seed of the bootstrap.
 
     Returns:

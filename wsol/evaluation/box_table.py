@@ -1,6 +1,6 @@
-"""Box tables: each heatmap becomes a few KB, its largest box at every threshold.
+"""Box tables: the largest box of each heatmap at every threshold, in a few KB per heatmap.
 
-Every score follows from these tables, so heatmaps are never stored.
+Scores are computed from these tables, so heatmaps are never stored.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,8 @@ from wsol.evaluation.pixel_metrics import pixel_counts, read_mask
 
 @dataclass(frozen=True)
 class BoxTable:
-    """The boxes of N heatmaps at all thresholds. A heatmap counts as bytes, so 256 cuts say it all.
+    """The boxes of N heatmaps at all thresholds. Heatmaps are converted to bytes, so 256 cuts
+    give all possible boxes.
 
     `box_row` makes the table of one heatmap, without the leading axis.
 
@@ -26,9 +27,9 @@ class BoxTable:
         frame: int64 (N,2), width and height of the heatmap.
         peak: int64 (N,), the largest byte of the heatmap.
         largest: int16 (N,256,4), the box of the largest contour at every cut.
-        any_iou: float64 (N,256), the best published IoU of all contours' boxes at every cut; None
-            where it was not asked for.
-        pixels: int32 (N,2,B) from `pixel_counts`; None without masks.
+        any_iou: float64 (N,256), the best published IoU of all contours' boxes at every cut, or
+            None.
+        pixels: int32 (N,2,B) from `pixel_counts`. None without masks.
     """
 
     frame: np.ndarray
@@ -64,8 +65,8 @@ class BoxTable:
         return np.take_along_axis(self.any_iou, cuts(thresholds, self.peak), axis=1)
 
     def distinct(self, thresholds: ArrayLike) -> np.ndarray:
-        """Leaves out each threshold that gives every heatmap the same box as the one before; at
-        most 255 remain where all heatmaps reach 1."""
+        """Leaves out each threshold that gives every heatmap the same box as the one before. At
+        most 255 remain if the maximum of all heatmaps is 1."""
         table = cuts(thresholds, np.unique(self.peak))
         return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
 
@@ -91,12 +92,13 @@ def split_row(
     edges: np.ndarray | None,
     every_box: bool,
 ) -> BoxTable:
-    """The row of one heatmap (H,W) in [0,1] of an image of a split.
+    """Computes the row of one heatmap (H,W) in [0,1] of an image of a split.
 
     Args:
         index: The image's row in `truth`.
-        edges: From `bin_edges`, for the pixel metrics of a split with masks; None leaves them out.
-        every_box: Whether to keep `any_iou`, for MaxBoxAccV2, where images have boxes.
+        edges: From `bin_edges`, for the pixel metrics of a split with masks. If None, pixels are
+            not counted.
+        every_box: Whether to compute `any_iou`, for MaxBoxAccV2, if images have boxes.
 
     Raises:
         ValueError: the heatmap or the mask is not valid.
@@ -117,12 +119,13 @@ def box_row(
     mask: np.ndarray | None = None,
     edges: np.ndarray | None = None,
 ) -> BoxTable:
-    """The row of one heatmap (H,W) in [0,1].
+    """Computes the row of one heatmap (H,W) in [0,1].
 
     Args:
-        truths: (G,4), the image's true boxes, half-open, for `any_iou`; with its `size`.
+        truths: (G,4), the image's true boxes, half-open, for `any_iou`. Needs `size`.
         size: (width, height) of the image.
-        mask: (H,W) from `read_mask`, for `pixels`; with the `edges` of the bins.
+        mask: (H,W) from `read_mask`, for `pixels`. Needs `edges`.
+        edges: From `bin_edges`.
     """
     pixels = to_bytes(heatmap)
     frame = np.array(heatmap.shape[::-1])
@@ -134,7 +137,7 @@ def box_row(
 
 
 def stack_rows(rows: Iterable[BoxTable]) -> BoxTable:
-    """One table of many rows."""
+    """Stacks rows to one table."""
     rows = list(rows)
 
     def column(name: str) -> np.ndarray | None:

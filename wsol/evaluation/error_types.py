@@ -1,7 +1,7 @@
 """Error types of boxes, after TS-CAM (Gao et al., ICCV 2021).
 
-The fractions that separate the types are this project's choice; they could not be checked against
-that paper's code.
+The fractions that separate the types were chosen by this project. They could not be checked against
+the paper's code.
 """
 
 import numpy as np
@@ -24,18 +24,19 @@ def error_types(
 ) -> np.ndarray:
     """Sorts boxes into `ERROR_TYPES`. The first type that applies counts, in this order:
 
-    * "wrong class": the prediction is not the true class, wherever the box is;
+    * "wrong class": the prediction is not the true class, regardless of the box;
     * "right": the box is a hit;
-    * "several instances": the box holds at least 0.3 of each of two or more true boxes;
+    * "several instances": the box contains at least 0.3 of each of two or more true boxes;
     * "box on a part": at least 0.5 of the box lies in a true box that is larger;
-    * "box too large": the box holds at least 0.7 of a true box;
-    * "elsewhere": anything else, also where there is no box.
+    * "box too large": the box contains at least 0.7 of a true box;
+    * "elsewhere": all other images, and images without a box.
 
     Args:
         boxes: (N,4) half-open xyxy.
-        truths: (N,G,4) in the same pixels; boxes beyond the image's count repeat others.
+        truths: (N,G,4) in the same pixels. Boxes beyond the image's count repeat others.
         counts: (N,), number of true boxes of each image.
-        correct: bool (N,), whether the prediction is the true class; None judges boxes alone.
+        correct: bool (N,), whether the prediction is the true class. If None, "wrong class" is
+            not used.
 
     Returns:
         str (N,).

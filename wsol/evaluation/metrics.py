@@ -29,24 +29,24 @@ def box_accuracy(ious: np.ndarray, iou_threshold: float = HIT) -> np.ndarray:
 
 
 def best_threshold(ious: np.ndarray) -> int:
-    """Index of the threshold with the most hits in ious (N,T); the middle one of equal ones."""
+    """Index of the threshold with the most hits in ious (N,T). Of equal ones, the middle one."""
     return int(middle_argmax((ious >= HIT).sum(axis=0)))
 
 
 def middle_argmax(values: np.ndarray) -> np.ndarray:
-    """Index of the largest of values (...,T) in each row; the middle one of equal ones."""
+    """Index of the largest of values (...,T) in each row. Of equal ones, the middle one."""
     best = values == values.max(axis=-1, keepdims=True)
     wanted = best.sum(axis=-1, keepdims=True) // 2 + 1
     return (best.cumsum(axis=-1) >= wanted).argmax(axis=-1)
 
 
 def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = HIT) -> float:
-    """MaxBoxAcc (Choe et al., CVPR 2020): an oracle picks the threshold on the scored images."""
+    """MaxBoxAcc (Choe et al., CVPR 2020): box accuracy at the best threshold on these images."""
     return float(box_accuracy(largest_ious, iou_threshold).max())
 
 
 def max_box_acc_v2(any_ious: np.ndarray) -> float:
-    """MaxBoxAccV2: mean of MaxBoxAcc over `IOU_THRESHOLDS`, with an oracle for each IoU.
+    """MaxBoxAccV2: mean of MaxBoxAcc over `IOU_THRESHOLDS`, with the best threshold for each IoU.
 
     Args:
         any_ious: (N,T), the best IoU of all contours' boxes.
@@ -72,7 +72,7 @@ def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) 
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
         run.params.maxDets = [100]
         precision = []
-        # COCOeval visits every pair of image and category; only a category's own images hold boxes
+        # COCOeval visits every pair of image and category; only a category's own images have boxes
         for category in sorted({entry["category_id"] for entry in expected.anns.values()}):
             images = set(expected.getImgIds(catIds=[category])) | set(found.catToImgs[category])
             run.params.catIds, run.params.imgIds = [category], sorted(images)
@@ -83,7 +83,7 @@ def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) 
 
 
 def class_means(values: ArrayLike, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of values (N,) over each class's images: (classes,), NaN for a class without any."""
+    """Mean of values (N,) over each class's images: (classes,), NaN for a class without images."""
     count = np.bincount(labels, minlength=classes)
     total = np.bincount(labels, weights=np.asarray(values, np.float64), minlength=classes)
     return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
@@ -99,11 +99,11 @@ def bootstrap(
     """95 % percentile interval over images drawn with replacement (Efron, 1979).
 
     Args:
-        statistic: Maps counts of how often each image was drawn, whole numbers as float32 (R,N), to
-            values (R,...). NaN marks a resample without a value. A statistic that maximises over
-            thresholds does so again in every resample.
+        statistic: Maps the number of times that each image was drawn, whole numbers as float32
+            (R,N), to values (R,...). NaN marks a resample without a value. A maximum over
+            thresholds is computed again in every resample.
         images: Number of images, N.
-        seed: Statistics with the same seed see the same resamples.
+        seed: Statistics with the same seed are computed on the same resamples.
         resamples: A multiple of 100.
 
     Returns:
@@ -131,7 +131,7 @@ def mean_with_interval(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval (Student's t); NaN for a single value."""
+    """Mean, and half of its 95 % interval (Student's t). The latter is NaN for a single value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, math.nan

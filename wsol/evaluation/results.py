@@ -29,7 +29,7 @@ class Headline:
         boxes: (N,4) half-open xyxy in the files' pixels.
         iou: (N,), the best IoU with a true box.
         error_types: str (N,), one of `error_types.ERROR_TYPES` for each image.
-        results: The boxes as COCO results; None where no probabilities are known.
+        results: The boxes as COCO results. None without probabilities.
     """
 
     row: ScoreRow
@@ -45,8 +45,8 @@ class Scores:
 
     Attributes:
         metrics: The content of metrics.json (docs/protocols.md).
-        headlines: One for each kind of heatmap.
-        output: Ground truth, predictions and box tables that were scored.
+        headlines: A headline for each kind of heatmap.
+        output: The scored ground truth, predictions and box tables.
     """
 
     metrics: dict[str, Any]
@@ -79,14 +79,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation(Scores):
-    """The scores of a model, with what a report needs to show its heatmaps.
+    """The scores of a model, with its methods and images, so that a report can show heatmaps.
 
     Attributes:
         name: Name of the run.
         model: The classifier.
         methods: Heatmap methods by name.
         dataset: The scored images.
-        folder: The folder of the run or model, which may hold the log of its training.
+        folder: The folder of the run or model, which may contain the log of its training.
     """
 
     name: str
@@ -97,8 +97,8 @@ class Evaluation(Scores):
 
 
 _COLUMNS = ("image", "label", "prediction", "x0", "y0", "x1", "y1", "iou", "heatmap", "policy")
-# These characters begin a formula in a spreadsheet. Whoever made the data named the files; with
-# `./` before it, a name still means the same file.
+# These characters begin a formula in a spreadsheet, and file names are not trusted. With `./`
+# before it, a name still denotes the same file.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -122,8 +122,8 @@ def image_table(scores: Scores) -> str:
 
 
 def require_folder(folder: str | os.PathLike | None) -> None:
-    """Raises ValueError where results could not be written to `folder`, which need not exist; None
-    is allowed."""
+    """Raises ValueError if results cannot be written to `folder`. It need not exist, and may be
+    None."""
     if folder is None:
         return
     existing = next(each for each in (Path(folder), *Path(folder).parents) if each.exists())
@@ -134,8 +134,8 @@ def require_folder(folder: str | os.PathLike | None) -> None:
 
 
 def write_scores(folder: str | os.PathLike | None, scores: Scores) -> None:
-    """Writes images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json: all or none.
-    Nothing is written where the folder is None."""
+    """Writes images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json: all or none. If
+    `folder` is None, nothing is written."""
     if folder is None:
         return
     folder, truth = Path(folder), scores.output.truth

@@ -22,8 +22,8 @@ class SplitOutput:
 
     Attributes:
         truth: Ground truth of the images.
-        predictions: Predicted classes; None where they are not known.
-        tables: Boxes of the true class's heatmap, by the name of the heatmap method.
+        predictions: Predicted classes, or None.
+        tables: Name of the heatmap method -> boxes of the true class's heatmaps.
     """
 
     truth: GroundTruth
@@ -31,11 +31,11 @@ class SplitOutput:
     tables: Mapping[str, BoxTable]
 
     def correct(self, k: int) -> np.ndarray | None:
-        """Whether the true class is among the first k predicted, (N,); None where not known."""
+        """bool (N,): whether the true class is among the first k. None without predictions."""
         return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
 
     def largest_boxes_only(self) -> "SplitOutput":
-        """Drops what MaxBoxAccV2 and pixel metrics need, which is most of the memory."""
+        """Drops the data for MaxBoxAccV2 and pixel metrics, which take most of the memory."""
         tables = {name: replace(m, any_iou=None, pixels=None) for name, m in self.tables.items()}
         return replace(self, tables=tables)
 
@@ -52,13 +52,13 @@ def run_model(
     """Predicts and localizes every image of a split.
 
     Args:
-        thresholds: Bins of the pixel metrics, for a split whose images all have a mask; None leaves
-            these metrics out.
-        every_box: Whether to keep what MaxBoxAccV2 needs; all images must then have a box.
+        thresholds: Bins of the pixel metrics, for a split whose images all have a mask. If None,
+            these metrics are not computed.
+        every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
         description: Title of the progress bar.
 
     Raises:
-        ValueError: a heatmap is not valid; names the image.
+        ValueError: a heatmap is not valid. The message names the image.
     """
     dataset, truth = split.dataset, split.truth
     device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Heatmaps of other programs: one .npy file for each image, in the layout of the published
+"""Reads heatmaps of other programs: a .npy file for each image, in the layout of the published
 evaluator (clovaai/wsolevaluation)."""
 
 import os
@@ -25,7 +25,7 @@ def find_scoremaps(
         known: Names of further images that may have a map.
 
     Raises:
-        ValueError: an image has no map, or a map has no image; names them.
+        ValueError: an image has no map, or a map has no image. The message names them.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -54,7 +54,7 @@ def find_scoremaps(
 
 
 def any_scoremap(folder: str | Path, truth: GroundTruth) -> bool:
-    """Says whether any image of the split has a map."""
+    """Whether any image of the split has a map."""
     return any((Path(folder) / s).is_file() for name in truth.names for s in _spellings(name))
 
 
@@ -64,10 +64,10 @@ def _spellings(name: str) -> tuple[str, str]:
 
 
 def read_scoremap(file: Path) -> np.ndarray:
-    """Reads a heatmap, floating point (H,W); its values are checked when its boxes are read.
+    """Reads a heatmap, floating point (H,W). Its values are checked when boxes are computed.
 
     Raises:
-        ValueError: the file holds no array of floating-point numbers; names it.
+        ValueError: the file is not an array of floating-point numbers. The message names the file.
     """
     try:
         heatmap = np.load(file, allow_pickle=False)
@@ -111,10 +111,11 @@ def tabulate_scoremaps(
     """Reads each map once and keeps its row of the box table.
 
     Args:
-        files: One for each image of `truth`, from `find_scoremaps`.
-        edges: From `bin_edges`, used where `truth` has masks; None leaves masks out.
-        every_box: Whether to keep what MaxBoxAccV2 needs, for about twice the time.
-        workers: Number of loader processes; 0 reads in this one.
+        files: A file for each image of `truth`, from `find_scoremaps`.
+        edges: From `bin_edges`, for pixel metrics if `truth` has masks. If None, masks are not
+            read.
+        every_box: Whether to keep the data for MaxBoxAccV2. This takes about twice the time.
+        workers: Number of loader processes. 0 reads in this process.
         description: Title of the progress bar.
     """
     loader = DataLoader(

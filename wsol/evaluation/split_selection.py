@@ -38,12 +38,12 @@ class EvaluationSplits:
 
     Attributes:
         data: Settings of the data set.
-        test: The test images that have a box; all of them if no image has one.
-        all_test: All test images, if `test` holds only some of them; otherwise None.
-        validation: The validation images that have a box, which choose thresholds; None if no
-            image has one.
-        threshold: The threshold given in advance, or ART's published one if nothing else gives
-            one; None if validation images choose it.
+        test: The test images that have a box, or all test images if no image has a box.
+        all_test: All test images, if `test` has only some of them. Otherwise None.
+        validation: The validation images that have a box. Thresholds are chosen on them. None if no
+            image has a box.
+        threshold: The threshold given in advance, or ART's published threshold if no validation
+            image has a box. None if the threshold is chosen on validation images.
         notes: Sentences for users about the images that are left out.
     """
 
@@ -64,7 +64,8 @@ def prepare_split(loader: DataLoader) -> PreparedSplit:
     """Reads the ground truth of a loader over an `ImageDataset` that yields whole frames in order.
 
     Raises:
-        ValueError: an image cannot be read, or a box lies outside of its image; names the image.
+        ValueError: an image cannot be read, or a box lies outside of its image. The message names
+            the image.
     """
     return PreparedSplit(loader, dataset_ground_truth(loader.dataset))
 
@@ -81,8 +82,8 @@ def prepare_evaluation(
 
     Args:
         folder: The model's run or model folder, if it has one.
-        data: Settings or folder of the data set; None is the run's own.
-        threshold: For the model's maps, if it is given in advance.
+        data: Settings or folder of the data set. If None, the data set of the run.
+        threshold: Threshold for the model's maps, if it is given in advance.
 
     Raises:
         ValueError: there is no data set, it has other classes than the model, or its images or
@@ -96,7 +97,7 @@ def prepare_evaluation(
     elif data is not None:
         config = DataConfig(os.fspath(data))
     elif folder is None:
-        raise ValueError("give the data set on which the model is evaluated: its folder")
+        raise ValueError("give the folder of the data set on which the model is evaluated")
     else:
         raise ValueError(f"{folder} has no config.yaml that names its data; give --root")
     config = replace(config, batch_size=batch_size, image_size=model.image_size)
@@ -112,7 +113,7 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
         threshold: The threshold, if it is given in advance.
 
     Raises:
-        ValueError: as `prepare_split`.
+        ValueError: an image or box is damaged, see `prepare_split`.
     """
     everything = data.dataset("test")
     count = len(everything)
@@ -152,7 +153,7 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
 
 
 def require_classes(folder: Path, model: Classifier, dataset: ImageDataset) -> None:
-    """ValueError if the model in `folder` was trained on other classes than the data set's."""
+    """Raises ValueError if the model in `folder` was trained on other classes than `dataset`'s."""
     known = model.class_names
     if model.backbone.num_classes != len(dataset.classes) or (known and known != dataset.classes):
         raise ValueError(

@@ -195,11 +195,11 @@ def plan_evaluation(
             spurious correlations are not valid; maps are too small for the attacks; or the output
             folder is not writable.
     """
-    require_folder(output)
     wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:
         model = load_classifier(folder)
+    require_folder(output)
     splits = prepare_evaluation(
         folder, model, data, batch_size=batch_size, threshold=scoring.threshold
     )

@@ -1,7 +1,7 @@
-"""Heatmaps: where in an image a classifier sees a class.
+"""Heatmaps: the locations in an image that a classifier uses for a class.
 
-Every method here is a function of (model, images, labels). So gradient maps, class activation maps
-and baselines without a model go through one pipeline and compare fairly.
+Every method here is a function of (model, images, labels). Therefore gradient maps, class
+activation maps and baselines without a model are scored by the same code.
 """
 
 from abc import ABC, abstractmethod
@@ -22,11 +22,11 @@ CLIP = (2, 98)  # percentiles of an attribution's magnitude to which a heatmap i
 
 
 class HeatmapMethod(ABC):
-    """Makes heatmaps. Subclasses are frozen dataclasses: settings, and no state between calls."""
+    """Makes heatmaps. Subclasses are frozen dataclasses: they have settings, but no state."""
 
     @abstractmethod
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        """Explain classes (N,) in images (N,3,H,W) in [0,1]: float64 (N,H,W) in [0,1]."""
+        """Explains classes (N,) in images (N,3,H,W) in [0,1]: float64 (N,H,W) in [0,1]."""
 
     def fits(self, model: Classifier) -> bool:
         """Whether the method works for this network."""
@@ -38,9 +38,9 @@ class Gradient(HeatmapMethod):
     """Input-gradient magnitude, post-processed as in ART's localization code (util_eval.py).
 
     Attributes:
-        score: The function that is differentiated. "logit" is the class's logit, which ART trains.
-            "cross_entropy" is the published evaluation's; its gradient vanishes if the network is
-            certain.
+        score: The function that is differentiated. "logit" is the class's logit, as in ART's
+            training. "cross_entropy" is used by the published evaluation. Its gradient vanishes if
+            the class's probability is near 1.
         sigma: Standard deviation of the final Gaussian filter, in pixels.
     """
 
@@ -54,10 +54,10 @@ class Gradient(HeatmapMethod):
 
 @dataclass(frozen=True)
 class Attributed(HeatmapMethod):
-    """Magnitude of any attribution of the class's logit, post-processed as `Gradient` is.
+    """Magnitude of any attribution of the class's logit, post-processed like `Gradient`.
 
     Attributes:
-        attribution: SmoothGrad, integrated gradients, or another.
+        attribution: SmoothGrad, integrated gradients, or another attribution.
         sigma: Standard deviation of the final Gaussian filter, in pixels.
     """
 
@@ -90,8 +90,8 @@ class CentredBox(HeatmapMethod):
     """The baseline: a centred box that ignores the image.
 
     The map falls linearly from 1 at the centre to 0 at the border, so threshold t gives the box
-    with sides 1 - t. The policy that chooses a threshold for other maps chooses the box's size
-    here. On CUB's test images the best side is 0.63 (GT-known 59.5).
+    with sides 1 - t, as fractions of the image's sides. Therefore the threshold policy chooses the
+    box's size. On CUB's test images the best side is 0.63 (GT-known 59.5).
     """
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
@@ -106,9 +106,9 @@ def attribution_heatmap(attribution: Tensor, *, sigma: float = 3.0) -> np.ndarra
 
     The steps: mean over channels of the magnitude; clip to percentiles; stretch to [0,1]; 3 x 3
     mean with a border of zeros; Gaussian filter; stretch to [0,1]. A constant attribution gives
-    zeros. The reference differs in two ways: it standardises each image, which has no effect before
-    percentiles, and it stretches the whole batch at once, so that a map depends on the other images
-    of its batch.
+    zeros. The reference differs in two ways. It standardises each image, which has no effect before
+    percentiles. It stretches the whole batch at once, so that a map depends on the other images of
+    its batch.
     """
     maps = attribution.detach().abs().mean(dim=1).cpu().double().numpy()
     maps = min_max(np.clip(maps, *np.percentile(maps, CLIP, axis=(1, 2), keepdims=True)))
@@ -124,6 +124,6 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def min_max(maps: np.ndarray) -> np.ndarray:
-    """Stretch each of the maps (...,H,W) to [0,1]; zeros if it is constant or holds NaN."""
+    """Stretches each of the maps (...,H,W) to [0,1]. Zeros if it is constant or contains NaN."""
     low, high = (end(maps, axis=(-2, -1), keepdims=True) for end in (np.min, np.max))
     return np.divide(maps - low, high - low, out=np.zeros_like(maps), where=high > low)

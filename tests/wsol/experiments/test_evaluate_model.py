@@ -137,7 +137,7 @@ def test_files_about_spurious_correlations_are_checked(network, copy, no_work):
 
 
 def test_data_must_be_named_for_a_model_without_a_folder(network, no_work):
-    with pytest.raises(ValueError, match="give the data set"):
+    with pytest.raises(ValueError, match="give the folder of the data set"):
         wsol.evaluate(network)
 
 
