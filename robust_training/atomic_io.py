@@ -1,4 +1,4 @@
-"""Writing files so that they appear completely or not at all."""
+"""Functions that write files completely or not at all."""
 
 import filecmp
 import os
@@ -13,23 +13,23 @@ def write_text(file: str | os.PathLike, text: str) -> None:
 
 
 def write_texts(folder: str | os.PathLike, texts: Mapping[str, str]) -> None:
-    """Write several files, and rename them to their names once all are written.
+    """Write several files under temporary names, then rename all of them.
 
     Args:
         texts: Path below `folder` -> text.
 
     Raises:
-        OSError: One of them cannot be written; the files that were there before stay.
+        OSError: A file cannot be written. Earlier files stay unchanged.
     """
     _write(Path(folder), {name: text.encode() for name, text in texts.items()})
 
 
 def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name and rename it once it is on the disk. A reader, a crash
-    or a loss of power finds either the old file or the new one, never a part of it.
+    """Write a file under a temporary name, and rename it when it is on the disk. Readers find the
+    old file or the new file, never a part of it, also after a crash or a loss of power.
 
     Raises:
-        OSError: It cannot be written, for example to a full disk; nothing of it is left.
+        OSError: It cannot be written, for example to a full disk. No part of it stays.
     """
     file = Path(file)
     _write(file.parent, {file.name: data})
@@ -38,8 +38,8 @@ def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
 def replace_folder(new: Path, folder: Path) -> None:
     """Move the folder `new` to the place of `folder`.
 
-    If the two differ in one file only, as the best models of a run do, that file is replaced, and
-    `folder` can be read at every moment. Otherwise there is a moment without it.
+    If the two differ in one file only (for example two best models of a run), it is replaced, and
+    `folder` can be read at every moment. Otherwise `folder` is missing for a moment.
     """
     for file in new.iterdir():
         _sync(file)
@@ -68,7 +68,7 @@ def _write(folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
             try:
                 partial.write_bytes(data)
                 _sync(partial)
-            except OSError as error:  # a full disk does not say which file
+            except OSError as error:  # the error of a full disk has no file name
                 raise OSError(f"cannot write {file}: {error.strerror or error}") from error
         for file in files:
             if file.is_dir():
@@ -83,7 +83,7 @@ def _write(folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or a folder's list of names, is on the disk."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -12,7 +12,8 @@ from typing import Any
 from timm.models._hub import save_config_for_hf
 
 # It tells whether the current backward pass needs an input's gradient. needs_input_grad is true for
-# every input that requires a gradient, so also for the weights when only the image's is computed.
+# every input that requires a gradient, so also for the weights if only the image's gradient is
+# computed.
 from torch._C import _will_engine_execute_node as is_gradient_wanted
 
 # torch.export refuses a module that calls autograd.grad, so both passes are traced by make_fx, and
@@ -30,7 +31,7 @@ def parser_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def declared_type(action: argparse.Action) -> Any:
-    """Return the type of an option of jsonargparse, to suggest its classes; None without one."""
+    """Return the type of an option of jsonargparse, to suggest its classes, or None."""
     return getattr(action, "_typehint", None)
 
 

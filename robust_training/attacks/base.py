@@ -1,4 +1,4 @@
-"""The interface of an attack: small changes of the images that raise a score."""
+"""The interface of an attack: small changes of the images that increase a score."""
 
 from abc import ABC, abstractmethod
 
@@ -8,14 +8,14 @@ from robust_training.autograd.curvature import Score
 
 
 class Attack(ABC):
-    """Moves images in `steps` steps so that a score rises.
+    """Changes images in `steps` steps so that a score increases.
 
-    Subclasses are frozen dataclasses and define `step`; they may have `steps` and `random_start` as
-    fields, and a `start` of their own.
+    Subclasses are frozen dataclasses and define `step`. They may have `steps` and `random_start` as
+    fields, and may override `start`.
 
     Attributes:
-        steps: Number of steps; an attack of 0 steps only starts.
-        random_start: Whether `start` draws at random, so that two runs may differ.
+        steps: Number of steps; with 0 steps, the attack returns its start.
+        random_start: Whether `start` is random, so that two runs may differ.
     """
 
     steps: int = 1
@@ -30,7 +30,7 @@ class Attack(ABC):
         """Return `perturbed` after one more step, detached.
 
         Args:
-            score: The score that the step raises.
+            score: The score that the step increases.
             image: (N,3,H,W) in [0,1], the clean images, which limit the change.
             perturbed: (N,3,H,W) in [0,1], the images after the steps so far.
         """
@@ -39,7 +39,7 @@ class Attack(ABC):
         """Return the attacked images (N,3,H,W) in [0,1], detached.
 
         Args:
-            start: The images to begin at; None calls `start`.
+            start: The images to begin at. If None, `start(image)` is used.
         """
         perturbed = self.start(image) if start is None else start
         for _ in range(self.steps):

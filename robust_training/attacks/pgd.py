@@ -47,7 +47,7 @@ class PGD(Attack):
         return (image + noise).clamp(0, 1).detach()
 
     def step(self, score: Score, image: Tensor, perturbed: Tensor) -> Tensor:
-        """Return `perturbed` after a step uphill, within eps of `image` and within [0,1]."""
+        """Return `perturbed` after one ascent step, within eps of `image` and within [0,1]."""
         geometry = _GEOMETRY[self.norm]
         moved = perturbed + self.step_size * geometry.steepest(input_gradient(score, perturbed))
         return (image + geometry.project(moved - image, self.eps)).clamp(0, 1).detach()

@@ -1,4 +1,4 @@
-"""Class activation maps: the evidence for a class at each place of the last feature map."""
+"""Class activation maps: the evidence for a class at each position of the last feature map."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ def class_activation(
 ) -> Tensor:
     """Return class activation maps (Zhou et al., CVPR 2016), signed, (N,h,w) of the last features.
 
-    The weight of a channel is the mean gradient of the class logit, as in Grad-CAM. For a head of
-    pooling and one linear layer these are the weights of CAM, up to a factor.
+    The weight of a channel is the mean gradient of the class logit, as in Grad-CAM. If the head is
+    pooling and one linear layer, these weights equal the weights of CAM, up to a factor.
 
     Args:
         image: (N,3,H,W) in [0,1].
         label: (N,).
-        create_graph: Whether the maps will be differentiated by the image.
+        create_graph: Whether the maps will be differentiated with respect to the image.
 
     Raises:
         ValueError: the network has no spatial feature map.

@@ -52,9 +52,9 @@ class Explanation(ABC):
         """Return the function from images to maps of the logits of `label` (N,).
 
         Args:
-            create_graph: Whether the maps will be differentiated by the image.
-            curvature: The way they will be differentiated.
-            beta: Sharpness of a softplus that replaces ReLU; None keeps the network.
+            create_graph: Whether the maps will be differentiated with respect to the image.
+            curvature: The way in which they will be differentiated.
+            beta: Sharpness of a softplus that replaces ReLU. If None, ReLU stays.
         """
 
 
@@ -77,7 +77,7 @@ class Attribution(Explanation):
 
     @abstractmethod
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the map of each score at `image`, from gradients there or at other images."""
+        """Return the map of each score at `image`, from gradients at `image` or other images."""
 
     def in_units(self, attribution: Tensor, unit: Tensor) -> Tensor:
         """Convert a map to pixels measured in `unit` (1,3,1,1).
@@ -203,7 +203,7 @@ class ClassActivation(Explanation):
     ) -> Maps:
         """Return the function from images to maps, always differentiated exactly.
 
-        Its second derivative is that of the head alone.
+        Only the head has a second derivative.
         """
 
         def activation(image: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ class ClassActivation(Explanation):
 
 
 def check_attribution(owner: str, attribution: object) -> None:
-    """Raise ValueError unless `attribution` is one that can be differentiated again."""
+    """Raise ValueError if `attribution` cannot be differentiated again."""
     if not isinstance(attribution, Attribution):
         names = ", ".join(kind.__name__ for kind in Attribution.__subclasses__())
         raise ValueError(
@@ -258,7 +258,7 @@ def integrated_gradients(
     """Return integrated gradients (N,3,H,W) of one score from `baseline` to `image`.
 
     Args:
-        baseline: (N,3,H,W); None is black.
+        baseline: (N,3,H,W). If None, black images.
         steps: Points of the sum; each costs one gradient. More points make the sum over pixels
             closer to the change of the score.
         create_graph, curvature: As for `input_gradient`.

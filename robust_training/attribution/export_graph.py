@@ -1,7 +1,7 @@
 """The gradient of a classifier's highest logit as a graph of plain operators.
 
 `torch.export` refuses a module that calls `autograd.grad`. So the backward pass is traced first,
-and the exported program computes both passes without automatic differentiation.
+and the exported model computes both passes without automatic differentiation.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class TracedGradient(nn.Module):
 
     Args:
         model: A classifier in evaluation mode on the CPU; its weights are shared. S is its image
-            size, and N is free.
+            size, and N may be any number.
     """
 
     def __init__(self, model: Classifier) -> None:

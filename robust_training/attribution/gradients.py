@@ -63,14 +63,15 @@ def input_gradient(
         score: Images (N,3,H,W) -> one number each, (N,).
         image: (N,3,H,W) in [0,1].
         create_graph: Whether the result will be differentiated again.
-        curvature: The way it will be differentiated: "exact" (the graph of the backward pass),
-            "finite_difference" (first-order passes alone), or a FiniteDifference with its step.
+        curvature: The way in which it will be differentiated: "exact" (the graph of the backward
+            pass), "finite_difference" (first-order passes only), or a FiniteDifference with its
+            step.
 
     Returns:
         (N,3,H,W), signed.
 
     Raises:
-        ValueError: the score does not depend on the image, or is not one number per image.
+        ValueError: The score does not depend on the image, or is not one number per image.
     """
     scores = single(score)
     return input_gradients(scores, image, create_graph=create_graph, curvature=curvature)[0]
@@ -81,12 +82,12 @@ def path_integrals(
 ) -> tuple[Tensor, ...]:
     """Return integrated gradients (N,3,H,W) of several scores, with one forward pass per point.
 
-    BatchNorm's running statistics do not change: they describe images, and points between an image
-    and black are none.
+    BatchNorm's running statistics do not change, because points between an image and black are not
+    images of the data set.
 
     Args:
-        gradients: Called once for each point of the path, from `end` backwards. So scores that
-            choose classes at their first images choose them at the end of the path.
+        gradients: Called once for each point of the path, from `end` backwards. So a score that
+            selects its classes at the first images selects them at the end of the path.
         start, end: (N,3,H,W).
     """
     if steps < 1:

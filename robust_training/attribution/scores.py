@@ -1,6 +1,6 @@
 """Scores of a classifier: each maps images (N,3,H,W) in [0,1] to one number per image, (N,).
 
-Attributions differentiate a score, attacks raise one, and objectives add some up.
+Attributions differentiate a score, attacks increase a score, and objectives add scores.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,10 @@ def cross_entropy_score(model: Outputs, label: Tensor) -> Score:
 
 
 def margin_score(model: Outputs, label: Tensor) -> Score:
-    """Return the highest other logit minus that of `label` (N,): above 0 for a wrong prediction.
+    """Return the highest other logit minus the logit of `label` (N,): above 0 if the prediction is
+    wrong.
 
-    Its gradient does not vanish for a confident network, as that of the cross-entropy does.
+    Unlike the cross-entropy, it has a gradient that does not vanish for a confident network.
     """
 
     def score(image: Tensor) -> Tensor:
@@ -45,8 +46,8 @@ def single(score: Score) -> Scores:
 def class_and_runner_up_scores(model: Outputs, label: Tensor) -> Scores:
     """Return the logits of `label` (N,) and of the highest other class, from one forward pass.
 
-    The runner-up is chosen at the first images and then held, so that displaced images score the
-    same pair of classes.
+    The runner-up is selected at the first images and stays the same afterwards, so that displaced
+    images use the same pair of classes.
     """
     runner_up: Tensor | None = None
 

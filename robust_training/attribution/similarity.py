@@ -16,8 +16,8 @@ def cosine(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Cosine of the angle between vectors along the last axis, (..., D) -> (...), broadcasting.
 
     `eps` is added to each norm, as in ART's reference code. A row of zeros has no direction: its
-    cosine is 0 with zero gradient, where the plain formula would return a gradient of 1/eps. A new
-    classifier head, which starts at zero, gives such rows in the first step.
+    cosine is 0 with zero gradient, although the plain formula has a gradient of 1/eps. In the first
+    step, a new classifier head causes such rows, because it starts at zero.
     """
     return (_unit(first, eps) * _unit(second, eps)).sum(dim=-1)
 
@@ -34,7 +34,7 @@ def pearson(first: Tensor, second: Tensor, *, eps: float = 1e-8) -> Tensor:
 
 
 def check_top_k(owner: str, top_k: int | float) -> None:
-    """Raise ValueError unless `top_k` is a number of pixels (int) or a fraction of them (float)."""
+    """Raise ValueError if `top_k` is not a number (int) or a fraction (float) of pixels."""
     if not (0 < top_k <= 1 if isinstance(top_k, float) else top_k >= 1):
         raise ValueError(
             f"top_k of {owner} must be a number of pixels or a fraction in (0, 1], not {top_k}"
@@ -49,7 +49,7 @@ def pixel_count(top_k: int | float, size: int) -> int:
 def top_k_intersection(first: Tensor, second: Tensor, k: int) -> Tensor:
     """Fraction of the k largest entries that two rows have in common (Ghorbani et al., AAAI 2019).
 
-    Shapes (N,D) -> (N,). Of equal entries the first ones count.
+    Shapes (N,D) -> (N,). If entries are equal, the first ones are taken.
     """
     if not 1 <= k <= first.shape[1]:
         raise ValueError(f"k must be 1 to the {first.shape[1]} pixels of the maps, not {k}")
@@ -58,7 +58,7 @@ def top_k_intersection(first: Tensor, second: Tensor, k: int) -> Tensor:
 
 def _is_top_k(rows: Tensor, k: int) -> Tensor:
     """bool (N,D): whether an entry is one of the k largest of its row."""
-    # a stable order: of equal entries the first ones count, on every device
+    # a stable order, so that the first of equal entries are taken on every device
     places = rows.argsort(dim=1, descending=True, stable=True)[:, :k]
     return torch.zeros_like(rows, dtype=torch.bool).scatter(1, places, True)
 
@@ -90,7 +90,7 @@ def similarities(first: np.ndarray, second: np.ndarray, k: int) -> dict[str, flo
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Whether the pixels of a map (H,W) differ by rounding alone."""
+    """Whether the pixels of a map (H,W) differ only by rounding."""
     return bool(values.max() - values.min() <= 1e-5 * values.max())
 
 
@@ -152,10 +152,10 @@ def _array_cosine(first: np.ndarray, second: np.ndarray) -> float:
 def centre_shift(first: np.ndarray, second: np.ndarray, k: int) -> float:
     """Distance between both maps' centres of mass, in pixels.
 
-    Centres are rounded down to whole pixels, as by Ghorbani et al. (utils.py). The centre of a map
-    of zeros is the middle.
+    Centres are rounded down to whole pixels, as in the code of Ghorbani et al. (utils.py). A map of
+    zeros has its centre in the middle.
     """
-    # rounding must not move a centre that is a whole pixel to the pixel before it
+    # without 1e-9, a rounding error could move a whole number to the pixel before it
     pixels = [np.floor(_centre(values) + 1e-9) for values in (first, second)]
     return float(np.linalg.norm(pixels[0] - pixels[1]))
 

@@ -15,9 +15,9 @@ BatchNormMode = Literal["update", "batch", "running"]
 def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     """Set the statistics that BatchNorm layers in training mode use inside the `with`.
 
-    "update" uses the batch's statistics and updates the running ones (ordinary training). "batch"
-    uses the batch's and leaves the running ones as they are. "running" uses the running ones, as in
-    evaluation.
+    "update" uses the batch's statistics and updates the running statistics (ordinary training).
+    "batch" uses the batch's statistics and does not change the running statistics. "running" uses
+    the running statistics, as in evaluation.
     """
     layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
     tracking = [layer for layer in layers if layer.track_running_stats]
@@ -60,7 +60,7 @@ def running_statistics_kept() -> Iterator[None]:
 
 @contextmanager
 def attack_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
-    """Switch off gradients of weights inside the `with`, and set the mode of BatchNorm."""
+    """Disable gradients of weights inside the `with`, and set the mode of BatchNorm."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

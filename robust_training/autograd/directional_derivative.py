@@ -22,21 +22,22 @@ def directional_derivative(
 ) -> tuple[Tensor, Tensor]:
     """Return the logits (N,C) and the derivative (N,) of a score along its steepest direction v.
 
-    The derivative is (score(image + step v) - score(image)) / step, where v is held: the weights
-    differentiate both passes at first order (Finlay and Oberman, 2019, arXiv 1905.11468,
-    Algorithm 1; cifar10/train.py). Both passes draw the same dropout masks. Images are not clipped
-    to [0,1] after the step.
+    The derivative is (score(image + step v) - score(image)) / step, where v is a constant. So its
+    gradient with respect to the weights needs first derivatives only (Finlay and Oberman, 2019,
+    arXiv 1905.11468, Algorithm 1; cifar10/train.py). Both passes draw the same dropout masks.
+    Images are not clipped to [0,1] after the step.
 
     Args:
         score: Logits (N,C) -> (N,).
         image: (N,3,H,W) in [0,1].
-        norm: The norm of the score's gradient g that the derivative has as its value. "l2":
-            v = g / ||g||_2. "l1": v = sign(g) / sqrt(D) with D entries per image, so that the
-            derivative is ||g||_1 / sqrt(D). "linf": v is the entry of largest magnitude alone.
+        norm: The derivative approximates this norm of the score's gradient g. "l2":
+            v = g / ||g||_2. "l1": v = sign(g) / sqrt(D) with D entries per image, so the derivative
+            is ||g||_1 / sqrt(D). "linf": v is 0 except at the entry of largest magnitude.
         step: L2 length of the displacement, in pixel units of [0,1].
 
     Raises:
-        ValueError: images below float32, or a log_gradient that rounds: the step is lost in both.
+        ValueError: The precision is lower than float32, or log_gradient rounds. The step would be
+            lost.
     """
     if image.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -62,7 +63,7 @@ def directional_derivative(
 
 
 def check_norm(owner: str, norm: str) -> None:
-    """Raise ValueError unless there is a steepest direction for this norm."""
+    """Raise ValueError if `norm` is not a known norm."""
     if norm not in _STEEPEST:
         raise ValueError(f"norm of {owner} must be one of {list(_STEEPEST)}, not {norm!r}")
 

@@ -1,12 +1,12 @@
-"""Decisions of layers that are held when a displaced image repeats a computation.
+"""Keeps the decisions of layers when a computation is repeated with a displaced image.
 
-Exact curvature holds them all: the derivative of max pooling is that of the pixel it took, and the
-derivative of a ReLU is that of the side of the kink where its input was. Straight-through rounding,
-x + (round(x) - x).detach(), adds a constant. A displacement changes some of these decisions, and
-the jump, divided by the displacement, is as large as the result or larger: on a trained ReLU
-network the first-order weight gradient had nothing in common with the exact one. Flat image regions
-are full of tied pixels, and a number that moves to the next level jumps by a whole level. All
-rounding is treated as straight-through, the only kind through which a network is trained.
+A decision is the pixel that max pooling takes, the side of a ReLU's kink on which its input lies,
+or the level to which a number is rounded. Exact derivatives treat decisions as constants. But a
+displacement changes some of them. This causes a jump that, divided by the displacement, is as large
+as the result or larger: on a trained ReLU network the first-order weight gradient was not even
+similar to the exact one. Flat image regions have many pixels of equal value, and rounding jumps by
+a whole level. All rounding is treated as straight-through, x + (round(x) - x).detach(), because a
+network can be trained only through this kind.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Line = tuple[Tensor, Tensor | float]  # the slope and offset at each number
+Line = tuple[Tensor, Tensor | float]  # slope and offset for each number of the input
 
 
 class RecordActivations(TorchFunctionMode):
@@ -50,7 +50,7 @@ class RecordActivations(TorchFunctionMode):
 
 
 class HoldActivations(TorchFunctionMode):
-    """Takes the recorded pixels, stays on the recorded lines and rounds by the recorded amounts."""
+    """Uses the recorded pixels, lines and rounding amounts."""
 
     def __init__(self, records: list[Tensor | Line], holds_lines: bool) -> None:
         super().__init__()

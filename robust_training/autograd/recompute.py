@@ -20,7 +20,7 @@ class Recording:
     """Records a computation inside its `with`; computations inside `replayed()` repeat it.
 
     The repetition has the same modes of modules, dropout masks and held activations, and runs under
-    the same function modes, such as `smooth`. Only the recorded run updates running statistics.
+    the same function modes, for example `smooth`. Only the recorded run updates running statistics.
     Both run without autocast, because a displacement of 3e-4 would vanish in bfloat16.
 
     Attributes:
@@ -90,10 +90,10 @@ def _same_modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[
 
 
 class _OnceDifferentiableSoftplus(TorchFunctionMode):
-    """Replaces softplus by a form that has one derivative, and takes less time and memory.
+    """Replaces softplus by a form with a first derivative only, which needs less time and memory.
 
-    For its backward pass it keeps its output instead of its input if weights are trained: the next
-    layer keeps that output anyway.
+    If weights are trained, it keeps its output instead of its input for the backward pass, because
+    the next layer keeps this output anyway.
     """
 
     def __init__(self, trains_weights: Callable[[], bool]) -> None:
@@ -109,7 +109,7 @@ class _OnceDifferentiableSoftplus(TorchFunctionMode):
 
 
 class RandomState:
-    """The present state of the random generators, to draw the same dropout masks again later."""
+    """Stores the state of the random generators, to draw the same dropout masks again."""
 
     def __init__(self, device: torch.device) -> None:
         self.devices = [device] if device.type == "cuda" else []

@@ -1,4 +1,4 @@
-"""SmoothActivations activations, for differentiating through an input gradient.
+"""Smooth activations, for differentiation through an input gradient.
 
 A ReLU network has no second derivative. ART (Singh et al., ECCV 2020, arXiv 1911.13073) therefore
 replaces ReLU by softplus in every pass that is differentiated twice, on the same weights.
@@ -21,7 +21,7 @@ from robust_training.autograd.softplus import ramp
 def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
     """Run `model` with smooth activations inside the `with`.
 
-    Every ReLU becomes softplus with the given `beta` (PyTorch's softplus is exactly linear where
+    Every ReLU becomes softplus with the given `beta` (PyTorch's softplus is exactly linear if
     beta * input > 20). Other piecewise linear activations (ReLU6 and hardtanh, leaky ReLU,
     hard-swish, hard-sigmoid) become the corresponding sums and products of softplus. Modules and
     functional calls are both replaced, in place or not; smooth activations (GELU, SiLU, ...) stay.
@@ -47,7 +47,7 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def smoothly(function: Function, model: nn.Module, beta: float | None) -> Function:
-    """Return `function`, run with the smooth model; `function` itself if beta is None."""
+    """Return `function` with smooth activations in `model`. If beta is None, return `function`."""
     if beta is None:
         return function
 

@@ -16,9 +16,9 @@ _THRESHOLD = 20.0  # PyTorch's softplus is linear above it
 
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = _THRESHOLD) -> Tensor:
-    """Compute `torch.nn.functional.softplus` to the last bit.
+    """Compute exactly the same numbers as `torch.nn.functional.softplus`.
 
-    Its second derivative takes half the passes of PyTorch's.
+    The second derivative needs half as many passes as PyTorch's second derivative.
     """
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
@@ -42,10 +42,10 @@ def once_differentiable_softplus(
 
 
 def ramp(input: Tensor, beta: float, low: float, high: float) -> Tensor:
-    """Compute low + softplus(input - low) - softplus(input - high), by one softplus if possible.
+    """Compute low + softplus(input - low) - softplus(input - high), with one softplus if possible.
 
-    The ramp is symmetric about its middle. One softplus is exact if the softplus of the farther end
-    is 0 wherever PyTorch takes that of the nearer end as linear. In half precision the distance
+    The ramp is symmetric about its middle, so the softplus of the nearer end is sufficient if the
+    ends are far apart (compared with 1/beta). Half precision always uses two: there, the distance
     from the middle is too coarse near the ends.
     """
     if input.dtype.itemsize < 4 or beta * (high - low) / 2 < _THRESHOLD:

@@ -23,17 +23,17 @@ LARGEST = 8192  # largest side of a network's input, in pixels
 
 
 class Classifier(nn.Module):
-    """A timm model with its own input stage: normalisation, or log-gradient images instead.
+    """A timm model with normalisation, or with log-gradient images in place of it.
 
     Images (N,3,H,W) in [0,1] -> logits (N,classes).
 
     Attributes:
         backbone: The plain timm model.
         mean, std: (1,3,1,1) from the model's pretrained_cfg, or 0 and 1 with `log_gradient`.
-        log_gradient: The front end that replaces normalisation, or None.
-        image_size: Side of the square images the model is meant for, in pixels.
+        log_gradient: The layer that replaces normalisation, or None.
+        image_size: Side of the square input images, in pixels.
         last_stride: The value given to `create_model`.
-        class_names: One name for each class, or None if they are not known.
+        class_names: One name for each class, or None if there are no names.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         return (image - self.mean) / self.std
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Apply normalisation or `log_gradient`: the backbone takes the result."""
+        """Apply normalisation or `log_gradient`; the result is the backbone's input."""
         normalized = self.normalize(image)
         return normalized if self.log_gradient is None else self.log_gradient(normalized)
 
@@ -92,8 +92,8 @@ def create_model(
 ) -> Classifier:
     """Create a timm classifier with normalisation inside.
 
-    A head that no weights fill starts at zero. timm's own initialisation of some heads starts at
-    losses above 6, and the first steps then destroy pretrained features.
+    If no weights are loaded into the head, it starts at zero. With timm's own initialisation of
+    some heads, the first loss is above 6, and the first steps then destroy pretrained features.
 
     Args:
         name: Any timm model name, `hf-hub:...` or `local-dir:...`.
@@ -101,16 +101,16 @@ def create_model(
         pretrained: Download timm's weights.
         weights: Local .safetensors or .pth file to load instead. Its head is dropped if it has
             another number of classes.
-        last_stride: 1 keeps the last stage at the resolution of the stage before it, undilated, as
-            in ART's ResNet-50.
-        image_size: Side of the images in pixels; None takes the size of timm's own weights. Models
+        last_stride: With 1, the last stage has the resolution of the stage before it and no
+            dilation, as in ART's ResNet-50.
+        image_size: Side of the images in pixels. If None, the size of timm's own weights. Models
             with position embeddings (ViT, Swin) are built for this size.
         log_gradient: Replaces the normalisation. The backbone is then built for its channels, and
-            cannot take weights that were trained on RGB.
+            cannot use weights that were trained on RGB.
 
     Raises:
-        ValueError: the name is unknown (the message lists the nearest ones), the weights do not
-            fit (it lists the tensors), or the model has no place for `last_stride`.
+        ValueError: The name is unknown (the message lists similar names), the weights do not fit
+            (the message lists the tensors), or the model does not support `last_stride`.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
@@ -158,12 +158,12 @@ def wrap_model(
     """Wrap a classifier of `timm.create_model` with its own normalisation; weights are shared.
 
     Args:
-        image_size: Side of the images in pixels. Give `img_size` if the model was built with one;
-            None takes the size in its pretrained_cfg.
-        class_names: None takes the names that a model folder or a model of the hub came with.
+        image_size: Side of the images in pixels. If the model was built with `img_size`, give the
+            same number. If None, the size in its pretrained_cfg.
+        class_names: If None, the names in the model folder or on the hub, if there are any.
 
     Raises:
-        ValueError: the model is not a timm classifier, or these settings do not fit it.
+        ValueError: The model is not a timm classifier, or these settings do not fit it.
     """
     if not (getattr(backbone, "pretrained_cfg", None) and hasattr(backbone, "num_classes")):
         raise ValueError(f"{type(backbone).__name__} is not a classifier of timm.create_model")
@@ -197,9 +197,9 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     """Write a timm model folder: model.safetensors and config.json.
 
     `timm.create_model("local-dir:<folder>", pretrained=True)` opens it and gives the same logits
-    for normalised images. timm cannot express last_stride=1 and log_gradient: only `load_model`
-    restores these, and the folder's README.md says so. The folder is never seen half-written. If a
-    folder of the same network exists, it stays complete at every moment.
+    for normalised images. timm has no last_stride=1 and no log_gradient: only `load_model` restores
+    these, and the folder's README.md contains a note. Readers never find an incomplete folder. If
+    a folder of the same network exists, it stays complete at every moment.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

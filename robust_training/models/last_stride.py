@@ -11,10 +11,10 @@ def set_last_stride(backbone: nn.Module, prepare: Callable[[Tensor], Tensor], st
 
     Args:
         prepare: Images (N,3,H,W) in [0,1] -> the backbone's input.
-        stride: 1 keeps the last stage at the resolution of the stage before it, undilated.
+        stride: With 1, the last stage has the resolution of the stage before it and no dilation.
 
     Raises:
-        ValueError: the stride is not 1 or 2, or the model has no place for it.
+        ValueError: The stride is not 1 or 2, or the model has no stride that can be set.
     """
     if stride not in (1, 2):
         raise ValueError(f"last_stride must be 1 or 2, not {stride}")
@@ -23,12 +23,12 @@ def set_last_stride(backbone: nn.Module, prepare: Callable[[Tensor], Tensor], st
         stage = backbone.get_submodule(backbone.feature_info[-1]["module"])
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(
-            f"last_stride is not known for {architecture!r}: timm lists no stages of it"
+            f"last_stride cannot be set for {architecture!r}: timm lists no stages of it"
         ) from error
     strided = [m for m in stage.modules() if getattr(m, "stride", 1) in (2, (2, 2))]
     if not strided:
         raise ValueError(
-            f"last_stride is not known for {architecture!r}: its last stage has no stride"
+            f"last_stride cannot be set for {architecture!r}: its last stage has no stride"
         )
     before = _feature_size(backbone, prepare)
     for module in strided:

@@ -1,4 +1,4 @@
-"""A front end for tiny models: log-gradient images in place of RGB."""
+"""An input layer for tiny models: log-gradient images in place of RGB."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,18 +13,18 @@ class LogGradient:
 
     Channel 0 is the right neighbour minus the pixel, channel 1 the lower neighbour minus the pixel;
     they are 0 in the last column and row. A difference of logarithms is a ratio, so it does not
-    depend on the strength of the light, and few bits can hold it. The image sensor of Young et al.
-    ("A Data-Compressive 1.5b/2.75b Log-Gradient QVGA Image Sensor", ISSCC 2019) puts out
-    log-gradients of 3 and 7 levels; its circuit and the places of its levels are not copied here.
+    depend on the strength of the light, and few bits are enough. The image sensor of Young et al.
+    ("A Data-Compressive 1.5b/2.75b Log-Gradient QVGA Image Sensor", ISSCC 2019) outputs
+    log-gradients with 3 and 7 levels. Its circuit and its level values are not copied here.
 
-    Rounding is straight-through: the first and second derivatives are those of the clipped
+    Rounding is straight-through: the first and second derivatives are computed from the clipped
     differences.
 
     Attributes:
         offset: Added to the luminance (0.299 R + 0.587 G + 0.114 B, in [0,1]) before the logarithm.
-            Pixels darker than this do depend on the light, and their noise is damped.
+            Differences of darker pixels still depend on the light, and their noise is reduced.
         bits: Rounds the differences to 2**bits - 1 levels, evenly spaced from -limit to limit; one
-            of them is 0. None does not round.
+            level is 0. If None, differences are not rounded.
         limit: Clips the differences before rounding, in natural logarithms: 1 is a ratio of e. It
             has no effect without bits.
     """

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
-    """Load a .safetensors or .pth state dict. Return whether it filled the head too.
+    """Load a .safetensors or .pth state dict. Return whether it has weights of the head.
 
     Code in a file is never run. Prefixes that wrappers add (`module.`, `model.`, `backbone.`) are
-    dropped, and so is a head with another number of classes.
+    removed. A head with another number of classes is not loaded.
 
     Raises:
-        ValueError: the file is missing, cannot be read, or does not fit; the message lists the
-            tensors.
+        ValueError: The file is missing, cannot be read, or does not fit (the message lists the
+            tensors).
     """
     state = _read_state(Path(path))
     own = backbone.state_dict()
@@ -55,7 +55,7 @@ def head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
 def check_channels(backbone: nn.Module, given: int) -> None:
     """Raise ValueError if the first layer cannot take images of `given` channels.
 
-    Some first layers fold pixels into channels, so they take a multiple.
+    Some first layers fold pixels into channels, so their number of channels is a multiple.
     """
     own = backbone.state_dict()
     for layer in _layers(backbone, "first_conv"):
@@ -65,13 +65,13 @@ def check_channels(backbone: nn.Module, given: int) -> None:
 
 
 def _layers(backbone: nn.Module, key: str) -> tuple[str, ...]:
-    """Return names of layers from timm's records, such as ("fc",) or ("head.fc",)."""
+    """Return names of layers from timm's pretrained_cfg, for example ("head.fc",)."""
     names = backbone.pretrained_cfg.get(key) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _check_channels(path: str | os.PathLike, given: Tensor | None, own: Tensor | None) -> None:
-    """Refuse a first layer that was trained on other channels, such as RGB for log-gradients."""
+    """Raise ValueError if the first layer was trained on another number of channels."""
     if given is None or own is None or given.ndim != own.ndim or given.shape[1] == own.shape[1]:
         return
     raise ValueError(
@@ -99,7 +99,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
                 state = state[key] if isinstance(state.get(key), dict) else state
-    except Exception as error:  # the readers raise many kinds for a damaged file
+    except Exception as error:  # for a damaged file, the readers raise many kinds of errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"cannot read weights from {path}: {reason}") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

@@ -97,7 +97,7 @@ def test_last_stride_one_doubles_the_last_map_and_keeps_weights(name):
 
 
 def test_last_stride_without_a_place_is_refused():
-    with pytest.raises(ValueError, match="last_stride is not known for 'vit_tiny"):
+    with pytest.raises(ValueError, match="last_stride cannot be set for 'vit_tiny"):
         create_model("vit_tiny_patch16_224", 2, last_stride=1, image_size=32)
     with pytest.raises(ValueError, match="does not double the last feature map of 'convnext"):
         create_model("convnext_atto", 2, last_stride=1)
