@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 16_384  # values that a thread takes at once: input and outputs fit its cache
 _F = np.float32
 
 
@@ -20,13 +19,12 @@ def fits(input: Tensor) -> bool:
     return (
         input.device.type == "cpu"
         and input.dtype == torch.float32
-        and (input.is_contiguous() or _is_channels_last(input))
+        and (
+            input.is_contiguous()
+            or (input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last))
+        )
         and not torch.compiler.is_compiling()
     )
-
-
-def _is_channels_last(input: Tensor) -> bool:
-    return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last)
 
 
 def softplus(input: Tensor, beta: float) -> Tensor:
@@ -103,48 +101,29 @@ def _log_one_plus_exp(x):
     return z * q
 
 
-@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def _softplus_chunk(input, output, beta):
-    for i in range(input.size):
+_kernel = numba.njit(
+    parallel=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy"
+)
+
+
+@_kernel
+def _softplus(input, output, beta):
+    for i in numba.prange(input.size):
         x = input[i]
         output[i] = max(x, _F(0)) + _log_one_plus_exp(-abs(x) * beta) / beta
 
 
-@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def _softplus_backward_chunk(outgoing, output, result, beta):
-    for i in range(output.size):
+@_kernel
+def _softplus_backward(outgoing, output, result, beta):
+    for i in numba.prange(output.size):
         result[i] = outgoing[i] * (_F(1) - _exp(-output[i] * beta))
 
 
-@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def _ramp_chunk(input, output, beyond, beta, middle, half):
-    for i in range(input.size):
+@_kernel
+def _ramp(input, output, beyond, beta, middle, half):
+    for i in numba.prange(input.size):
         side = input[i] - middle
         x = half - abs(side)
         beyond[i] = -x
         soft = max(x, _F(0)) + _log_one_plus_exp(-abs(x) * beta) / beta
         output[i] = middle + np.copysign(half - soft, side)
-
-
-@numba.njit(parallel=True, cache=True)
-def _softplus(input, output, beta):
-    for c in numba.prange((input.size + _CHUNK - 1) // _CHUNK):
-        a = np.int64(c) * _CHUNK
-        b = min(a + _CHUNK, input.size)
-        _softplus_chunk(input[a:b], output[a:b], beta)
-
-
-@numba.njit(parallel=True, cache=True)
-def _softplus_backward(outgoing, output, result, beta):
-    for c in numba.prange((output.size + _CHUNK - 1) // _CHUNK):
-        a = np.int64(c) * _CHUNK
-        b = min(a + _CHUNK, output.size)
-        _softplus_backward_chunk(outgoing[a:b], output[a:b], result[a:b], beta)
-
-
-@numba.njit(parallel=True, cache=True)
-def _ramp(input, output, beyond, beta, middle, half):
-    for c in numba.prange((input.size + _CHUNK - 1) // _CHUNK):
-        a = np.int64(c) * _CHUNK
-        b = min(a + _CHUNK, input.size)
-        _ramp_chunk(input[a:b], output[a:b], beyond[a:b], beta, middle, half)
