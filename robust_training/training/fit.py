@@ -131,10 +131,11 @@ def fit(
             last_batch = loop.train_epoch(epoch, progress)
             terms = progress.means(fabric)
             if fabric.is_global_zero and sanity_checks.is_due(epoch, epochs):
-                with fabric.autocast():
-                    found = sanity_checks.find(
-                        model, objective, terms, state["log"], epoch, last_batch
-                    )
+                found = sanity_checks.check_terms(terms, state["log"], objective, epoch)
+                if last_batch is not None:
+                    now = objective.at(epoch + 1)
+                    with fabric.autocast():
+                        found += sanity_checks.check_network(model, now, last_batch)
                 for line in found:
                     bar.write(f"note: {line}")
             row |= terms
@@ -175,11 +176,8 @@ class _Loop:
         Returns:
             The last batch, or None if the epoch was already complete.
         """
-        world, accumulate, replays = (
-            self.fabric.world_size,
-            self.settings.accumulate,
-            self.settings.replays,
-        )
+        world, settings = self.fabric.world_size, self.settings
+        accumulate, replays = settings.accumulate, settings.replays
         self.step.train()
         started = time.perf_counter() - progress.seconds
         batches_in_epoch = batches_per_process(self.loader, world)

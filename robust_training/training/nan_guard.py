@@ -46,6 +46,18 @@ class MicroBatch:
     def is_finite(self) -> bool:
         return all(map(math.isfinite, self.terms.values()))
 
+    def saved(self) -> dict[str, Any]:
+        """Return what `replay` needs, as tensors and plain values only."""
+        return {
+            "image": self.batch.image,
+            "label": self.batch.label,
+            "names": self.names,
+            "seed": self.seed,
+            "progress": self.epoch,
+            "attack_state": dataclasses.asdict(self.attack_state),
+            "terms": self.terms,
+        }
+
 
 class NanGuard:
     """Accepts only finite steps. A step that is not finite is skipped if the run may still skip
@@ -118,15 +130,11 @@ class NanGuard:
             if math.isfinite(next(values, 0.0)):
                 return True
             failed = list(micro_batches)
-        self._restore()
+        for kept, buffer in zip(self._copies, self._buffers, strict=True):
+            buffer.copy_(kept)
         self._left -= 1
         self._report(failed, epoch, step)
         return False
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for kept, buffer in zip(self._copies, self._buffers, strict=True):
-            buffer.copy_(kept)
 
     def _report(self, failed: Sequence[MicroBatch], epoch: int, step: int) -> None:
         """Keep the batches that failed in this process; raise, or say that the step is skipped."""
@@ -141,7 +149,10 @@ class NanGuard:
             process = f"-process{self._fabric.global_rank}" if several else ""
             file = self._output / f"nonfinite-epoch{epoch}-step{step}{process}.pt"
             try:
-                _save(file, self._model, failed)
+                batches = [each.saved() for each in failed]
+                write_bytes(
+                    file, serialized({"model": self._model.state_dict(), "batches": batches})
+                )
                 line += f"; --replay {file} computes them again"
             except OSError as error:
                 line += f"; {error}"
@@ -153,23 +164,6 @@ class NanGuard:
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def _save(file: Path, model: nn.Module, micro_batches: Sequence[MicroBatch]) -> None:
-    """Write what `replay` needs, as tensors and plain values only."""
-    rows = [
-        {
-            "image": each.batch.image,
-            "label": each.batch.label,
-            "names": each.names,
-            "seed": each.seed,
-            "progress": each.epoch,
-            "attack_state": dataclasses.asdict(each.attack_state),
-            "terms": each.terms,
-        }
-        for each in micro_batches
-    ]
-    write_bytes(file, serialized({"model": model.state_dict(), "batches": rows}))
 
 
 @dataclass
@@ -206,10 +200,10 @@ def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Rep
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{file} holds no batch of this run: {reason}") from error
     step.train()
-    return [_computed(row, step, fabric) for row in rows]
+    return [_replayed(row, step, fabric) for row in rows]
 
 
-def _computed(row: dict[str, Any], step: nn.Module, fabric: Fabric) -> Replayed:
+def _replayed(row: dict[str, Any], step: nn.Module, fabric: Fabric) -> Replayed:
     batch = Batch(row["image"], row["label"])
     batch.attack_state = _attack_state(row["attack_state"])
     step.zero_grad()

@@ -25,32 +25,16 @@ def is_due(epoch: int, epochs: int) -> bool:
     return epoch + 1 == min(epochs, max(3, epochs // 10))
 
 
-def find(
-    model: Classifier,
-    objective: Objective,
-    terms: Mapping[str, float],
-    log: Sequence[Row],
-    epoch: int,
-    batch: Batch | None,
-) -> list[str]:
-    """Return one sentence for each problem. Afterwards the model is in evaluation mode.
-
-    Args:
-        terms: Mean terms of the epoch.
-        log: Rows of the epochs before it.
-        epoch: Number of epochs before it.
-        batch: A training batch. If None, only the terms are checked.
-    """
-    found = check_terms(terms, log, objective, epoch)
-    return found if batch is None else found + check_network(model, objective.at(epoch + 1), batch)
-
-
 def check_terms(
     terms: Mapping[str, float], log: Sequence[Row], objective: Objective, epoch: int
 ) -> list[str]:
     """Find terms that are too small to train, and a loss that does not fall.
 
-    The arguments are explained in `find`."""
+    Args:
+        terms: Mean terms of the epoch.
+        log: Rows of the epochs before it.
+        epoch: Number of epochs before it.
+    """
     total = sum(map(abs, terms.values()))
     found = [
         f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; its "
@@ -70,7 +54,10 @@ def check_terms(
 
 
 def check_network(model: Classifier, objective: Objective, batch: Batch) -> list[str]:
-    """Check logits, gradients and attacks on a few images of `batch`."""
+    """Check logits, gradients and attacks on a few images of `batch`.
+
+    Returns one sentence for each problem. Afterwards the model is in evaluation mode.
+    """
     batch = Batch(batch.image[:_IMAGES], batch.label[:_IMAGES])
     image, label = batch.image.to(next(model.parameters()).dtype), batch.label
     model.eval()
@@ -81,7 +68,7 @@ def check_network(model: Classifier, objective: Objective, batch: Batch) -> list
     if len(image) > 1 and spread <= 1e-6 * logits.abs().max():
         found.append("all images get the same logits: the network does not look at them")
     gradient = input_gradient(class_score(model, label), image)
-    empty = int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
+    empty = len(image) - int(gradient.flatten(1).any(dim=1).sum())
     if empty:
         found.append(
             f"the gradient of the class score is zero on {empty} of {len(image)} training images: "
