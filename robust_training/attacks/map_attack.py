@@ -187,7 +187,7 @@ class MapAttack:
         predicted = _predicted(model, image)
         perturbed = self.attack.start(image)
         for _ in range(self.attack.steps):
-            rows = self._unfinished(found)
+            rows = (~(found.kept & (found.intersection <= self.stop_at))).nonzero()[:, 0]
             if not len(rows):
                 return
             score = self.goal.score(self._unit_maps(model, label[rows]), clean_maps[rows], k)
@@ -201,10 +201,6 @@ class MapAttack:
             found.intersection[rows[better]] = common[better]
             found.maps[rows[better]] = maps[better]
             found.kept[rows[better]] = True
-
-    def _unfinished(self, found: Attacked) -> Tensor:
-        """Return the indices of the images whose attack is not finished."""
-        return (~(found.kept & (found.intersection <= self.stop_at))).nonzero()[:, 0]
 
     def maps(self, model: Classifier, image: Tensor, label: Tensor) -> Tensor:
         """Return the maps (N,H,W) without softplus."""
@@ -246,6 +242,5 @@ def _sums(maps: Tensor) -> Tensor:
 
 def _centre(maps: Tensor) -> Tensor:
     """Return the centres (N,2), in pixels, of maps (N,H,W) that sum to 1."""
-    axes = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
-    rows, columns = axes
+    rows, columns = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
     return torch.stack([maps.sum(dim=2) @ rows, maps.sum(dim=1) @ columns], dim=1)

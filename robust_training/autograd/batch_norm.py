@@ -1,7 +1,7 @@
 """Temporary states of a model: the statistics of BatchNorm, and weights without gradients."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 from torch import nn
@@ -9,6 +9,19 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 BatchNormMode = Literal["update", "batch", "running"]
+
+
+@contextmanager
+def attribute_set(owners: Iterable[object], name: str, value: object) -> Iterator[None]:
+    """Set an attribute of several objects inside the `with`."""
+    before = [(owner, getattr(owner, name)) for owner in owners]
+    for owner, _ in before:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, kept in before:
+            setattr(owner, name, kept)
 
 
 @contextmanager
@@ -21,19 +34,13 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     """
     layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
     tracking = [layer for layer in layers if layer.track_running_stats]
-    if mode == "batch":
-        for layer in tracking:
-            layer.track_running_stats = False
-    elif mode == "running":
-        for layer in layers:
-            layer.eval()
-    try:
+    changed = {
+        "update": nullcontext(),
+        "batch": attribute_set(tracking, "track_running_stats", False),
+        "running": attribute_set(layers, "training", False),
+    }
+    with changed[mode]:
         yield
-    finally:
-        for layer in layers:
-            layer.train()
-        for layer in tracking:
-            layer.track_running_stats = True
 
 
 @contextmanager
@@ -62,11 +69,5 @@ def running_statistics_kept() -> Iterator[None]:
 def attack_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     """Disable gradients of weights inside the `with`, and set the mode of BatchNorm."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        with batch_norm(model, mode):
-            yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    with attribute_set(trained, "requires_grad", False), batch_norm(model, mode):
+        yield

@@ -56,16 +56,10 @@ def directional_derivative(
         logits = model(leaf)
         values = score(logits)
         (gradient,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
-        direction = _STEEPEST[norm](gradient.flatten(1)).view_as(image)
+        direction = STEEPEST[norm](gradient.flatten(1)).view_as(image)
         with random_state.replayed():
             ahead = score(model(image + step * direction))
         return logits, (ahead - values) / step
-
-
-def check_norm(owner: str, norm: str) -> None:
-    """Raise ValueError if `norm` is not a known norm."""
-    if norm not in _STEEPEST:
-        raise ValueError(f"norm of {owner} must be one of {list(_STEEPEST)}, not {norm!r}")
 
 
 def _l2(rows: Tensor) -> Tensor:
@@ -82,4 +76,5 @@ def _linf(rows: Tensor) -> Tensor:
     return torch.zeros_like(rows).scatter(1, largest, rows.gather(1, largest).sign())
 
 
-_STEEPEST: dict[str, Callable[[Tensor], Tensor]] = {"l2": _l2, "l1": _l1, "linf": _linf}
+# norm of a gradient (N,D) -> its steepest direction (N,D)
+STEEPEST: dict[str, Callable[[Tensor], Tensor]] = {"l2": _l2, "l1": _l1, "linf": _linf}

@@ -138,20 +138,9 @@ class _ConvolutionInputGradient(Function):
 
 
 def _conv_gradients(outgoing: Tensor, input: Tensor, weight: Tensor, geometry, mask: list[bool]):
-    stride, padding, dilation, groups = geometry
-    return _convolution_backward(
-        outgoing,
-        input,
-        weight,
-        [len(weight)],
-        stride,
-        padding,
-        dilation,
-        False,
-        [0, 0],
-        groups,
-        mask,
-    )
+    *sizes, groups = geometry
+    sizes = (*sizes, False, [0, 0], groups)  # not transposed, without output padding
+    return _convolution_backward(outgoing, input, weight, [len(weight)], *sizes, mask)
 
 
 class _BatchNorm(Function):
@@ -204,7 +193,7 @@ class _BatchNormInputGradient(Function):
         )
         count = input.numel() / len(weight)
         a_mean, b_mean, a_along, b_along = (t / count for t in (total, total_b, along, along_b))
-        spread = (outgoing * incoming).sum(dim=_other_dims(input)) / count - a_mean * b_mean
+        spread = (outgoing * incoming).sum(dim=[0, *range(2, input.ndim)]) / count - a_mean * b_mean
         shared = a_along * b_along
         to_weight = count * inverse * (spread - shared)
         scale = -weight * inverse**2
@@ -219,10 +208,6 @@ class _BatchNormInputGradient(Function):
 
 def _norm_gradients(outgoing, input, weight, mean, inverse, mask: list[bool]):
     return _batch_norm_backward(outgoing, input, weight, None, None, mean, inverse, True, 0.0, mask)
-
-
-def _other_dims(input: Tensor) -> list[int]:
-    return [dim for dim in range(input.ndim) if dim != 1]
 
 
 _REPLACEMENTS = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from robust_training.autograd.batch_norm import BATCH_NORMS
+from robust_training.autograd.batch_norm import BATCH_NORMS, attribute_set
 from robust_training.autograd.held_activations import HoldActivations, Line, RecordActivations
 from robust_training.autograd.smooth_activation import SmoothActivations
 from robust_training.autograd.softplus import once_differentiable_softplus
@@ -30,7 +30,7 @@ class Recording:
     def __init__(self, device: torch.device) -> None:
         self.coupled = False
         self._device = device
-        self._modules: dict[nn.Module, tuple[bool, bool | None]] = {}
+        self._modules: dict[nn.Module, bool] = {}  # whether each was in training mode
         self._trains_weights = False
         self._activations: list[Tensor | Line] = []
         self._function_modes = active_function_modes()
@@ -56,7 +56,11 @@ class Recording:
             for mode in self._function_modes:
                 stack.enter_context(mode)
             stack.enter_context(self._random_state.replayed())
-            stack.enter_context(_same_modes(self._modules))
+            for training in (True, False):
+                modules = [m for m, mode in self._modules.items() if mode is training]
+                stack.enter_context(attribute_set(modules, "training", training))
+            tracking = [m for m in self._modules if hasattr(m, "track_running_stats")]
+            stack.enter_context(attribute_set(tracking, "track_running_stats", False))
             self._enter(stack, HoldActivations(self._activations, self._holds_lines))
             yield
 
@@ -66,27 +70,9 @@ class Recording:
         stack.enter_context(activations)
 
     def _record(self, module: nn.Module, _) -> None:
-        tracking = getattr(module, "track_running_stats", None)
-        self._modules[module] = module.training, tracking
+        self._modules[module] = module.training
         self.coupled |= isinstance(module, BATCH_NORMS) and module.training
         self._trains_weights |= any(p.requires_grad for p in module.parameters(recurse=False))
-
-
-@contextmanager
-def _same_modes(modules: dict[nn.Module, tuple[bool, bool | None]]) -> Iterator[None]:
-    """Set modules to their recorded modes and keep their running statistics."""
-    now = [(m, m.training, getattr(m, "track_running_stats", None)) for m in modules]
-    for module, (training, tracking) in modules.items():
-        module.training = training
-        if tracking is not None:
-            module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module, training, tracking in now:
-            module.training = training
-            if tracking is not None:
-                module.track_running_stats = tracking
 
 
 class _OnceDifferentiableSoftplus(TorchFunctionMode):

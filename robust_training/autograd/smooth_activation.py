@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from robust_training.autograd.batch_norm import attribute_set
 from robust_training.autograd.softplus import ramp
 
 
@@ -33,14 +34,8 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Iterator[None]:
         raise ValueError(f"beta of the smooth activation must be positive, not {beta}")
     # A module's result is always used, so the in-place form would only add a copy.
     inplace = [module for module in model.modules() if getattr(module, "inplace", False) is True]
-    for module in inplace:
-        module.inplace = False
-    try:
-        with SmoothActivations(beta):
-            yield
-    finally:
-        for module in inplace:
-            module.inplace = True
+    with attribute_set(inplace, "inplace", False), SmoothActivations(beta):
+        yield
 
 
 Function = TypeVar("Function", bound=Callable)
