@@ -20,6 +20,7 @@ from robust_training.objectives.base import (
     AttackingObjective,
     AttackState,
     check_at_least,
+    check_choice,
     check_positive,
 )
 
@@ -73,8 +74,7 @@ class ART(AttackingObjective):
         check_at_least(0, self, "weight")
         check_positive(self, "beta")
         check_attribution("ART", self.attribution)
-        if self.form not in ("magnitude", "signed"):
-            raise ValueError(f'form of ART must be "magnitude" or "signed", not {self.form!r}')
+        check_choice(self, "form", ("magnitude", "signed"))
         check_top_k("ART", self.top_k)
 
     def forward_with_state(

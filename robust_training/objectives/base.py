@@ -1,6 +1,7 @@
 """The interface of training objectives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -103,6 +104,14 @@ def check_positive(objective: Objective, *names: str) -> None:
         value = getattr(objective, name)
         if not value > 0:
             raise ValueError(f"{name} of {type(objective).__name__} must be positive, not {value}")
+
+
+def check_choice(objective: Objective, name: str, choices: Collection[str]) -> None:
+    """Raise ValueError unless this field of `objective` is one of `choices`."""
+    value = getattr(objective, name)
+    if value not in choices:
+        owner = type(objective).__name__
+        raise ValueError(f"{name} of {owner} must be one of {list(choices)}, not {value!r}")
 
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:

@@ -20,7 +20,7 @@ from robust_training.autograd.curvature import Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import AttackState, reduce
-from robust_training.objectives.ig_norm import IGSumNorm, LossChange
+from robust_training.objectives.ig_norm import IGSumNorm
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ class EnhancedRegularizers(IGSumNorm):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        change = LossChange(model, label, image, self.beta)
-        norm = change.norm_score(self.attack_steps, self.attack_curvature)
-        attacked = self.perturb(model, change.with_loss(norm, self.weight), image, state)
+        attacked = self.attack_images(model, image, label, state)
 
         def probability(x: Tensor) -> Tensor:
             return model(x).softmax(dim=1)
@@ -82,8 +80,8 @@ class EnhancedRegularizers(IGSumNorm):
         if self.wacr:
             true = single(class_score(probability, label))
             (base,) = self._from_black(lambda: true, model, image)
-            moved = -change(attacked, self.steps, self.curvature)
-            terms["wacr"] = self.weight * weighted_change(base, moved)
+            change = self.loss_change(model, image, label, self.steps, self.curvature)
+            terms["wacr"] = self.weight * weighted_change(base, -change(attacked))
         return {name: reduce(values, self.reduction) for name, values in terms.items()}
 
     def _from_black(

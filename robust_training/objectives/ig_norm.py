@@ -1,5 +1,6 @@
 """IG-NORM and IG-SUM-NORM: small integrated gradients of the loss towards an attacked image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -11,7 +12,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradients, path_integrals
 from robust_training.attribution.scores import cross_entropy_score, single
 from robust_training.autograd.batch_norm import BatchNormMode
-from robust_training.autograd.curvature import Curvature, Score
+from robust_training.autograd.curvature import Curvature
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import (
@@ -69,17 +70,42 @@ class IGNorm(AttackingObjective):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        change = LossChange(model, label, image, self.beta)
-        score = change.norm_score(self.attack_steps, self.attack_curvature)
-        if self.adversarial:
-            score = change.with_loss(score, self.weight)
-        attacked = self.perturb(model, score, image, state)
-        norm = change.norm_score(self.steps, self.curvature)(attacked)
+        attacked = self.attack_images(model, image, label, state)
+        change = self.loss_change(model, image, label, self.steps, self.curvature)
+        norm = _norm(change(attacked))
         loss = cross_entropy_score(model, label)(attacked if self.adversarial else image)
         return {
             "cross_entropy": reduce(loss, self.reduction),
             "attribution": self.weight * reduce(norm, self.reduction),
         }
+
+    def attack_images(
+        self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
+    ) -> Tensor:
+        """Return the attacked images (N,3,H,W)."""
+        loss = cross_entropy_score(model, label)
+        change = self.loss_change(model, image, label, self.attack_steps, self.attack_curvature)
+
+        def score(perturbed: Tensor) -> Tensor:
+            if not self.adversarial:
+                return _norm(change(perturbed))
+            return loss(perturbed) + self.weight * _norm(change(perturbed))
+
+        return self.perturb(model, score, image, state)
+
+    def loss_change(
+        self, model: Classifier, image: Tensor, label: Tensor, steps: int, curvature: Curvature
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the function from attacked images (N,3,H,W) to the integrated gradients (N,3,H,W)
+        of the cross-entropy from `image` to them, which sum to its change for each image."""
+        loss = smoothly(cross_entropy_score(model, label), model, self.beta)
+        gradients = partial(input_gradients, single(loss), create_graph=True, curvature=curvature)
+        return lambda attacked: path_integrals(gradients, image, attacked, steps=steps)[0]
+
+
+def _norm(maps: Tensor) -> Tensor:
+    """Return the L1 norm (N,) of each map."""
+    return maps.abs().flatten(1).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -92,31 +118,3 @@ class IGSumNorm(IGNorm):
     """
 
     adversarial: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class LossChange:
-    """Attacked images (N,3,H,W) -> integrated gradients of the cross-entropy from `image` to them.
-
-    They sum to the change of the cross-entropy of each image.
-    """
-
-    model: Classifier
-    label: Tensor
-    image: Tensor
-    beta: float | None
-
-    def __call__(self, attacked: Tensor, steps: int, curvature: Curvature) -> Tensor:
-        loss = smoothly(cross_entropy_score(self.model, self.label), self.model, self.beta)
-        gradients = partial(input_gradients, single(loss), create_graph=True, curvature=curvature)
-        (change,) = path_integrals(gradients, self.image, attacked, steps=steps)
-        return change
-
-    def norm_score(self, steps: int, curvature: Curvature) -> Score:
-        """Return the score of IG-NORM's attack: the L1 norm of the integrated gradients."""
-        return lambda image: self(image, steps, curvature).abs().flatten(1).sum(dim=1)
-
-    def with_loss(self, norm: Score, weight: float) -> Score:
-        """Return the score of IG-SUM-NORM's attack: cross-entropy + weight * norm."""
-        loss = cross_entropy_score(self.model, self.label)
-        return lambda image: loss(image) + weight * norm(image)

@@ -5,13 +5,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_training.autograd.directional_derivative import (
-    Norm,
-    check_norm,
-    directional_derivative,
-)
+from robust_training.autograd.directional_derivative import STEEPEST, Norm, directional_derivative
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import Objective, check_at_least, check_positive
+from robust_training.objectives.base import Objective, check_at_least, check_choice, check_positive
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class InputGradientPenalty(Objective):
     def __post_init__(self) -> None:
         check_at_least(0, self, "weight")
         check_positive(self, "step")
-        check_norm("InputGradientPenalty", self.norm)
+        check_choice(self, "norm", STEEPEST)
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         def loss(logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from robust_training.autograd.curvature import Curvature
 from robust_training.autograd.directional_derivative import directional_derivative
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
-from robust_training.objectives.base import Objective, check_at_least, check_positive
+from robust_training.objectives.base import Objective, check_at_least, check_choice, check_positive
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,8 @@ class MarginalDensity(Objective):
     def __post_init__(self) -> None:
         check_at_least(0, self, "weight")
         check_positive(self, "step")
-        if self.density not in _DENSITIES:
-            raise ValueError(
-                f"density of MarginalDensity must be one of {list(_DENSITIES)}, "
-                f"not {self.density!r}"
-            )
-        if self.form not in ("exact", "taylor", "softmax_taylor"):
-            raise ValueError(
-                'form of MarginalDensity must be "exact", "taylor" or "softmax_taylor", '
-                f"not {self.form!r}"
-            )
+        check_choice(self, "density", _DENSITIES)
+        check_choice(self, "form", ("exact", "taylor", "softmax_taylor"))
         if self.form == "softmax_taylor" and self.density != "marginal":
             raise ValueError('form "softmax_taylor" is for the marginal density only')
 

@@ -27,7 +27,6 @@ from robust_training.objectives import (
     MarginalDensity,
 )
 from robust_training.objectives.enhanced_regularizers import contrast, weighted_change
-from robust_training.objectives.ig_norm import LossChange
 from tests.helpers.attacks import fixed
 
 MEAN, STD = np.array([0.5, 0.4, 0.3]), np.array([0.3, 0.25, 0.2])
@@ -241,7 +240,7 @@ def test_paths_are_complete(tiny, batch):
     image, label = batch
     tiny.eval()
     attacked = (image + 0.1 * torch.randn_like(image)).clamp(0, 1)
-    change = LossChange(tiny, label, image, None)(attacked, 400, "exact").flatten(1).sum(1)
+    change = IGNorm().loss_change(tiny, image, label, 400, "exact")(attacked).flatten(1).sum(1)
     losses = [
         torch.nn.functional.cross_entropy(tiny(x), label, reduction="none")
         for x in (attacked, image)
