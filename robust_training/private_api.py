@@ -33,14 +33,3 @@ def parser_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def declared_type(action: argparse.Action) -> Any:
     """Return the type of an option of jsonargparse, to suggest its classes, or None."""
     return getattr(action, "_typehint", None)
-
-
-__all__ = [
-    "FakeTensorMode",
-    "active_function_modes",
-    "declared_type",
-    "enable_python_dispatcher",
-    "is_gradient_wanted",
-    "parser_actions",
-    "save_config_for_hf",
-]

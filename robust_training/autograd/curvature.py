@@ -140,7 +140,7 @@ def first_order_gradients(
     """Return the gradient (N,...) of each score at `image`; backward uses finite differences."""
     method.length(image.dtype)
     recording = Recording(image.device)
-    with torch.enable_grad(), recording:
+    with torch.enable_grad(), recording.recorded():
         point = image.detach().requires_grad_()
         values = scores(point)
         parameters = _leaves(values, excluding=point)

@@ -17,7 +17,7 @@ from robust_training.private_api import active_function_modes
 
 
 class Recording:
-    """Records a computation inside its `with`; computations inside `replayed()` repeat it.
+    """Records a computation inside `recorded()`; computations inside `replayed()` repeat it.
 
     The repetition has the same modes of modules, dropout masks and held activations, and runs under
     the same function modes, for example `smooth`. Only the recorded run updates running statistics.
@@ -40,15 +40,12 @@ class Recording:
         )
         self._random_state = RandomState(device)
 
-    def __enter__(self) -> "Recording":
-        self._stack = ExitStack()
-        handle = register_module_forward_pre_hook(self._record)
-        self._stack.callback(handle.remove)
-        self._enter(self._stack, RecordActivations(self._activations, self._holds_lines))
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stack.close()
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.callback(register_module_forward_pre_hook(self._record).remove)
+            self._enter(stack, RecordActivations(self._activations, self._holds_lines))
+            yield
 
     @contextmanager
     def replayed(self) -> Iterator[None]:

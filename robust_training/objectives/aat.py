@@ -13,7 +13,7 @@ from robust_training.attribution.explanation import Attribution, InputGradient, 
 from robust_training.attribution.scores import class_score, cross_entropy_score, single
 from robust_training.attribution.similarity import pearson
 from robust_training.autograd.batch_norm import BatchNormMode
-from robust_training.autograd.curvature import Curvature, Score, Scores
+from robust_training.autograd.curvature import Curvature, Score
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
 from robust_training.objectives.base import AttackingObjective, AttackState, check_at_least
@@ -63,22 +63,33 @@ class AAT(AttackingObjective):
         attacked = self.perturb(model, self._attack_score(model, image, label), image, state)
         trained = attacked if self.adversarial else image
         cross_entropy = F.cross_entropy(model(trained), label)
-        scores = self._scores(model, label.repeat(2))
         pair = torch.cat([image, attacked])
-        (maps,) = self.attribution(scores, pair, create_graph=True, curvature=self.curvature)
-        distance = 1 - pearson(*maps.flatten(1).chunk(2))
+        maps = self._maps(model, label.repeat(2), pair, self.curvature)
+        distance = 1 - pearson(*maps.chunk(2))
         return {"cross_entropy": cross_entropy, "attribution": self.weight * distance.mean()}
 
     def _attack_score(self, model: Classifier, image: Tensor, label: Tensor) -> Score:
-        scores = self._scores(model, label)
-        distance = map_distance(self.attribution, scores, image, self.attack_curvature)
-        if not self.adversarial:
-            return distance
         loss = cross_entropy_score(model, label)
-        return lambda perturbed: loss(perturbed) + self.weight * distance(perturbed)
+        clean: Tensor | None = None
 
-    def _scores(self, model: Classifier, label: Tensor) -> Scores:
-        return smoothly(single(class_score(model, label)), model, self.beta)
+        def score(perturbed: Tensor) -> Tensor:
+            nonlocal clean
+            losses = loss(perturbed) if self.adversarial else None
+            if clean is None:
+                clean = self._maps(model, label, image, self.attack_curvature).detach()
+            distance = 1 - pearson(
+                clean, self._maps(model, label, perturbed, self.attack_curvature)
+            )
+            return distance if losses is None else losses + self.weight * distance
+
+        return score
+
+    def _maps(
+        self, model: Classifier, label: Tensor, image: Tensor, curvature: Curvature
+    ) -> Tensor:
+        """Return the attributions (N,D) of the true class."""
+        scores = smoothly(single(class_score(model, label)), model, self.beta)
+        return self.attribution(scores, image, create_graph=True, curvature=curvature)[0].flatten(1)
 
 
 @dataclass(frozen=True)
@@ -91,22 +102,3 @@ class AdvAAT(AAT):
     """
 
     adversarial: ClassVar[bool] = True
-
-
-def map_distance(
-    attribution: Attribution, scores: Scores, image: Tensor, curvature: Curvature
-) -> Score:
-    """Return the score 1 - Pearson correlation between an image's map and the map of `image`."""
-    clean: Tensor | None = None
-
-    def maps(image: Tensor) -> Tensor:
-        (found,) = attribution(scores, image, create_graph=True, curvature=curvature)
-        return found.flatten(1)
-
-    def score(perturbed: Tensor) -> Tensor:
-        nonlocal clean
-        if clean is None:
-            clean = maps(image).detach()
-        return 1 - pearson(clean, maps(perturbed))
-
-    return score

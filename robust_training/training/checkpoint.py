@@ -1,7 +1,6 @@
 """The state of a run on disk: `last.ckpt`, written completely or not at all."""
 
 import io
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
     if not file.is_file():
         raise ValueError(f"nothing to resume: there is no {file}")
     try:
-        found = _format(file)
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("format", 1)
         if found == _FORMAT:
             fabric.load(file, state, weights_only=True)
     except Exception as error:  # for a damaged file, PyTorch raises many kinds of errors
@@ -122,7 +121,3 @@ def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None
             f"{file} was written by another version of this package (format {found}, not "
             f"{_FORMAT}): resume the run with that version, or begin a new one"
         )
-
-
-def _format(file: str | os.PathLike) -> int:
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("format", 1)
