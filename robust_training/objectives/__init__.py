@@ -11,3 +11,21 @@ from robust_training.objectives.marginal_density import MarginalDensity
 from robust_training.objectives.standard import Standard
 from robust_training.objectives.sum import Part, Sum
 from robust_training.objectives.trades import TRADES
+
+__all__ = [
+    "AAT",
+    "ART",
+    "TRADES",
+    "AdvAAT",
+    "AdversarialTraining",
+    "AttackState",
+    "EnhancedRegularizers",
+    "IGNorm",
+    "IGSumNorm",
+    "InputGradientPenalty",
+    "MarginalDensity",
+    "Objective",
+    "Part",
+    "Standard",
+    "Sum",
+]
