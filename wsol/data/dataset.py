@@ -86,6 +86,10 @@ class LabelledImages(Dataset):
         """uint8 (H,W,3) RGB: the pixels of an image's file, in which its boxes are given."""
         return read_image(self.examples[index].path, upright=self.upright)
 
+    def name(self, index: int) -> str:
+        """The name of an image, for messages of `robust_training.fit`."""
+        return self.examples[index].name
+
 
 class ImageDataset(LabelledImages):
     """One split of a data set. A subclass reads one layout of files.
