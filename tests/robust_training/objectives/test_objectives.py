@@ -106,13 +106,13 @@ def test_directional_derivatives_hold_their_direction(form, tiny, batch, monkeyp
     )
     norm = "l2" if "taylor" in form else form
     held: list[torch.Tensor] = []
-    steepest = directional_derivative._STEEPEST[norm]
+    steepest = directional_derivative.STEEPEST[norm]
 
     def once(rows):
         held.append(steepest(rows))
         return held[0]
 
-    monkeypatch.setitem(directional_derivative._STEEPEST, norm, once)
+    monkeypatch.setitem(directional_derivative.STEEPEST, norm, once)
     if form == "softmax_taylor":
         weights = tiny(image).detach().softmax(dim=1)
         monkeypatch.setattr(
