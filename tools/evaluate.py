@@ -2,10 +2,11 @@
 `evaluate.py scoremaps --scoremaps DIR --metadata DIR`; or their boxes:
 `evaluate.py boxes --results FILE --metadata DIR` (each with --help).
 
-For each run: accuracy, and GT-known, Top-1 and Top-5 localization of heatmaps beside their
+For each run it computes accuracy, and GT-known, Top-1 and Top-5 localization of heatmaps and their
 baselines (class activation maps, a centred box), with intervals and the threshold policy in every
-row. On data sets such as the toy birds also spurious correlations: accuracy over groups (species,
-background), gradient mass on the bird, leakage onto null patches.
+row. If the data set has backgrounds or null patches (for example the toy birds), it also measures
+spurious correlations: accuracy over groups (species, background), gradient mass on the bird,
+leakage onto null patches.
 Writes metrics.json, images.csv, coco/ and report.html into each run's folder and prints the tables.
 """
 

@@ -1,16 +1,16 @@
-"""Train detectors on pseudo labels, and score them beside the boxes that they were trained on:
+"""Trains detectors on pseudo labels, and scores both:
 
     train_detector.py RUN --pseudo_labels smoothgrad refined_gradient --output DIR --seeds 0 1
 
 Pseudo labels are boxes around the heatmaps of RUN's model for the true class of each training
-image. No true box of a training image is used before the finished detector is scored; true boxes of
-the validation images choose the heatmaps' threshold, unless --threshold gives it. The method's
-baseline, a map that does not depend on the image, gives pseudo labels as well. Other pseudo labels:
-a folder with COCO data sets train.json and val.json, or `oracle`, the true boxes, as an upper
-bound. Detectors start from RUN's best model, keep the epoch whose boxes agree best with the pseudo
-labels of the validation images, and see no test image.
+image. No true box of a training image is used before the finished detector is scored. The heatmaps'
+threshold is chosen on true boxes of the validation images, unless --threshold gives it. Pseudo
+labels are also made with the method's baseline, a map that does not depend on the image. Other
+pseudo labels: a folder with COCO data sets train.json and val.json, or `oracle`, the true boxes, as
+an upper bound. Detectors start from RUN's best model. The epoch is kept whose boxes agree best with
+the pseudo labels of the validation images. No test image is used.
 Writes DIR/<pseudo labels>/{train,val,results}.json (COCO), DIR/<pseudo labels>/seed<n>/ (a
-detector, which localize.py and `Localizer.load` take; results.json, log.csv), DIR/detectors.md and
+detector for localize.py and `Localizer.load`; results.json, log.csv), DIR/detectors.md and
 detectors.json. The same command continues an interrupted one: detectors that exist are not trained
 again, pseudo labels and seeds may be added, and other settings are refused.
 """
@@ -35,9 +35,9 @@ _PAGE = """# Detectors and their pseudo labels
 
 {tables}
 
-Percentages of the test images; boxes of the true class; a hit is IoU >= 0.5; brackets hold 95 %
-bootstrap intervals over the images; a detector's score is the mean over {seeds} seed(s). Policy:
-how the threshold of the heatmaps that gave the pseudo labels was chosen, or oracle for true boxes.
+Percentages of the test images; boxes of the true class; a hit is IoU >= 0.5. Brackets are 95 %
+bootstrap intervals over the images. A detector's score is the mean over {seeds} seed(s). "Policy"
+is the threshold policy of the heatmaps that gave the pseudo labels, or oracle for true boxes.
 Use the column on training images to compare settings.
 """
 

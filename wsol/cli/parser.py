@@ -112,11 +112,10 @@ def _class_paths(settings: Any) -> Iterator[str]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main` and exit the process.
+    """Calls `main` and exits the process.
 
-    The exit status is 0 or what `main` returns; 2 after a user's mistake, which is printed in one
-    line; 128 + the signal's number if a signal stopped it. Set WSOL_TRACEBACK=1 to see where an
-    error came from.
+    The exit status is the result of `main` or 0; 2 after a user's mistake, which is printed in one
+    line; 128 + the signal's number if a signal stopped it. Set WSOL_TRACEBACK=1 for a traceback.
     """
     warnings.formatwarning = lambda message, *_, **__: f"note: {_one_line(message)}\n"
     try:

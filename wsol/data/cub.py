@@ -22,7 +22,7 @@ class CUB200(ImageDataset):
     Args:
         root: The folder that holds images.txt, or one above it.
         split: "train", "test", or "val", which holds images out of the training split.
-        transform, val_fraction: As for `ImageDataset`.
+        transform, val_fraction: See `ImageDataset`.
 
     Raises:
         ValueError: a file is missing or malformed (file and line), or the split is empty.

@@ -28,7 +28,7 @@ class Example:
         name: The image's path below `ImageDataset.images`; unique.
         path: The image file.
         label: The class, counted from 0.
-        boxes: True boxes, half-open (x0, y0, x1, y1) in pixels of the file; empty where unknown.
+        boxes: True boxes, half-open (x0, y0, x1, y1) in pixels of the file. Empty if unknown.
         mask: Segmentation file, if there is one.
     """
 
@@ -40,7 +40,7 @@ class Example:
     mask: Path | None = None
 
     def resized_boxes(self, size: ArrayLike, frame: ArrayLike) -> np.ndarray:
-        """float64 (K,4): the boxes once a file of `size` (width, height) is resized to `frame`."""
+        """float64 (K,4): the boxes after a file of `size` (width, height) is resized to `frame`."""
         return rescale(np.reshape(self.boxes, (-1, 4)), size, frame)
 
 
@@ -48,14 +48,14 @@ class LabelledImages(Dataset):
     """Images with labels and boxes, as PyTorch's loaders read them.
 
     Items are dicts: `image` float32 (3,H,W) in [0,1]; `label`; `box` float32 (4,), the first true
-    box, half-open xyxy in the item's own pixels, zeros where there is none or a crop has lost it;
-    `size` (width, height) of the file; and `index` into `examples`.
+    box, half-open xyxy in the item's own pixels, zeros if there is no box or it is outside of the
+    crop; `size` (width, height) of the file; and `index` into `examples`.
 
     Args:
         examples: The images.
-        upright: Turn each file as its camera's orientation tag says. Sizes and boxes are then in
-            pixels of the turned image.
-        transform: From wsol.data.transforms; None keeps the file's size.
+        upright: Whether to rotate each file by its EXIF tag. Sizes and boxes are then in pixels of
+            the rotated image.
+        transform: From wsol.data.transforms. If None, images keep the file's size.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class LabelledImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         example, pixels = self.examples[index], self.pixels(index)
         if self.transform is not None:
-            # Drawn from PyTorch's generator, so that one seed decides everything in every worker.
+            # Drawn from PyTorch's generator, so that one seed determines all random numbers.
             self.transform.set_random_seed(int(torch.randint(2**31, ())))
         image, boxes = network_input(pixels, self.transform, example.boxes[:1])
         return {
@@ -83,7 +83,7 @@ class LabelledImages(Dataset):
         }
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 (H,W,3) RGB: the pixels of an image's file, in which its boxes are given."""
+        """uint8 (H,W,3) RGB: the pixels of an image's file, to which its boxes refer."""
         return read_image(self.examples[index].path, upright=self.upright)
 
     def name(self, index: int) -> str:
@@ -98,16 +98,16 @@ class ImageDataset(LabelledImages):
     passes the images that it found to this one.
 
     Args:
-        root: The data set's folder, named in messages.
+        root: The data set's folder.
         split: "train", "val" or "test".
         classes: Names of the classes, in order of their labels.
         train: All images for training.
         test: All images for testing.
-        val: Images for validation. Where there are none, `train` gives some of its images away.
-        val_fraction: Fraction of each class's training images that move from "train" to "val", the
-            same images whatever the seed of a run. It has no effect where `val` has images.
-        images: The folder below which examples have their names; None is `root`.
-        upright, transform: As for `LabelledImages`.
+        val: Images for validation. If empty, some images of `train` are used for validation.
+        val_fraction: Fraction of each class's training images that move from "train" to "val". The
+            choice does not depend on the seed of a run. It has no effect if `val` has images.
+        images: The folder to which the examples' names are relative. If None, `root`.
+        upright, transform: See `LabelledImages`.
 
     Raises:
         ValueError: the split is unknown or empty, or val_fraction is not in [0,1).
@@ -144,21 +144,21 @@ class ImageDataset(LabelledImages):
         self.classes = list(classes)
 
     def mask(self, index: int) -> np.ndarray:
-        """bool (H,W) in the file's own size: True where the object is (mask > 127)."""
+        """bool (H,W) in the file's own size: True for pixels of the object (mask > 127)."""
         example = self.examples[index]
         if example.mask is None:
             raise ValueError(f"{example.name} has no segmentation mask")
         return read_gray(example.mask) > 127
 
     def boxed(self) -> "ImageDataset | None":
-        """The images that have a box, as a data set of their own; None if no image has one."""
+        """Returns a data set of the images that have a box. None if no image has a box."""
         subset = copy.copy(self)
         subset.examples = [example for example in self.examples if example.boxes]
         return subset if subset.examples else None
 
 
 def _hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """Splits training images into those that stay and those held out for validation."""
+    """Splits training images into images for training and images held out for validation."""
     held_out: set[int] = set()
     rng = np.random.default_rng(0)
     for label in sorted({example.label for example in examples}):

@@ -22,22 +22,23 @@ _Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line,
 class ImageFolder(ImageDataset):
     """A data set of images in `root`/train/<class>/ and `root`/test/<class>/, at any depth.
 
-    Classes are the folders of train in sorted order. Images are those that
-    `wsol.data.inputs.find_images` finds, turned as viewers show them. `root`/boxes.csv, if it
-    exists, has a header with the columns image,x0,y0,x1,y1 (others are ignored) and a line for each
-    box: the image's path below `root`, with any folders before it, and half-open pixels of the
-    image as viewers show it. Boxes are for evaluation; an image may have none or several. A line
-    without numbers is skipped.
+    Classes are the folders of train in sorted order. Images are found by
+    `wsol.data.inputs.find_images` and rotated by their EXIF tag. `root`/boxes.csv, if it exists,
+    has a header with the columns image,x0,y0,x1,y1 (others are ignored) and a line for each box:
+    the image's path below `root`, with any folders before it, and half-open pixels of the rotated
+    image. Boxes are for evaluation. An image may have no box or several. A line without numbers is
+    skipped.
 
     Args:
         root: The folder.
         split: "train", "test", or "val": the images of `root`/val if it has some, otherwise images
             held out of the training split.
-        transform, val_fraction: As for `ImageDataset`.
+        transform, val_fraction: See `ImageDataset`.
 
     Raises:
-        ValueError: a class has no training images, an image lies in no class, a line of boxes.csv
-            is malformed, names an unknown image or a box outside it, or the split is empty.
+        ValueError: a class has no training images, an image is not in a class's folder, a line of
+            boxes.csv is malformed or has an unknown image or a box outside of it, or the split is
+            empty.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _check_boxes(file: Path, examples: Sequence[Example], boxes: _Boxes) -> None:
-    """ValueError if a box leaves its image; names the line."""
+    """Raises ValueError if a box extends outside of its image. The message names the line."""
     for example in examples:
         if example.name not in boxes:
             continue

@@ -44,19 +44,19 @@ def find_images(folder: str | os.PathLike) -> list[Path]:
 
 def is_image(file: Path, folder: Path) -> bool:
     """Whether a path in a folder has the name of a visible image file."""
-    # macOS puts hidden files such as ._photo.jpg, which are no images, beside photo.jpg
+    # macOS writes hidden files, for example ._photo.jpg for photo.jpg, which are not images
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return file.suffix.lower() in _SUFFIXES and not hidden and not file.is_dir()
 
 
 def read_pixels(image: ImageLike) -> np.ndarray:
-    """Reads an image's pixels; a file is turned as its camera's orientation tag says.
+    """Reads an image's pixels. A file is rotated by its EXIF tag.
 
     Returns:
         (H,W,3) RGB: float32 in [0,1] if the image is a tensor, otherwise uint8.
 
     Raises:
-        ValueError: it is no image, or has no pixels.
+        ValueError: it is not an image, or has no pixels.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, upright=True)

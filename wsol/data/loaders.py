@@ -26,13 +26,13 @@ class DataConfig:
         root: Folder in CUB-200-2011's layout, or of train/<class>/ and test/<class>/ with images,
             or in the layout that `class_path` reads.
         image_size: Side of the network's input in pixels.
-        resize: Side before the random crop of training; None is 8/7 of image_size (256 for 224).
-        val_fraction: Fraction of each class's training images held out for validation, where the
-            data set has no validation images of its own.
+        resize: Side before the random crop of training. If None, 8/7 of image_size (256 for 224).
+        val_fraction: Fraction of each class's training images held out for validation, if the data
+            set has no validation images of its own.
         batch_size: Images per step and process.
-        num_workers: Loader processes; 0 loads in the main one.
-        class_path: Subclass of `wsol.data.dataset.ImageDataset` that reads `root`; None finds out
-            which of the two layouts it has.
+        num_workers: Number of loader processes. 0 loads in the main process.
+        class_path: Subclass of `wsol.data.dataset.ImageDataset` that reads `root`. If None, the
+            layout is recognized by its files.
     """
 
     root: str
@@ -56,7 +56,7 @@ class DataConfig:
         return asdict(replace(self, class_path=None)) | {"class_path": path}
 
     def dataset(self, split: Split) -> ImageDataset:
-        """The split as evaluation sees it: whole frames."""
+        """The split for evaluation: images are not cropped."""
         return self._dataset(split, eval_transform(self.image_size))
 
     def loader(self, split: Split) -> DataLoader:
@@ -110,7 +110,7 @@ def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
     """Finds the class that reads a folder: `CUB200` if it has images.txt, `ImageFolder` if train/.
 
     Raises:
-        ValueError: it has neither; says what was looked for.
+        ValueError: it has neither. The message names what was expected.
     """
     try:
         find_root(Path(root))
@@ -125,9 +125,9 @@ def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
 
 
 def current_settings(settings: Any) -> Any:
-    """A run's settings under today's names, if an earlier version wrote them under others."""
+    """Returns a run's settings under their current names, if an earlier version wrote them."""
     if not isinstance(settings, Mapping):
-        return settings  # the reader says what is wrong with it
+        return settings  # the reader reports the mistake
     renamed = {
         part: {names.get(name, name): value for name, value in settings[part].items()}
         for part, names in _RENAMED.items()

@@ -12,7 +12,7 @@ from robust_training.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes in one image, the likeliest first.
+    """Boxes in one image, the most probable first.
 
     Attributes:
         boxes: (K,4) half-open x0, y0, x1, y1 as fractions of the image's sides, in [0,1].
@@ -29,12 +29,12 @@ class Detections:
         return Detections(self.boxes.cpu(), labels, self.scores.cpu())
 
     def best_box(self, label: int) -> Tensor:
-        """The likeliest box (4,) of a class, else of all classes, else zeros."""
+        """The most probable box (4,) of a class, else of all classes, else zeros."""
         boxes, _ = self.of_class(label)
         return boxes[0] if len(boxes) else self.boxes.new_zeros(4)
 
     def of_class(self, label: int) -> tuple[Tensor, Tensor]:
-        """Boxes (K,4) and scores (K,) of a class, else the likeliest box of all with score 0."""
+        """Boxes (K,4), scores (K,) of a class, else the most probable box of all with score 0."""
         if self.labels is None:
             return self.boxes, self.scores
         own = self.labels == label

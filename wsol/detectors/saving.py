@@ -22,7 +22,7 @@ _SETTINGS, _HEAD = "detector.json", "head.safetensors"
 def save_detector(
     network: Network, folder: str | os.PathLike, texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write the backbone as `save_model` does, and the head and settings beside it.
+    """Writes the backbone like `save_model`, and the head and settings into the same folder.
 
     The folder appears complete or not at all. The backbone loses its classifier head.
 
@@ -58,11 +58,11 @@ def is_detector(folder: str | os.PathLike) -> bool:
 
 
 def load_detector(folder: str | os.PathLike) -> Network:
-    """Load what `save_detector` wrote, in evaluation mode.
+    """Loads a detector that `save_detector` wrote, in evaluation mode.
 
     Raises:
         ValueError: a file is missing, is damaged, or belongs to another kind of detector. The
-            message names it.
+            message names the file.
     """
     folder = Path(folder)
     file, weights = folder / _SETTINGS, folder / _HEAD

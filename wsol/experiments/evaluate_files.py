@@ -32,17 +32,17 @@ def evaluate_scoremaps(
     """Scores heatmaps of the true class that other programs wrote.
 
     Args:
-        scoremaps: Folder with one file <image>.npy for each image: floating point in [0,1], of any
-            size, showing the whole image. Maps of validation images choose the threshold (policy
-            val).
+        scoremaps: Folder with a file <image>.npy for each image: floating point in [0,1], of any
+            size, covering the whole image. If there are maps of validation images, the threshold of
+            the policy val is chosen on them.
         metadata: The published evaluator's metadata folder, a data set, or a COCO file.
         val_metadata: Metadata of the validation images; default: the val split of `metadata`.
-        predictions: File of lines <image>,<class>[:<probability>],<class>,... with the likeliest
-            class first; classes count from 0.
+        predictions: File of lines <image>,<class>[:<probability>],<class>,... with the most
+            probable class first. Classes are counted from 0.
         masks: Folder of masks <image>.png, for PxAP and pIoU.
-        mask_cut: The object is the pixels of a mask above this value, 0 to 254. Default: 127, and 0
-            for masks that the metadata names.
-        workers: Number of loader processes; 0 loads in this process.
+        mask_cut: Pixels of a mask above this value (0 to 254) belong to the object. Default: 127,
+            and 0 for masks that are listed in the metadata.
+        workers: Number of loader processes. 0 loads in this process.
         output: Folder for metrics.json, images.csv and coco/; default: nothing is written.
         scoring: Thresholds, IoU thresholds and seed.
 
@@ -70,7 +70,7 @@ def evaluate_scoremaps(
     }
     both = sorted(set(files["test"]).intersection(files.get("val", ())))
     if both:
-        raise ValueError(f"{len(both)} maps are for validation and for test, such as {both[0]}")
+        raise ValueError(f"{len(both)} maps are for validation and for test, for example {both[0]}")
     require_true_boxes(test, validation)
     require_masks(test)
     outputs = {}
@@ -114,8 +114,8 @@ def evaluate_boxes(
 
     Args:
         results: JSON file: a COCO results list, or boxes.json of localize.py. Image ids of a list
-            are those of the metadata (COCO, CUB), names, or line numbers from 1. Where the metadata
-            has no numbers for its categories, a category is a label counted from 1.
+            are ids of the metadata (COCO, CUB), names, or line numbers from 1. If the metadata has
+            no category ids, a category is a label counted from 1.
         metadata: The published evaluator's metadata folder, a data set, or a COCO file.
         output: Folder for metrics.json, images.csv and coco/; default: nothing is written.
         seed: Seed of the bootstrap.
@@ -144,8 +144,8 @@ def evaluate_boxes(
 def _validation_truth(
     scoremaps: str | Path, metadata: str | Path, val_metadata: str | Path | None
 ) -> GroundTruth | None:
-    """The images whose maps choose a threshold: those of `val_metadata`, or the val split of
-    `metadata` if it has one with maps."""
+    """Returns the images on which a threshold is chosen: `val_metadata`, or else the val split of
+    `metadata`. None if there are no maps of such images."""
     if val_metadata is not None:
         return read_ground_truth(val_metadata, "val")
     folder = Path(metadata)

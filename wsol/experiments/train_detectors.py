@@ -48,22 +48,23 @@ def train_detectors(
     batch_size: PositiveInt = 20,
     device: torch.device,
 ) -> DetectorScores:
-    """Train detectors on each kind of pseudo labels, and score them beside the pseudo labels.
+    """Trains detectors on each kind of pseudo labels, and scores both.
 
-    Everything that can be wrong with the input is checked before the first heatmap is computed.
-    Detectors that already exist in `output` are kept.
+    The input is checked before the first heatmap is computed. Detectors that already exist in
+    `output` are kept.
 
     Args:
-        run: Run folder, or model folder with `root`; its model gives heatmaps and the backbone.
+        run: Run folder, or model folder with `root`. Its model gives heatmaps and the backbone.
         names: Kinds of pseudo labels: heatmap methods, "oracle", folders of COCO data sets.
         output: Folder for pseudo labels and detectors; locked by the caller.
         detector: Kind of detector, and its settings.
-        root: The data set; None is the run's own.
-        weights: File of weights for the backbone, in place of the run's.
-        threshold: Fraction of the heatmaps' maximum; None lets validation images choose it.
+        root: Folder of the data set. If None, the data set of the run.
+        weights: File of weights for the backbone, in place of the run's weights.
+        threshold: Fraction of the heatmaps' maximum. If None, it is chosen on validation images.
 
     Raises:
-        ValueError: a name, a file or a setting is wrong, or `output` holds other detectors.
+        ValueError: a name, a file or a setting is wrong, or `output` has detectors of other
+            settings.
     """
     given = [read_pseudo_labels(Path(name)) for name in names if _is_folder(name)]
     methods = with_baselines(name for name in names if name != ORACLE and not _is_folder(name))

@@ -176,7 +176,7 @@ def test_a_picture_in_postscript_runs_no_other_program(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
     file = tmp_path / "a.jpg"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    with pytest.raises(ValueError, match=r"a.jpg: it is no JPEG"):
+    with pytest.raises(ValueError, match=r"a.jpg: it is not a JPEG"):
         read_image(file)
     assert not (tmp_path / "ran").exists()
     with Image.open(file) as image:

@@ -157,7 +157,7 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
     options = ("--pseudo_labels", "oracle", "--output", output)
     status, _, error = tool("train_detector.py", run, *options)
     assert (status, output.exists()) == (2, False)
-    assert error == "error: oracle trains on true boxes, and no train image has one"
+    assert error == "error: oracle trains on true boxes, but no train image has one"
 
 
 def test_boxes_of_validation_images_choose_the_threshold(trained, plain):

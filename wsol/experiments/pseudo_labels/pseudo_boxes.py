@@ -54,12 +54,12 @@ def folder_name(name: str) -> str:
 def heatmap_pseudo_labels(
     name: str, outputs: Mapping[str, SplitOutput], threshold: float | None
 ) -> PseudoLabels:
-    """Boxes around the heatmaps called `name`. True boxes of training images are not used.
+    """Makes boxes around the heatmaps called `name`. True boxes of training images are not used.
 
     Args:
         outputs: Heatmap boxes of the splits "train", "val" and "test".
-        threshold: Fraction of the heatmap's maximum; None takes the one with the most hits on the
-            true boxes of the validation images.
+        threshold: Fraction of the heatmap's maximum. If None, the threshold with the most hits on
+            the true boxes of the validation images.
     """
     policy = "val" if threshold is None else f"fixed:{threshold:g}"
     if threshold is None:
@@ -73,25 +73,25 @@ def heatmap_pseudo_labels(
 
 
 def oracle_pseudo_labels(truths: Mapping[str, GroundTruth]) -> PseudoLabels:
-    """The first true box of each image in `truths`, by split, that has one.
+    """Returns the first true box of each image in `truths` (by split) that has a box.
 
     They give an upper bound: a weakly supervised method may not use them.
 
     Raises:
-        ValueError: no image of "train", or none of "val", has a true box.
+        ValueError: no image of "train", or no image of "val", has a true box.
     """
     for split in TRAINING_SPLITS:
         if not truths[split].boxed.any():
-            raise ValueError(f"{ORACLE} trains on true boxes, and no {split} image has one")
+            raise ValueError(f"{ORACLE} trains on true boxes, but no {split} image has one")
     return PseudoLabels(ORACLE, ORACLE, _first_boxes(truths))
 
 
 def read_pseudo_labels(folder: Path) -> PseudoLabels:
-    """The first box of each image in the COCO data sets train.json and val.json of a folder.
+    """Reads the first box of each image from the COCO data sets train.json and val.json.
 
     Raises:
-        ValueError: a file is missing or no COCO data set with one category for each image; the
-            message names it.
+        ValueError: a file is missing, or is not a COCO data set with one category for each image.
+            The message names the file.
     """
     truths = {split: read_coco_ground_truth(folder / f"{split}.json") for split in TRAINING_SPLITS}
     return PseudoLabels(folder.resolve().name, "given", _first_boxes(truths))
@@ -102,8 +102,8 @@ def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
 
 
 def check_pseudo_labels(labels: PseudoLabels, test: ImageDataset) -> None:
-    """ValueError if boxes belong to images of `test`, or to other classes than its classes, or if
-    they count pixels of another image size; the message names the file."""
+    """Raises ValueError if boxes are in images of `test`, if they have other classes than `test`,
+    or if they are in pixels of another image size. The message names the file."""
     tested = {example.path.resolve() for example in test.examples}
     for split, boxes in labels.boxes.items():
         where = f"{split}.json of {labels.name}"
