@@ -53,19 +53,19 @@ def fit_detector(
     seed: int = 0,
     title: str = "training",
 ) -> list[dict[str, float]]:
-    """Train, and leave `network` in evaluation mode as it was after the best epoch.
+    """Trains a network. At the end it has the weights of the best epoch, in evaluation mode.
 
     The best epoch has the highest mean IoU with the boxes of `validation`, which have the same
-    source as those of `training`; the later one if two are equal. Batches are those of
-    `wsol.data.dataset.LabelledImages`. Images that lose their box to a crop are left out. The same
-    seed and network give the same detector.
+    source as the boxes of `training`. Of equal epochs, the later one is the best. Both loaders read
+    `wsol.data.dataset.LabelledImages`. Images whose box is outside of the crop are left out. The
+    same seed and network give the same detector.
 
     Returns:
-        One row for each epoch: its number, mean loss terms, `val_iou` and `seconds`.
+        A row for each epoch: its number, mean loss terms, `val_iou` and `seconds`.
 
     Raises:
         FloatingPointError: the loss is not finite.
-        ValueError: no batch of an epoch held two images that still had their box.
+        ValueError: no batch of an epoch had two images with a box in the crop.
     """
     network.to(memory_format=torch.channels_last)  # a third faster, on CPUs too
     body = list(network.backbone.parameters())
@@ -117,7 +117,7 @@ def fit_detector(
 
 @torch.no_grad()
 def detect(network: Network, loader: DataLoader) -> list[Detections]:
-    """Detect boxes in every image of `loader`, in order; the results are on the CPU."""
+    """Detects boxes in every image of `loader`, in order. The results are on the CPU."""
     network.eval()
     device = network.backbone.device
     return [each.cpu() for batch in loader for each in network.detect(batch["image"].to(device))]
@@ -125,7 +125,7 @@ def detect(network: Network, loader: DataLoader) -> list[Detections]:
 
 @torch.no_grad()
 def mean_iou(network: Network, loader: DataLoader) -> float:
-    """The mean IoU of each image's likeliest box of its class with the box that `loader` gives."""
+    """Mean IoU of each image's most probable box of its class with the box from `loader`."""
     network.eval()
     overlaps = []
     for batch in loader:
@@ -137,7 +137,7 @@ def mean_iou(network: Network, loader: DataLoader) -> float:
 
 
 def _losses(network: Network, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Loss terms of the images that still have a box; none if too few are left for BatchNorm."""
+    """Loss terms of images with a box in the crop. Empty if they are too few for BatchNorm."""
     image = batch["image"].to(network.backbone.device, memory_format=torch.channels_last)
     label, box = batch["label"].to(image.device), batch["box"].to(image.device)
     box = box / corner_scale(image)

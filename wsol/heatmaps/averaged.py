@@ -14,12 +14,12 @@ from wsol.heatmaps.heatmap import HeatmapMethod, min_max
 
 @dataclass(frozen=True)
 class Averaged(HeatmapMethod):
-    """The mean of a method's heatmaps of the image in several sizes, and of its mirror images.
+    """Averages a method's heatmaps of the image in several sizes, and of its mirror images.
 
     Attributes:
         method: The method, called once for each size, or twice with `flip`.
-        scales: Factors of the image's size. Networks built for one size take only 1.
-        flip: Whether mirror images are included; their maps are mirrored back.
+        scales: Factors of the image's size. Networks with a fixed input size allow only 1.
+        flip: Whether mirror images are included. Their maps are mirrored back.
     """
 
     method: HeatmapMethod
@@ -33,7 +33,7 @@ class Averaged(HeatmapMethod):
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         if not self._takes_sizes(model):
             raise ValueError(
-                f"{model.backbone.pretrained_cfg['architecture']} takes images of one size: "
+                f"{model.backbone.pretrained_cfg['architecture']} has a fixed input size: "
                 "average over mirror images only (scales=(1,))"
             )
         maps = [self._at(model, image, label, scale) for scale in self.scales]
@@ -61,10 +61,10 @@ class Averaged(HeatmapMethod):
 
 @dataclass(frozen=True)
 class Product(HeatmapMethod):
-    """The product of two methods' heatmaps, pixel by pixel, such as gradient and class activation.
+    """Multiplies two methods' heatmaps pixel by pixel, for example gradient and class activation.
 
-    A coarse map locates the class, a fine one adds detail (Guided Grad-CAM; Selvaraju et al., ICCV
-    2017).
+    A coarse map locates the class, and a fine map adds detail (Guided Grad-CAM; Selvaraju et al.,
+    ICCV 2017).
     """
 
     first: HeatmapMethod

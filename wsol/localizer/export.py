@@ -47,13 +47,13 @@ class _LogitsAndHeatmaps(nn.Module):
 
 
 def export_program(model: Classifier) -> ExportedProgram:
-    """A graph: images (N,3,S,S) in [0,1], any N -> logits (N,C), predicted classes' maps (N,S,S).
+    """Traces images (N,3,S,S) in [0,1], any N -> logits (N,C), predicted classes' maps (N,S,S).
 
     Args:
         model: In evaluation mode, on the CPU.
 
     Raises:
-        ValueError: the architecture cannot be traced; names it and the reason.
+        ValueError: the architecture cannot be traced. The message names it and the reason.
     """
     side = model.image_size
     batch = {"images": {0: torch.export.Dim("batch")}}
@@ -61,13 +61,13 @@ def export_program(model: Classifier) -> ExportedProgram:
         with _quiet(), torch.no_grad():
             example = (torch.zeros(2, 3, side, side),)
             return torch.export.export(_LogitsAndHeatmaps(model), example, dynamic_shapes=batch)
-    except Exception as error:  # whatever PyTorch's tracers raise
+    except Exception as error:  # PyTorch's tracers raise many types of errors
         architecture = model.backbone.pretrained_cfg["architecture"]
         raise ValueError(f"{architecture} cannot be exported: {_reason(error)}") from error
 
 
 def write_program(program: ExportedProgram, localizer: Localizer, file: str | os.PathLike) -> float:
-    """Write `export_program(localizer.model)` to a file, if it computes what the localizer does.
+    """Writes `export_program(localizer.model)` to a file, if its results equal the localizer's.
 
     Args:
         localizer: With `Gradient()` heatmaps, on the CPU.
@@ -77,8 +77,8 @@ def write_program(program: ExportedProgram, localizer: Localizer, file: str | os
         The largest difference of its heatmaps (in [0,1]) from the localizer's on a few images.
 
     Raises:
-        ValueError: this format lacks an operator (the message names it), or the program computes
-            something else. Then no file is left.
+        ValueError: this format lacks an operator (the message names it), or the results differ. No
+            file is written.
     """
     if localizer.method != Gradient():
         raise ValueError(f"only maps of {Gradient()} can be exported, not of {localizer.method}")

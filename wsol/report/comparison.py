@@ -30,9 +30,9 @@ ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
 
 
 def read_scores(metrics: Metrics) -> dict[str, Any]:
-    """The columns of a comparison, from a run's metrics.json: fractions, or None.
+    """Reads the columns of a comparison from a run's metrics.json: fractions, or None.
 
-    Accuracy under attack is that at the radius of the first attack on maps.
+    Accuracy under attack is measured at the radius of the first attack on maps.
     """
     attack, curve = (_value(metrics, "robustness", key, 0) for key in ("maps", "accuracy"))
     radius, radii = _value(attack, "attack", "attack", "eps"), _value(curve, "eps")
@@ -55,7 +55,7 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
 
 
 def _value(content: Any, *keys: str | int | None) -> Any:
-    """The value below these keys and list indices; None where there is none."""
+    """Returns the value below these keys and list indices, or None."""
     for key in keys:
         try:
             content = content[key]
@@ -82,8 +82,8 @@ class TrainedRun:
         method: Name of the training method.
         seed: Seed of the run.
         folder: Folder of the run.
-        scores: From `read_scores`; None where metrics.json has no number.
-        seconds: Duration of each epoch, validation included.
+        scores: From `read_scores`. None if metrics.json has no number.
+        seconds: Duration of each epoch, with validation.
     """
 
     method: str
@@ -169,7 +169,7 @@ def method_table(runs: Sequence[TrainedRun]) -> str:
 
 
 def accuracy_scatter(runs: Sequence[TrainedRun], score: str) -> bytes | None:
-    """PNG: a score against accuracy; None where no run has both."""
+    """PNG: a score against accuracy. None if no run has both."""
     return scatter(
         {
             method: [
@@ -187,8 +187,8 @@ def accuracy_scatter(runs: Sequence[TrainedRun], score: str) -> bytes | None:
 def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8) -> bytes:
     """PNG: gradient maps of the true class, images by methods.
 
-    The maps are those of every method's first seed. They show the true boxes and the box at the
-    threshold that validation images chose, or else at ART's.
+    The maps are computed with every method's first seed. They show the true boxes and the box at
+    the threshold that was chosen on validation images, or else at ART's threshold.
 
     Args:
         images: Number of images, spread evenly over `dataset`.

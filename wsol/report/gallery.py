@@ -1,6 +1,6 @@
 """The data of the report's gallery: some images, their heatmaps, and their boxes at every cut.
 
-The page only looks boxes up, so its slider shows the boxes that were scored.
+The page does not compute boxes, so its slider shows the boxes that were scored.
 """
 
 import base64
@@ -24,11 +24,11 @@ _FEWEST_IMAGES = 8
 
 
 def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any]:
-    """The data that page.js reads.
+    """Returns the data for page.js.
 
     Args:
-        evaluations: Run name -> its evaluation; all on the same images.
-        images: Number of images, fewer where many heatmaps would make the file large.
+        evaluations: Run name -> evaluation, all on the same images.
+        images: Number of images. Fewer are shown if many heatmaps would make the file large.
     """
     maps = [
         (run, evaluation, headline)

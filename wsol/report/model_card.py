@@ -14,14 +14,14 @@ _OURS = "\n## Training\n"
 
 
 def complete_card(run: Path, *, licence: str | None = None) -> None:
-    """Add data, method, scores and licence to the README.md in a run's model folder.
+    """Adds data, method, scores and licence to the README.md in a run's model folder.
 
     Args:
-        run: With config.yaml, and metrics.json where it was evaluated.
-        licence: Licence of the weights, an SPDX identifier; None where it is not known.
+        run: Folder with config.yaml, and with metrics.json if the run was evaluated.
+        licence: Licence of the weights, an SPDX identifier. None if it is not known.
 
     Raises:
-        ValueError: config.yaml or metrics.json is not a run's.
+        ValueError: config.yaml or metrics.json was not written for a run.
     """
     file = model_folder(run) / "README.md"
     card = file.read_text(encoding="utf-8").partition(_OURS)[0]
@@ -63,8 +63,8 @@ def _scores(run: Path) -> list[str]:
     if not rows:
         return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
     return [
-        f"{count} test images, percent with 95 % intervals; the policy *oracle* chose its "
-        "threshold on them, the policy *val* did not.\n",
+        f"{count} test images, percent with 95 % intervals. The threshold of the policy *oracle* "
+        "is chosen on them, the threshold of the policy *val* is not.\n",
         markdown(heads, [cells for _, *cells in rows], words - 1),
     ]
 
