@@ -241,13 +241,13 @@ def _card(model: Classifier) -> str:
     notes = []
     if model.last_stride == 1:
         notes.append(
-            "Its last stage has stride 1. timm cannot express that, so plain timm gives other "
+            "Its last stage has stride 1. timm has no such option, so plain timm gives other "
             f"logits; {loading}"
         )
     if model.log_gradient is not None:
         notes.append(
             f"It takes the {model.log_gradient.channels} channels of {model.log_gradient}, not "
-            f"RGB. timm cannot express that, so plain timm opens the backbone alone; {loading}"
+            f"RGB. timm has no such option, so plain timm opens only the backbone; {loading}"
         )
     else:
         notes.append("Normalise images in [0,1] with mean and std of config.json first.\n")

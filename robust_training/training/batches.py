@@ -1,4 +1,4 @@
-"""The batches of an epoch and their random draws, as functions of seed, epoch and place alone."""
+"""Batches of an epoch and their random draws; both depend only on seed, epoch and place."""
 
 import atexit
 import hashlib
