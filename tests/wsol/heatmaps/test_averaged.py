@@ -77,7 +77,7 @@ def test_maps_of_other_sizes_lie_over_the_image(model):
 def test_sizes_are_refused_where_the_network_has_one(images):
     vit = create_model("test_vit", 4, image_size=32).eval()
     assert not Averaged(Gradient()).fits(vit)
-    with pytest.raises(ValueError, match=r"one size.*scales=\(1,\)"):
+    with pytest.raises(ValueError, match=r"fixed input size.*scales=\(1,\)"):
         Averaged(Gradient())(vit, images, LABELS)
     flipped = Averaged(Gradient(), scales=(1,))
     assert flipped.fits(vit)
