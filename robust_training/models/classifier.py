@@ -220,7 +220,10 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
             model_config=config,
             data_config={
                 "input_size": (_channels(model), model.image_size, model.image_size),
+                # timm's transforms then show the network the whole frame, as training here does
                 "crop_pct": 1.0,
+                "crop_mode": "squash",
+                "interpolation": "bilinear",
             },
         )
         (new / "README.md").write_text(_card(model))

@@ -4,9 +4,11 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
+from robust_training.models.classifier import create_model, save_model
 from wsol.data.cub import CUB200
 from wsol.data.image_files import read_image
 from wsol.data.loaders import DataConfig
@@ -241,3 +243,18 @@ def test_real_birds(shared):
     assert (len(data), len(CUB200(shared / "data" / "cub10", "test"))) == (300, 121)
     assert len(data.classes) == 10
     assert data[0]["image"].ndim == 3
+
+
+def test_timms_own_transforms_of_a_saved_model_show_the_whole_frame(shared, tmp_path):
+    """On photographs of birds, wider than high; timm's default mode would cut their sides off."""
+    save_model(create_model("test_resnet", 2, image_size=96), tmp_path / "model")
+    opened = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=False)
+    config = timm.data.resolve_model_data_config(opened)
+    pixels = timm.data.create_transform(**config | {"mean": (0, 0, 0), "std": (1, 1, 1)})
+    dataset = CUB200(shared / "data" / "cub10", "test")
+    files = [example.path for example in dataset.examples[:20]]
+    for file in files:
+        ours, _ = network_input(read_image(file), eval_transform(96))
+        theirs = pixels(Image.open(file).convert("RGB"))
+        assert theirs.shape == ours.shape
+        assert (theirs - ours).abs().mean() < 0.02
