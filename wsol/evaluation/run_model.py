@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,10 +11,11 @@ from tqdm import tqdm
 from robust_training.models.classifier import Classifier
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
+from wsol.data.threads import map_in_threads
 from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.split_selection import PreparedSplit
-from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.heatmap import HeatmapMethod, each_heatmap
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,13 @@ def run_model(
     dataset, truth = split.dataset, split.truth
     device = next(model.parameters()).device
     edges = None if thresholds is None else bin_edges(thresholds)
+
+    def row(name: str, heatmap: np.ndarray, index: int) -> BoxTable:
+        try:
+            return split_row(heatmap, truth, index, edges=edges, every_box=every_box)
+        except ValueError as error:
+            raise ValueError(f"{name} of {dataset.examples[index].name}: {error}") from error
+
     order: list[torch.Tensor] = []
     confidence: list[torch.Tensor] = []
     rows: dict[str, list[BoxTable]] = {name: [] for name in methods}
@@ -72,15 +81,9 @@ def run_model(
             probability = model(image).softmax(dim=1)
         order.append(probability.argsort(dim=1, descending=True, stable=True)[:, :5].cpu())
         confidence.append(probability.amax(dim=1).cpu())
-        for name, method in methods.items():
-            heatmaps = method(model, image, label)
-            for heatmap, index in zip(heatmaps, batch["index"].tolist(), strict=True):
-                try:
-                    row = split_row(heatmap, truth, index, edges=edges, every_box=every_box)
-                except ValueError as error:
-                    example = dataset.examples[index]
-                    raise ValueError(f"{name} of {example.name}: {error}") from error
-                rows[name].append(row)
+        heatmaps = each_heatmap(methods.values(), model, image, label)
+        for name, maps in zip(methods, heatmaps, strict=True):
+            rows[name] += map_in_threads(partial(row, name), maps, batch["index"].tolist())
     predictions = Predictions(
         torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
     )

@@ -105,7 +105,8 @@ class EvaluationPlan:
 
     def run(self, device: str | torch.device = "cpu") -> Evaluation:
         """Runs the evaluation; `evaluate` documents the result."""
-        model, scoring, splits = self.model.to(device).eval(), self.scoring, self.splits
+        scoring, splits = self.scoring, self.splits
+        model = self.model.to(device, memory_format=torch.channels_last).eval()
         test = self._run_split("test", splits.test)
         validation = self._run_split("val", splits.validation) if splits.validation else None
         scores = score_heatmaps(

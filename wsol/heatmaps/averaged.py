@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from robust_training.models.classifier import Classifier
-from wsol.heatmaps.heatmap import HeatmapMethod, min_max
+from wsol.heatmaps.heatmap import Combined, HeatmapMethod, min_max
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Averaged(HeatmapMethod):
 
 
 @dataclass(frozen=True)
-class Product(HeatmapMethod):
+class Product(Combined):
     """Multiplies two methods' heatmaps pixel by pixel, for example gradient and class activation.
 
     A coarse map locates the class, and a fine map adds detail (Guided Grad-CAM; Selvaraju et al.,
@@ -70,8 +70,9 @@ class Product(HeatmapMethod):
     first: HeatmapMethod
     second: HeatmapMethod
 
-    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        return min_max(self.first(model, image, label) * self.second(model, image, label))
+    @property
+    def methods(self) -> tuple[HeatmapMethod, ...]:
+        return self.first, self.second
 
-    def fits(self, model: Classifier) -> bool:
-        return self.first.fits(model) and self.second.fits(model)
+    def combine(self, image: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return min_max(first * second)

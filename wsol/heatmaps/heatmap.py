@@ -5,6 +5,7 @@ activation maps and baselines without a model are scored by the same code.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,25 @@ class HeatmapMethod(ABC):
     def fits(self, model: Classifier) -> bool:
         """Whether the method works for this network."""
         return True
+
+
+class Combined(HeatmapMethod):
+    """Makes heatmaps from those of other methods for the same images and classes."""
+
+    @property
+    @abstractmethod
+    def methods(self) -> tuple[HeatmapMethod, ...]:
+        """The other methods."""
+
+    @abstractmethod
+    def combine(self, image: Tensor, *heatmaps: np.ndarray) -> np.ndarray:
+        """Images (N,3,H,W) and (N,H,W) of each of the `methods` -> (N,H,W) in [0,1]."""
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
+        return self.combine(image, *(method(model, image, label) for method in self.methods))
+
+    def fits(self, model: Classifier) -> bool:
+        return all(method.fits(model) for method in self.methods)
 
 
 @dataclass(frozen=True)
@@ -99,6 +119,26 @@ class CentredBox(HeatmapMethod):
         rows, columns = (1 - np.abs((2 * np.arange(n) + 1) / n - 1) for n in (height, width))
         heatmap = min_max(np.minimum(rows[:, None], columns[None, :]))
         return np.broadcast_to(heatmap, (count, height, width))
+
+
+def each_heatmap(
+    methods: Iterable[HeatmapMethod], model: Classifier, image: Tensor, label: Tensor
+) -> Iterator[np.ndarray]:
+    """Yields the heatmaps of each method. A method that is part of several runs only once."""
+    made: list[tuple[HeatmapMethod, np.ndarray]] = []
+
+    def make(method: HeatmapMethod) -> np.ndarray:
+        for other, heatmaps in made:
+            if method == other:
+                return heatmaps
+        if isinstance(method, Combined):
+            heatmaps = method.combine(image, *map(make, method.methods))
+        else:
+            heatmaps = method(model, image, label)
+        made.append((method, heatmaps))
+        return heatmaps
+
+    yield from map(make, methods)
 
 
 def attribution_heatmap(attribution: Tensor, *, sigma: float = 3.0) -> np.ndarray:

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from robust_training.models.classifier import Classifier
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.inputs import to_pixels
-from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.data.threads import map_in_threads
+from wsol.heatmaps.heatmap import Combined, HeatmapMethod
 
 _BORDER = 1 / 40  # of the image's side is certain background
 
 
 @dataclass(frozen=True)
-class Refined(HeatmapMethod):
+class Refined(Combined):
     """A heatmap limited to the region of similar colours around its largest values.
 
     OpenCV's grabCut (Rother et al., SIGGRAPH 2004) splits the image into foreground and background.
@@ -49,12 +49,12 @@ class Refined(HeatmapMethod):
                 f"must be at least 1, not {self.fraction}, {self.sure}, {self.iterations}"
             )
 
-    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        pairs = zip(to_pixels(image), self.method(model, image, label), strict=True)
-        return np.stack([self._one(*pair) for pair in pairs])
+    @property
+    def methods(self) -> tuple[HeatmapMethod, ...]:
+        return (self.method,)
 
-    def fits(self, model: Classifier) -> bool:
-        return self.method.fits(model)
+    def combine(self, image: Tensor, heatmaps: np.ndarray) -> np.ndarray:
+        return np.stack(map_in_threads(self._one, to_pixels(image), heatmaps))
 
     def _one(self, pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
         foreground = segment(pixels, heatmap, self.fraction, self.sure, self.iterations)

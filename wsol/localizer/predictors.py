@@ -103,7 +103,7 @@ def box_predictor(
         if not method.fits(model):
             architecture = model.backbone.pretrained_cfg["architecture"]
             raise ValueError(f"{method} does not work with {architecture}")
-        model.eval()
+        model.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
         threshold = ART_THRESHOLD if threshold is None else threshold
         names = model.class_names or [*map(str, range(model.num_classes))]
         explain = partial(explain_by_classifier, model, method)
