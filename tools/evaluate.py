@@ -17,7 +17,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from wsol.cli.parser import Parser, find_device, run
+from wsol.cli.parser import DEVICES, Parser, launch, run
 from wsol.evaluation.scores import ScoringConfig
 from wsol.experiments.evaluate_files import evaluate_boxes, evaluate_scoremaps
 from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
@@ -42,10 +42,10 @@ def runs_command(arguments: list[str]) -> None:
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
     settings = parser.parse_args(arguments)
     robustness = parser.instantiate(settings).robustness
-    device = find_device(settings.device)
     scoring = _take_scoring(settings)
     plans = [
         plan_evaluation(
@@ -60,10 +60,15 @@ def runs_command(arguments: list[str]) -> None:
         for folder in settings.runs
     ]
     require_comparable(plans, same_images=settings.report is not None)
-    for plan in plans:
-        for note in plan.notes:
-            print(f"{plan.name}: {note}")
-    evaluations = {plan.name: plan.run(device) for plan in plans}
+    device, fabric = launch(settings.device, settings.devices)
+    is_first = fabric is None or fabric.is_global_zero
+    if is_first:
+        for plan in plans:
+            for note in plan.notes:
+                print(f"{plan.name}: {note}")
+    evaluations = {plan.name: plan.run(device, fabric) for plan in plans}
+    if not is_first:
+        return
     if settings.report:
         write_report(settings.report, evaluations)
     print(table({name: each.metrics for name, each in evaluations.items()}))

@@ -1,9 +1,12 @@
 """Communication between the processes of a run; a single process needs none."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
+
+_T = TypeVar("_T")
 
 
 def in_any(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
@@ -38,3 +41,32 @@ def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
     problem = fabric.broadcast(problem)
     if problem is not None:
         raise OSError(f"{problem}; what was saved before is whole, and the run can be resumed")
+
+
+def gather(fabric: Fabric | None, compute: Callable[[], _T]) -> list[_T] | None:
+    """Call `compute` in every process and collect the results in the first process.
+
+    Args:
+        fabric: None if there is one process.
+
+    Returns:
+        The results in the order of the processes' ranks. None in all processes but the first.
+
+    Raises:
+        ValueError: `compute` raised one. It is raised in the first process, which never waits for a
+            process that has gone.
+    """
+    if fabric is None or fabric.world_size == 1:
+        return [compute()]
+    try:
+        found, problem = compute(), None
+    except ValueError as error:
+        found, problem = None, str(error)
+    everything = [None] * fabric.world_size if fabric.is_global_zero else None
+    torch.distributed.gather_object((found, problem), everything)
+    if everything is None:
+        return None
+    for _, problem in everything:
+        if problem is not None:
+            raise ValueError(problem)
+    return [found for found, _ in everything]

@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -29,6 +31,16 @@ def tool(name, *arguments, cwd=None):
             status = stop.code
     lines = [line for line in errors.getvalue().splitlines() if line.strip()]
     return status, output.getvalue(), lines[-1] if lines else ""
+
+
+def tool_process(name, *arguments):
+    """(exit status, standard output, standard error) of a tool in a process of its own."""
+    command = [sys.executable, ROOT / "tools" / name, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def train(*arguments):

@@ -5,15 +5,28 @@ import json
 from unittest import mock
 
 import numpy as np
+import pytest
 from torch.utils.data import _utils
 
 from robust_training.models.classifier import create_model, load_model, save_model
-from tests.helpers.commands import tool
+from tests.helpers.commands import tool, tool_process
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import dataset_ground_truth
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
 from wsol.heatmaps.heatmap import Gradient
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one(run, toy):
+    """Also when one process has a batch more than the other."""
+    command = ("evaluate.py", run, "--root", toy, "--batch_size", 7)
+    scores = []
+    for devices in (1, 2):
+        status, text, error = tool_process(*command, "--devices", devices)
+        assert status == 0, error
+        scores.append(((run / "metrics.json").read_text(), (run / "images.csv").read_text(), text))
+    assert scores[0] == scores[1]
 
 
 def test_other_programs_maps_and_boxes(run, toy, tmp_path):

@@ -14,12 +14,15 @@ from typing import Any, NoReturn
 import jsonargparse
 import torch
 import yaml
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from robust_training.private_api import declared_type, parser_actions
 from robust_training.training.cpu import prepare_cpu
 from robust_training.training.interrupts import Stopped
 from wsol.data.text_files import bounded
 
+DEVICES = "number of devices, each with its own process; default: 1, or torchrun's number"
 # jsonargparse's and argparse's words for a name that they do not know
 _UNKNOWN_OPTION = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
@@ -117,6 +120,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     The exit status is the result of `main` or 0; 2 after a user's mistake, which is printed in one
     line; 128 + the signal's number if a signal stopped it. Set WSOL_TRACEBACK=1 for a traceback.
     """
+    if int(os.environ.get("LOCAL_RANK", 0)):  # the first of several processes warns for all
+        warnings.simplefilter("ignore")
     warnings.formatwarning = lambda message, *_, **__: f"note: {_one_line(message)}\n"
     try:
         status = main() or 0
@@ -170,3 +175,33 @@ def find_device(name: str) -> torch.device:
     if device.type == "cpu":
         prepare_cpu()
     return device
+
+
+def launch(name: str, devices: int | None) -> tuple[torch.device, Fabric | None]:
+    """Starts one process for each device; torchrun has started them already.
+
+    Args:
+        name: Device, such as "cpu", "cuda" or "cuda:1".
+        devices: Number of devices of this kind, or on CPUs the number of processes. If None, the
+            number that torchrun gives, or 1.
+
+    Returns:
+        The device of this process, and the processes. None if there is only one.
+
+    Raises:
+        ValueError: this machine does not have these devices.
+    """
+    nodes = 1
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
+        devices = devices or int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if (devices or 1) * nodes == 1:
+        return find_device(name), None
+    try:
+        fabric = Fabric(accelerator=name, devices=devices, num_nodes=nodes, strategy="ddp")
+        fabric.launch()
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ValueError(f"{devices} devices {name!r} are not there: {_one_line(error)}") from error
+    if fabric.device.type == "cpu":
+        prepare_cpu()
+    return fabric.device, fabric

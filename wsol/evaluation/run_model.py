@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, zip_longest
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 from tqdm import tqdm
 
 from robust_training.models.classifier import Classifier
+from robust_training.training.processes import gather
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.data.threads import map_in_threads
@@ -16,6 +20,9 @@ from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.split_selection import PreparedSplit
 from wsol.heatmaps.heatmap import HeatmapMethod, each_heatmap
+
+# The five most probable classes (N,5), the largest probability (N,), and rows of each method.
+_BatchOutput = tuple[np.ndarray, np.ndarray, dict[str, list[BoxTable]]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ def run_model(
     thresholds: np.ndarray | None = None,
     every_box: bool = True,
     description: str = "scoring",
-) -> SplitOutput:
+    fabric: Fabric | None = None,
+) -> SplitOutput | None:
     """Predicts and localizes every image of a split.
 
     Args:
@@ -58,34 +66,63 @@ def run_model(
             these metrics are not computed.
         every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
         description: Title of the progress bar.
+        fabric: Launched processes, which divide the batches among them. If None, this process runs
+            all of them.
+
+    Returns:
+        The output for the whole split; None in all processes but the first.
 
     Raises:
         ValueError: a heatmap is not valid. The message names the image.
     """
-    dataset, truth = split.dataset, split.truth
-    device = next(model.parameters()).device
     edges = None if thresholds is None else bin_edges(thresholds)
+    score = partial(_run_batch, model, split, methods, edges, every_box)
+    rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+
+    def run_part() -> list[_BatchOutput]:
+        loader = split.part(rank, world)
+        bar = tqdm(loader, desc=description, unit="batch", leave=False, disable=rank > 0)
+        return [score(batch) for batch in bar]
+
+    parts = gather(fabric, run_part)
+    if parts is None:
+        return None
+    batches = [batch for same_turn in zip_longest(*parts) for batch in same_turn if batch]
+    order, confidence, rows = zip(*batches, strict=True)
+    predictions = Predictions(
+        np.concatenate(order), np.concatenate(confidence), len(split.dataset.classes)
+    )
+    tables = {name: stack_rows(chain(*(each[name] for each in rows))) for name in methods}
+    return SplitOutput(split.truth, predictions, tables)
+
+
+@torch.no_grad()
+def _predict(model: Classifier, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The five most probable classes, (N,5), and the largest probability, float64 (N,)."""
+    probability = model(image).softmax(dim=1)
+    order = probability.argsort(dim=1, descending=True, stable=True)[:, :5]
+    return order.cpu().numpy(), probability.amax(dim=1).cpu().double().numpy()
+
+
+def _run_batch(
+    model: Classifier,
+    split: PreparedSplit,
+    methods: Mapping[str, HeatmapMethod],
+    edges: np.ndarray | None,
+    every_box: bool,
+    batch: dict[str, Tensor],
+) -> _BatchOutput:
+    image, label = batch["image"].to(model.device), batch["label"].to(model.device)
 
     def row(name: str, heatmap: np.ndarray, index: int) -> BoxTable:
         try:
-            return split_row(heatmap, truth, index, edges=edges, every_box=every_box)
+            return split_row(heatmap, split.truth, index, edges=edges, every_box=every_box)
         except ValueError as error:
-            raise ValueError(f"{name} of {dataset.examples[index].name}: {error}") from error
+            raise ValueError(f"{name} of {split.dataset.examples[index].name}: {error}") from error
 
-    order: list[torch.Tensor] = []
-    confidence: list[torch.Tensor] = []
-    rows: dict[str, list[BoxTable]] = {name: [] for name in methods}
-    for batch in tqdm(split.loader, desc=description, unit="batch", leave=False):
-        image, label = batch["image"].to(device), batch["label"].to(device)
-        with torch.no_grad():
-            probability = model(image).softmax(dim=1)
-        order.append(probability.argsort(dim=1, descending=True, stable=True)[:, :5].cpu())
-        confidence.append(probability.amax(dim=1).cpu())
-        heatmaps = each_heatmap(methods.values(), model, image, label)
-        for name, maps in zip(methods, heatmaps, strict=True):
-            rows[name] += map_in_threads(partial(row, name), maps, batch["index"].tolist())
-    predictions = Predictions(
-        torch.cat(order).numpy(), torch.cat(confidence).double().numpy(), len(dataset.classes)
-    )
-    tables = {name: stack_rows(found) for name, found in rows.items()}
-    return SplitOutput(truth, predictions, tables)
+    heatmaps = each_heatmap(methods.values(), model, image, label)
+    rows = {
+        name: map_in_threads(partial(row, name), maps, batch["index"].tolist())
+        for name, maps in zip(methods, heatmaps, strict=True)
+    }
+    return *_predict(model, image), rows

@@ -31,6 +31,12 @@ class PreparedSplit:
         """The data set that the loader reads."""
         return self.loader.dataset
 
+    def part(self, rank: int, world: int) -> DataLoader:
+        """Loads every `world`-th batch, beginning with batch `rank`."""
+        batches = [*self.loader.batch_sampler][rank::world]
+        workers = self.loader.num_workers
+        return DataLoader(self.dataset, batch_sampler=batches, num_workers=workers)
+
 
 @dataclass(frozen=True)
 class EvaluationSplits:

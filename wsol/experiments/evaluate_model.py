@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
 from robust_training.models.classifier import Classifier
 from wsol.data.loaders import DataConfig
@@ -103,12 +104,28 @@ class EvaluationPlan:
     output: str | os.PathLike | None
     notes: tuple[str, ...]
 
-    def run(self, device: str | torch.device = "cpu") -> Evaluation:
-        """Runs the evaluation; `evaluate` documents the result."""
+    def run(
+        self, device: str | torch.device = "cpu", fabric: Fabric | None = None
+    ) -> Evaluation | None:
+        """Runs the evaluation; `evaluate` documents the result.
+
+        Args:
+            fabric: Launched processes, which divide heatmaps and predictions among them. The first
+                process does the rest. If None, there is one process.
+
+        Returns:
+            The evaluation; None in all processes but the first.
+        """
         scoring, splits = self.scoring, self.splits
         model = self.model.to(device, memory_format=torch.channels_last).eval()
-        test = self._run_split("test", splits.test)
-        validation = self._run_split("val", splits.validation) if splits.validation else None
+        test = self._run_split("test", splits.test, fabric)
+        validation = splits.validation and self._run_split("val", splits.validation, fabric)
+        title = f"{self.name}: all test images"
+        everything = splits.all_test and run_model(
+            model, splits.all_test, {}, description=title, fabric=fabric
+        )
+        if test is None:  # this is not the first process
+            return None
         scores = score_heatmaps(
             test,
             validation,
@@ -134,9 +151,7 @@ class EvaluationPlan:
             metrics["spurious_correlation"] = spurious_correlation(
                 model, splits.test.loader, self.cues, test.correct(1), seed=scoring.seed
             )
-        if splits.all_test:
-            title = f"{self.name}: all test images"
-            everything = run_model(model, splits.all_test, {}, description=title)
+        if everything:
             metrics["all_test_images"] = {
                 "images": len(everything.truth),
                 **accuracies(everything),
@@ -167,7 +182,9 @@ class EvaluationPlan:
             write_report(Path(self.output) / "report.html", {self.name: evaluation})
         return evaluation
 
-    def _run_split(self, name: str, split: PreparedSplit) -> SplitOutput:
+    def _run_split(
+        self, name: str, split: PreparedSplit, fabric: Fabric | None
+    ) -> SplitOutput | None:
         is_test = name == "test"
         return run_model(
             self.model,
@@ -176,6 +193,7 @@ class EvaluationPlan:
             thresholds=self.scoring.thresholds if is_test else None,
             every_box=self.scoring.v2 and is_test,
             description=f"{self.name}: {name}",
+            fabric=fabric,
         )
 
 
