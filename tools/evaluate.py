@@ -7,7 +7,8 @@ baselines (class activation maps, a centred box), with intervals and the thresho
 row. If the data set has backgrounds or null patches (for example the toy birds), it also measures
 spurious correlations: accuracy over groups (species, background), gradient mass on the bird,
 leakage onto null patches.
-Writes metrics.json, images.csv, coco/ and report.html into each run's folder and prints the tables.
+Writes metrics.json, images.csv, predictions.txt, coco/ and report.html into each run's folder and
+prints the tables.
 """
 
 import sys

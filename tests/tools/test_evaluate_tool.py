@@ -76,6 +76,16 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
         assert row[key] == mine[0][key]
     assert boxes["headline"]["boxes"]["coco_ap50"] == headline["coco_ap50"]
     assert "| gradient | boxes | given |" in text
+    status, _, error = tool(
+        *("evaluate.py", "boxes", "--results", run / "coco" / "cam.json"),
+        *("--metadata", run / "coco" / "truth.json", "--output", tmp_path / "boxes"),
+        *("--predictions", run / "predictions.txt"),
+    )
+    assert status == 0, error
+    boxes = json.loads((tmp_path / "boxes" / "metrics.json").read_text())
+    cam = next(row for row in own["localization"] if row["heatmap"] == "cam")
+    for key in ("gt_known_loc", "top1_loc", "top5_loc"):
+        assert boxes["localization"][0][key] == cam[key]
 
     (tmp_path / "maps" / "stray.npy").write_bytes(b"")
     status, _, error = tool(*command)

@@ -1,13 +1,13 @@
 """Ground truth and boxes from files in COCO's format, whoever wrote them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsol.annotations.coco_writing import coco_result
+from wsol.annotations.coco_writing import coco_result, coco_results
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.data.dataset import Box
@@ -38,6 +38,13 @@ class GivenBoxes:
     found: np.ndarray
     results: list[dict[str, Any]] | None
     left_out: int = 0
+
+    def with_predictions(self, predictions: Predictions, truth: GroundTruth) -> "GivenBoxes":
+        """Replaces the classes of the boxes."""
+        results = None
+        if predictions.confidence is not None:
+            results = coco_results(truth, predictions, self.boxes)
+        return replace(self, predictions=predictions, results=results)
 
 
 def read_coco_ground_truth(file: str | Path) -> GroundTruth:

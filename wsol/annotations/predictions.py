@@ -1,5 +1,7 @@
 """Classes that a classifier predicted for the images of a split."""
 
+import csv
+import io
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,7 @@ def read_predictions(
     wanted = set(truth.names)
     most = MOST_CLASSES if truth.open_classes else len(truth.classes)
     for row, line in read_lines(file):
-        name, *fields = (field.strip() for field in line.split(","))
+        name, *fields = (field.strip() for field in next(csv.reader([line])))
         with naming(f"{file}, line {row}", line):
             if name in table:
                 raise ValueError("this image is listed twice")
@@ -71,6 +73,19 @@ def read_predictions(
         None if None in confidence else np.array(confidence, np.float64),
         max(len(truth.classes), int(order.max()) + 1),
     )
+
+
+def predictions_text(predictions: Predictions, truth: GroundTruth) -> str:
+    """Writes lines that `read_predictions` reads."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    confidence = predictions.confidence
+    for row, name in enumerate(truth.names):
+        first, *others = (int(label) for label in predictions.order[row] if label >= 0)
+        lines.writerow(
+            [name, first if confidence is None else f"{first}:{confidence[row]}", *others]
+        )
+    return text.getvalue()
 
 
 def _ranking(fields: list[str], most: int) -> tuple[list[int], float | None]:

@@ -14,6 +14,7 @@ import numpy as np
 from robust_training.atomic_io import write_texts
 from robust_training.models.classifier import Classifier
 from wsol.annotations.coco_writing import coco_ground_truth
+from wsol.annotations.predictions import predictions_text
 from wsol.data.dataset import ImageDataset
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.score_rows import ScoreRow
@@ -134,12 +135,15 @@ def require_folder(folder: str | os.PathLike | None) -> None:
 
 
 def write_scores(folder: str | os.PathLike | None, scores: Scores) -> None:
-    """Writes images.csv, coco/truth.json, coco/<heatmap>.json and metrics.json: all or none. If
-    `folder` is None, nothing is written."""
+    """Writes images.csv, predictions.txt, coco/truth.json, coco/<heatmap>.json, metrics.json: all
+    or none. If `folder` is None, nothing is written."""
     if folder is None:
         return
     folder, truth = Path(folder), scores.output.truth
     texts = {"images.csv": image_table(scores)}
+    predictions = scores.output.predictions
+    if predictions is not None and (predictions.order >= 0).any(axis=1).all():
+        texts["predictions.txt"] = predictions_text(predictions, truth)
     if truth.boxes.size:
         texts["coco/truth.json"] = json.dumps(coco_ground_truth(truth))
     for headline in scores.headlines:

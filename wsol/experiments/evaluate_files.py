@@ -108,7 +108,12 @@ def evaluate_scoremaps(
 
 
 def evaluate_boxes(
-    results: str | Path, metadata: str | Path, *, output: str | Path | None = None, seed: int = 0
+    results: str | Path,
+    metadata: str | Path,
+    *,
+    predictions: str | Path | None = None,
+    output: str | Path | None = None,
+    seed: int = 0,
 ) -> Scores:
     """Scores boxes that other programs found.
 
@@ -117,6 +122,9 @@ def evaluate_boxes(
             are ids of the metadata (COCO, CUB), names, or line numbers from 1. If the metadata has
             no category ids, a category is a label counted from 1.
         metadata: The published evaluator's metadata folder, a data set, or a COCO file.
+        predictions: File of lines <image>,<class>[:<probability>],<class>,... that replace the
+            classes of the boxes, for example predictions.txt of another run. Classes are counted
+            from 0.
         output: Folder for metrics.json, images.csv and coco/; default: nothing is written.
         seed: Seed of the bootstrap.
 
@@ -126,6 +134,8 @@ def evaluate_boxes(
     require_folder(output)
     truth = read_ground_truth(metadata, "test")
     given = read_coco_results(results, truth)
+    if predictions is not None:
+        given = given.with_predictions(read_predictions(predictions, truth), truth)
     if given.left_out:
         warnings.warn(
             f"{given.left_out} images without a true box there are left out", stacklevel=2
@@ -135,7 +145,12 @@ def evaluate_boxes(
         warnings.warn(
             f"{without} of {len(truth)} images have no box and count as missed", stacklevel=2
         )
-    settings = {"results": str(results), "metadata": str(metadata), "seed": seed}
+    settings = {
+        "results": str(results),
+        "metadata": str(metadata),
+        "predictions": None if predictions is None else str(predictions),
+        "seed": seed,
+    }
     scores = score_boxes(truth, given, seed=seed).with_metrics({"settings": settings})
     write_scores(output, scores)
     return scores

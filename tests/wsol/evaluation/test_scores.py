@@ -146,7 +146,7 @@ def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
     write_scores(tmp_path, scores)
     before = {file: file.read_text() for file in tmp_path.rglob("*.*") if file.is_file()}
     assert {file.name for file in before} == {
-        *("images.csv", "metrics.json", "truth.json", "a_map.json")
+        *("images.csv", "predictions.txt", "metrics.json", "truth.json", "a_map.json")
     }
     (tmp_path / "coco" / "truth.json").unlink()
     (tmp_path / "coco" / "truth.json").mkdir()
