@@ -72,7 +72,7 @@ def train_detectors(
     folders = [folder_name(name) for name in every]
     if len(set(folders)) < len(folders):
         raise ValueError(f"--pseudo_labels {' '.join(names)} names the same ones twice")
-    model = load_classifier(run).to(device)
+    model = load_classifier(run).to(device, memory_format=torch.channels_last)
     scored = prepare_evaluation(run, model, root, batch_size=batch_size, threshold=threshold)
     data = replace(scored.data, resize=None)
     splits = {

@@ -1,7 +1,4 @@
-"""A script for test_two_processes.py: FILE. Computes each objective's gradients in two
-processes."""
-
-import sys
+"""Gradients of each objective, in one or several processes."""
 
 import torch
 from lightning_fabric import Fabric
@@ -78,11 +75,3 @@ def gradients(fabric: Fabric) -> dict[str, list[Tensor]]:
         found[name] = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         step.zero_grad()
     return found
-
-
-if __name__ == "__main__":
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")
-    fabric.launch()
-    found = gradients(fabric)
-    if fabric.is_global_zero:
-        torch.save(found, sys.argv[1])
