@@ -18,12 +18,14 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from robust_training import TrainingSettings, create_model, fit
 from robust_training.atomic_io import write_text
+from robust_training.cpu import prepare_cpu
 from robust_training.objectives import Objective
 from robust_training.training.checkpoint import LAST
-from robust_training.training.cpu import prepare_cpu
 from robust_training.training.interrupts import Stopped
+from robust_training.training.log import Row
 from robust_training.training.nan_guard import replay
 from robust_training.training.step import Step
+from robust_training.training.validation import unmoved_terms
 from wsol.cli.parser import Parser, run
 from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
@@ -66,7 +68,9 @@ def main() -> None:
         if options.replay is None:
             with _only_run_in(output, fabric):
                 resume, save_config = _open_run(parser, options, output, fabric)
-                train(built, resume, save_config)
+                log = train(built, resume, save_config)
+            for line in unmoved_terms(log):
+                fabric.print(f"note: {line}")
             fabric.print(f"the trained model is in {output / 'best'}")
         else:
             print_replayed(built, options.replay)
@@ -75,8 +79,8 @@ def main() -> None:
             raise
 
 
-def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> None:
-    """Train as the options say, which are instantiated in `built`."""
+def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> list[Row]:
+    """Train as the options say, which are instantiated in `built`. Return the rows of log.csv."""
     settings = TrainingSettings(
         **{each.name: built[each.name] for each in fields(TrainingSettings)}
     )
@@ -88,7 +92,7 @@ def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> No
         **built.model,
     )
     model.class_names = training.dataset.classes
-    fit(
+    return fit(
         model,
         built.objective,
         training,

@@ -1,6 +1,7 @@
 """ART: training that aligns input gradients with the image, on attacked images."""
 
 from dataclasses import dataclass
+from math import log
 from typing import Literal
 
 import torch
@@ -96,6 +97,9 @@ class ART(AttackingObjective):
             "cross_entropy": F.cross_entropy(model(attacked), label),
             "attribution": self.weight * attribution_loss(anchor, true, runner_up),
         }
+
+    def untrained_terms(self) -> dict[str, float]:
+        return {"attribution": self.weight * log(2)}
 
     def attack_images(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState | None = None

@@ -47,6 +47,10 @@ class Objective(ABC):
         """
         return self(model, image, label)
 
+    def untrained_terms(self) -> dict[str, float]:
+        """Return the values of terms for an untrained network, as far as they are known."""
+        return {}
+
     def at(self, epoch: float) -> "Objective":
         """Return the objective after `epoch` epochs, if it changes over time."""
         return self

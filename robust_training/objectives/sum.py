@@ -63,6 +63,13 @@ class Sum(Objective):
             terms |= {f"{name}.{term}": part.weight * value for term, value in found.items()}
         return terms
 
+    def untrained_terms(self) -> dict[str, float]:
+        return {
+            f"{name}.{term}": part.weight * value
+            for name, part in zip(self._names(), self.parts, strict=True)
+            for term, value in part.objective.untrained_terms().items()
+        }
+
     def at(self, epoch: float) -> "Sum":
         return replace(self, parts=tuple(part.at(epoch) for part in self.parts))
 

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +15,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 from tqdm import tqdm
 
+from robust_training.cpu import prepare_cpu
 from robust_training.models.classifier import Classifier, save_model
 from robust_training.objectives import Objective
 from robust_training.training import sanity_checks
 from robust_training.training.batches import batches_per_process, load_epoch, seed_of
 from robust_training.training.checkpoint import EpochProgress, load_checkpoint, read_progress
-from robust_training.training.cpu import prepare_cpu
 from robust_training.training.interrupts import Interrupts
 from robust_training.training.log import Row, write_log
 from robust_training.training.nan_guard import MicroBatch, NanGuard, gradient_norm
@@ -32,6 +30,7 @@ from robust_training.training.processes import write_once
 from robust_training.training.schedule import parameter_groups, rates, set_steps
 from robust_training.training.settings import TrainingSettings
 from robust_training.training.step import Batch, Step, second_derivatives_explained
+from robust_training.training.validation import validate
 
 
 def fit(
@@ -129,11 +128,10 @@ def fit(
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}
             last_batch = loop.train_epoch(epoch, progress)
-            terms = progress.means(fabric)
+            terms, now = progress.means(fabric), objective.at(epoch + 1)
             if fabric.is_global_zero and sanity_checks.is_due(epoch, epochs):
                 found = sanity_checks.check_terms(terms, state["log"], objective, epoch)
                 if last_batch is not None:
-                    now = objective.at(epoch + 1)
                     with fabric.autocast():
                         found += sanity_checks.check_network(model, now, last_batch)
                 for line in found:
@@ -143,7 +141,10 @@ def fit(
                 row["skipped"] = progress.skipped
             started = time.perf_counter()
             batches = load_epoch(validation, settings.seed, epoch, "validation")
-            row |= _validate(fabric, model, batches, partial(interrupts.check, progress))
+            loop.validation_terms = validate(
+                fabric, model, now, batches, len(validation), partial(interrupts.check, progress)
+            )
+            row |= loop.validation_terms
             row["seconds"] = progress.seconds + time.perf_counter() - started
             if settings.selection == "last" or row["val_accuracy"] >= state["best"]:
                 state["best"] = row["val_accuracy"]
@@ -169,6 +170,7 @@ class _Loop:
     guard: NanGuard
     interrupts: Interrupts
     bar: tqdm
+    validation_terms: dict[str, float] = field(default_factory=dict)  # shown in the bar
 
     def train_epoch(self, epoch: int, progress: EpochProgress) -> Batch | None:
         """Train the rest of the epoch after `progress`, and update `progress`.
@@ -255,6 +257,7 @@ class _Loop:
         self.optimizer.zero_grad()
         set_steps(self.scheduler, self.scheduler.last_epoch + 1)
         shown = {name: f"{value:.3f}" for name, value in taken[-1].terms.items()}
+        shown |= {name: f"{value:.3f}" for name, value in self.validation_terms.items()}
         self.bar.set_postfix(shown, refresh=False)
         return taken[-1].batch
 
@@ -265,26 +268,3 @@ class _Loop:
         return self.fabric.clip_gradients(
             self.step, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
         )
-
-
-@torch.no_grad()
-def _validate(
-    fabric: Fabric,
-    model: Classifier,
-    batches: Iterator[tuple[dict[str, Tensor], list[str]]],
-    check_interrupts: Callable[[], None],
-) -> dict[str, float]:
-    """Return accuracy and mean cross-entropy on the validation images."""
-    model.eval()
-    accuracy = MulticlassAccuracy(model.backbone.num_classes, average="micro").to(fabric.device)
-    loss = MeanMetric().to(fabric.device)
-    dtype = next(model.parameters()).dtype
-    with closing(batches):
-        for items, _ in batches:
-            check_interrupts()
-            batch = fabric.to_device(items)
-            with fabric.autocast():
-                logits = model(batch["image"].to(dtype)).float()
-            accuracy.update(logits, batch["label"])
-            loss.update(nn.functional.cross_entropy(logits, batch["label"]), len(logits))
-    return {"val_accuracy": accuracy.compute().item(), "val_loss": loss.compute().item()}

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +21,29 @@ def write_log(output: Path, rows: Sequence[Row]) -> None:
     after a kill and no epoch is listed twice."""
     write_bytes(output / "tensorboard" / "events.out.tfevents.0", _events(rows))
     write_text(output / "log.csv", csv_text(rows))
+
+
+def read_log(folder: str | os.PathLike | None) -> list[Row]:
+    """Read the rows of a run's log.csv; NaN for text that is no number.
+
+    Returns:
+        An empty list if there is no folder, no file or no column `epoch`.
+    """
+    file = None if folder is None else Path(folder) / "log.csv"
+    if file is None or not file.is_file():
+        return []
+    with open(file, encoding="utf-8", errors="replace", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or "epoch" not in rows[0]:
+        return []
+    return [{name: _number(row[name]) for name in rows[0] if name} for row in rows]
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
 
 
 def csv_text(rows: Sequence[Row]) -> str:

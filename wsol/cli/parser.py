@@ -17,8 +17,8 @@ import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from robust_training.cpu import prepare_cpu
 from robust_training.private_api import declared_type, parser_actions
-from robust_training.training.cpu import prepare_cpu
 from robust_training.training.interrupts import Stopped
 from wsol.data.text_files import bounded
 

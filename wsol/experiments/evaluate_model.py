@@ -10,6 +10,8 @@ import torch
 from lightning_fabric import Fabric
 
 from robust_training.models.classifier import Classifier
+from robust_training.training.log import read_log
+from robust_training.training.validation import unmoved_terms
 from wsol.data.loaders import DataConfig
 from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.pixel_metrics import require_masks
@@ -238,7 +240,7 @@ def plan_evaluation(
         cues=read_spurious_cues(test.dataset, test.truth.sizes),
         robustness=robustness,
         output=output,
-        notes=(*splits.notes, *unfit),
+        notes=(*splits.notes, *unfit, *unmoved_terms(read_log(folder))),
     )
 
 

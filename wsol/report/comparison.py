@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from robust_training.models.classifier import load_model
+from robust_training.training.log import read_log
+from robust_training.training.validation import unmoved_terms
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
@@ -26,6 +28,7 @@ from wsol.report.plots import picture_grid, scatter
 Metrics = Mapping[str, Any]
 
 
+UNMOVED = "not trained by its term"
 ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
 
 
@@ -84,6 +87,7 @@ class TrainedRun:
         folder: Folder of the run.
         scores: From `read_scores`. None if metrics.json has no number.
         seconds: Duration of each epoch, with validation.
+        unmoved: A sentence for each term of the objective that training did not move.
     """
 
     method: str
@@ -91,6 +95,7 @@ class TrainedRun:
     folder: Path
     scores: dict[str, float | None]
     seconds: list[float]
+    unmoved: Sequence[str] = ()
 
 
 def read_run(method: str, seed: int, folder: Path) -> TrainedRun:
@@ -105,7 +110,7 @@ def read_run(method: str, seed: int, folder: Path) -> TrainedRun:
         seconds = epoch_seconds(folder)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a finished run: {error}") from error
-    return TrainedRun(method, seed, folder, scores, seconds)
+    return TrainedRun(method, seed, folder, scores, seconds, unmoved_terms(read_log(folder)))
 
 
 def epoch_seconds(folder: Path) -> list[float]:
@@ -149,14 +154,17 @@ def csv_table(runs: Sequence[TrainedRun]) -> str:
 
 
 def method_table(runs: Sequence[TrainedRun]) -> str:
-    """Markdown table of means over seeds in percent, with 95 % intervals (Student's t)."""
+    """Markdown table of means over seeds in percent, with 95 % intervals (Student's t).
+
+    A method is marked if a run's own term did not fall on validation images.
+    """
     methods = _by_method(runs)
     first = next(iter(methods.values()))
     names = _present(runs)
     heads = ("method", "seeds", *names, "epochs", "time of an epoch", "")
     rows = [
         [
-            method,
+            f"{method} ({UNMOVED})" if any(run.unmoved for run in group) else method,
             str(len(group)),
             *(_cell([run.scores[name] for run in group]) for name in names),
             str(len(group[0].seconds)),

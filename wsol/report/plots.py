@@ -1,6 +1,5 @@
 """All plots, drawn by Matplotlib: line charts of the report as SVG, other figures as PNG."""
 
-import csv
 import html
 import io
 import math
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from robust_training.training.log import read_log
 from wsol.evaluation.metrics import student_interval
 
 # Matplotlib draws in these colours; the page replaces each by its variable (page.css), which has
@@ -145,16 +145,16 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
     Args:
         folders: Run name -> its folder; None for a model without one.
     """
-    logs = {run: _read_log(folder) for run, folder in folders.items()}
-    columns = dict.fromkeys(column for log in logs.values() for column in log)
+    logs = {run: read_log(folder) for run, folder in folders.items()}
+    columns = dict.fromkeys(column for log in logs.values() for column in (log[0] if log else ()))
     return "".join(
         line_chart(
             column.replace("_", " "),
             "epoch",
             [
-                Line(run, number, log["epoch"], log[column])
+                Line(run, number, [row["epoch"] for row in log], [row[column] for row in log])
                 for number, (run, log) in enumerate(logs.items())
-                if column in log
+                if log and column in log[0]
             ],
         )
         for column in sorted(columns, key=_LAST.__contains__)
@@ -217,25 +217,6 @@ def accuracy_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _percent(fractions: Sequence[float]) -> list[float]:
     return (100 * np.asarray(fractions)).tolist()
-
-
-def _read_log(folder: Path | None) -> dict[str, list[float]]:
-    """Column -> a number for each epoch; NaN where the log has no number."""
-    if folder is None or not (folder / "log.csv").is_file():
-        return {}
-    with open(folder / "log.csv", encoding="utf-8", errors="replace", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    columns = [column for column in (rows[0] if rows else ()) if column]
-    if "epoch" not in columns:
-        return {}
-    return {column: [_number(row[column]) for row in rows] for column in columns}
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
 
 
 def scatter(

@@ -61,6 +61,7 @@ def train(
     batch=8,
     network="test_resnet",
     images=None,
+    validation=None,
     on_start=lambda: None,
     **settings,
 ):
@@ -70,7 +71,7 @@ def train(
         model,
         objective or Standard(),
         images or loader(batch),
-        DataLoader(Stripes(), 8),
+        validation or DataLoader(Stripes(), 8),
         output,
         recipe(seed=seed, **settings),
         fabric=fabric or Fabric(accelerator="cpu", devices=1, precision=precision),

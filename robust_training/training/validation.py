@@ -1,0 +1,113 @@
+"""Validation after each epoch: accuracy, and whether the objective's terms were trained."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from robust_training.models.classifier import Classifier
+from robust_training.objectives import Objective
+from robust_training.objectives.base import AttackingObjective
+from robust_training.training.log import Row
+from robust_training.training.step import Batch, Step
+
+TERM_IMAGES = 128  # about as many validation images measure the terms
+MOVED = 0.01  # a term that falls by a smaller fraction did not train
+_UNTRAINED = "_untrained"  # ending of the column with a term's value for an untrained network
+
+
+@torch.no_grad()
+def validate(
+    fabric: Fabric,
+    model: Classifier,
+    objective: Objective,
+    batches: Iterator[tuple[dict[str, Tensor], list[str]]],
+    count: int,
+    check_interrupts: Callable[[], None],
+) -> dict[str, float]:
+    """Return accuracy and mean cross-entropy on the validation images, and terms of the objective.
+
+    The terms are measured without augmentation and with the objective's attack, on about
+    `TERM_IMAGES` images: `val_<term>`, and `val_<term>_untrained` if the value for an untrained
+    network is known. The cross-entropy of clean images is not repeated.
+
+    Args:
+        batches: Batches and the names of their images.
+        count: Number of batches.
+        check_interrupts: Called before each batch.
+    """
+    model.eval()
+    accuracy = MulticlassAccuracy(model.backbone.num_classes, average="micro").to(fabric.device)
+    loss = MeanMetric().to(fabric.device)
+    terms: dict[str, MeanMetric] = {}
+    dtype = next(model.parameters()).dtype
+    chosen: set[int] = set()
+    with closing(batches):
+        for number, (items, _) in enumerate(batches):
+            check_interrupts()
+            batch = fabric.to_device(items)
+            image, label = batch["image"], batch["label"]
+            with fabric.autocast():
+                logits = model(image.to(dtype)).float()
+            accuracy.update(logits, label)
+            loss.update(nn.functional.cross_entropy(logits, label), len(label))
+            if number == 0:
+                chosen = _spread(count, max(1, round(TERM_IMAGES / len(label))))
+            if number in chosen:
+                torch.manual_seed(number)  # of the attack
+                with fabric.autocast(), torch.enable_grad():
+                    found = Step(model, objective)(Batch(image, label))
+                for name, value in found.items():
+                    mean = terms.setdefault(name, MeanMetric().to(fabric.device))
+                    mean.update(value.detach(), len(label))
+    is_attacked = isinstance(objective, AttackingObjective)
+    own = {
+        name: mean.compute().item()
+        for name, mean in terms.items()
+        if is_attacked or not name.endswith("cross_entropy")
+    }
+    known = objective.untrained_terms()
+    return {
+        "val_accuracy": accuracy.compute().item(),
+        "val_loss": loss.compute().item(),
+        **{f"val_{name}": value for name, value in own.items()},
+        **{f"val_{name}{_UNTRAINED}": known[name] for name in own if name in known},
+    }
+
+
+def unmoved_terms(log: Sequence[Row]) -> list[str]:
+    """Return a sentence for each term that training did not move on validation images.
+
+    A term moved if its last value is at least 1 % below the value for an untrained network, or
+    below the first epoch's value if the former is not known. Cross-entropies are not judged.
+
+    Args:
+        log: Rows of log.csv, in the order of the epochs.
+    """
+    found = []
+    for column, now in log[-1].items() if log else ():
+        name = column.removeprefix("val_")
+        if name in (column, "accuracy", "loss") or name.endswith(("cross_entropy", _UNTRAINED)):
+            continue
+        known = log[-1].get(column + _UNTRAINED)
+        if known is None and len(log) == 1:
+            continue
+        start = log[0].get(column, now) if known is None else known
+        if start == 0:
+            found.append(f"{name} has weight 0: this run is a control without it")
+        elif not now <= start - MOVED * abs(start):
+            before = "after the first epoch" if known is None else "for an untrained network"
+            found.append(
+                f"{name} did not train: on validation images it is {now:.4g}, and {start:.4g} "
+                f"{before}; raise its weight, the learning rate or the number of epochs"
+            )
+    return found
+
+
+def _spread(count: int, wanted: int) -> set[int]:
+    """`wanted` of the numbers below `count`, evenly spread; all of them if there are fewer."""
+    return {number * count // min(count, wanted) for number in range(min(count, wanted))}

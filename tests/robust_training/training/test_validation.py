@@ -1,0 +1,82 @@
+"""Whether an objective's terms were trained, measured on validation images."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from robust_training.attacks.pgd import PGD
+from robust_training.objectives import ART, AdversarialTraining, Part, Standard, Sum
+from robust_training.training.log import csv_text, read_log
+from robust_training.training.step import Batch, Step
+from robust_training.training.validation import unmoved_terms
+from tests.robust_training.training.test_fit import Stripes, train
+
+LN2 = math.log(2)
+ATTACK = PGD(eps=2 / 255, step_size=2 / 255, steps=1)
+
+
+class Still(Stripes):
+    """The same images at every visit."""
+
+    def __getitem__(self, index):
+        torch.manual_seed(index)
+        return super().__getitem__(index)
+
+
+def test_terms_are_those_of_the_saved_model_on_validation_images(tmp_path):
+    art = ART(weight=2.0, attack=ATTACK, curvature="finite_difference")
+    validation = DataLoader(Still(), 8)
+    model, (_, row) = train(tmp_path, objective=art, validation=validation)
+    found = []
+    for number, batch in enumerate(validation):
+        torch.manual_seed(number)
+        found.append(Step(model.eval(), art)(Batch(batch["image"], batch["label"])))
+    for name in ("cross_entropy", "attribution"):
+        expected = sum(terms[name].item() for terms in found) / len(found)
+        assert row[f"val_{name}"] == pytest.approx(expected, rel=1e-5)
+    assert row["val_attribution_untrained"] == pytest.approx(2 * LN2)
+    assert read_log(tmp_path) == [{k: float(v) for k, v in each.items()} for each in (_, row)]
+
+
+def test_clean_cross_entropy_is_not_measured_twice(tmp_path):
+    _, (row, _) = train(tmp_path / "standard", objective=Standard())
+    assert [name for name in row if name.startswith("val_")] == ["val_accuracy", "val_loss"]
+    _, (row, _) = train(tmp_path / "pgd", objective=AdversarialTraining(attack=ATTACK))
+    assert row["val_cross_entropy"] > row["val_loss"]
+
+
+@pytest.mark.parametrize(
+    ("values", "untrained", "words"),
+    [
+        ([0.6], 0.7, None),
+        ([0.699], 0.7, "0.699, and 0.7 for an untrained network; raise"),
+        ([float("nan")], 0.7, "it is nan"),
+        ([0.0], 0.0, "weight 0: this run is a control"),
+        ([5.0, 4.0], None, None),
+        ([5.0, 5.1], None, "5.1, and 5 after the first epoch"),
+        ([5.0], None, None),  # one epoch shows no change
+        ([-5.0, -6.0], None, None),
+    ],
+)
+def test_terms_that_did_not_fall_are_named(values, untrained, words):
+    known = {} if untrained is None else {"val_pull_untrained": untrained}
+    log = [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1, "val_pull": v} | known for v in values]
+    found = unmoved_terms(log)
+    assert len(found) == (words is not None)
+    assert all(line.startswith("pull ") and words in line for line in found)
+    assert unmoved_terms([]) == []
+
+
+def test_a_sum_knows_the_untrained_terms_of_its_parts():
+    both = Sum((Part(Standard()), Part(ART(weight=3.0), 0.5, warmup_epochs=2)))
+    assert both.at(1).untrained_terms() == pytest.approx({"ART.attribution": 0.75 * LN2})
+
+
+def test_a_log_that_is_none_has_no_rows(tmp_path):
+    assert read_log(None) == read_log(tmp_path) == []
+    (tmp_path / "log.csv").write_text(csv_text([{"epoch": 1, "loss": 2}, {"epoch": 2}]))
+    first, second = read_log(tmp_path)
+    assert first == {"epoch": 1, "loss": 2}
+    assert math.isnan(second["loss"])
