@@ -50,7 +50,9 @@ def is_image(file: Path, folder: Path) -> bool:
 
 
 def read_pixels(image: ImageLike) -> np.ndarray:
-    """Reads an image's pixels. A file is rotated by its EXIF tag.
+    """Reads an image's pixels.
+
+    `wsol.data.image_files.read_image` reads files and PIL images; EXIF's orientation rotates them.
 
     Returns:
         (H,W,3) RGB: float32 in [0,1] if the image is a tensor, otherwise uint8.
@@ -58,17 +60,10 @@ def read_pixels(image: ImageLike) -> np.ndarray:
     Raises:
         ValueError: it is not an image, or has no pixels.
     """
-    if isinstance(image, str | os.PathLike):
-        return read_image(image, upright=True)
     if isinstance(image, Tensor):
         return _tensor_pixels(image)
-    if isinstance(image, Image.Image):
-        try:
-            image = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:  # it was opened, but not yet read
-            raise ValueError(f"cannot read image {getattr(image, 'filename', '')}: {error}") from (
-                error
-            )
+    if isinstance(image, str | os.PathLike | Image.Image):
+        image = read_image(image, upright=True)
     if not isinstance(image, np.ndarray):
         raise ValueError(
             "an image is a path, a PIL image, a uint8 array (H,W,3) or a float tensor (3,H,W), "
