@@ -120,6 +120,8 @@ def test_options_that_cannot_be_met_cost_one_line(run, toy, tmp_path):
     for name, option, message in (
         ("localize.py", ("--method", "gradcam"), "there is no heatmap method 'gradcam'"),
         ("localize.py", ("--label", "Red Finch"), "has no class 'Red Finch'; did you mean"),
+        ("localize.py", ("--label", "null"), "has no class 'null'"),
+        ("localize.py", ("--label=~",), "has no class '~'"),
         ("localize.py", ("--boxes", 0), "boxes"),
         ("evaluate.py", ("--methods", "refined"), "there is no heatmap method 'refined'"),
     ):
