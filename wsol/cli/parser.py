@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import os
 import pydoc
 import re
@@ -170,6 +171,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def _one_line(error: Exception | Warning) -> str:
     text = str(error).strip()
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        text += "; `ulimit -n 1024` before the command allows more"
     if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
         text = text.splitlines()[-1].partition(": ")[2]
     return printable(" ".join(text.split()))
