@@ -15,7 +15,9 @@ session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider
 about = session.get_modelmeta().custom_metadata_map
 side, threshold = int(about["image_size"]), float(about["threshold"])
 
-picture = cv2.imread(photo)
+picture = cv2.imread(photo)  # upright by its EXIF orientation; the upper 8 of 16 bits
+if picture is None or picture.dtype != np.uint8:
+    sys.exit(f"cannot read {photo} as a photo of 8 or 16 bits a channel")
 height, width = picture.shape[:2]
 shrink = cv2.INTER_AREA if side < max(height, width) else cv2.INTER_LINEAR
 image = cv2.resize(picture[..., ::-1], (side, side), interpolation=shrink)  # RGB

@@ -1,16 +1,18 @@
 """Finds boxes in images: `python tools/localize.py RUN IMAGE_OR_FOLDER ... --output DIR`.
 
 Writes DIR/boxes.json (a COCO data set whose annotations have scores), DIR/boxes.csv, and for each
-image an overlay and a heatmap as PNG. RUN is a run folder, any timm model folder, or a detector's
-folder (of train_detector.py). Detectors give no heatmaps. A Regressor predicts no classes; its
-boxes have the class "object". An image that cannot be read is skipped and listed at the end. The
-exit status is 0 if all images were localized, 1 if some were skipped, 2 after a mistake that stops
-the command.
+image an overlay and a heatmap as PNG. File names in boxes.json are relative to `info.root` there.
+RUN is a run folder, any timm model folder, or a detector's folder (of train_detector.py). Detectors
+give no heatmaps. A Regressor predicts no classes; its boxes have the class "object". An image that
+cannot be read is skipped; skipped images and pictures that cannot be written are listed at the end.
+The exit status is 0 if all is written, 1 if something is listed, 2 after a mistake that stops the
+command.
 """
 
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
@@ -52,26 +54,41 @@ def main() -> int:
     localizer = Localizer.load(
         settings.model, settings.method, settings.threshold, device=find_device(settings.device)
     )
+    root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
     skipped: list[ValueError] = []
+    unpictured: list[ValueError] = []
     started = time.perf_counter()
     with tqdm(files, unit="image") as bar:
         found = localizer.predict(
-            bar,
+            _with_unicode_names(bar, skipped.append),
             labels=settings.label,
             boxes=settings.boxes,
             batch_size=settings.batch_size,
             on_unreadable=skipped.append,
         )
         if settings.pictures:
-            root = os.path.commonpath([file.parent.resolve() for file in files])
-            found = with_pictures(found, output, root)
-        count = write_boxes(found, localizer.class_names, output)
+            found = with_pictures(found, output, root, unpictured.append)
+        count = write_boxes(found, localizer.class_names, output, root)
     rate = count / (time.perf_counter() - started)
     at = "" if localizer.threshold is None else f" at threshold {localizer.threshold:g}"
     print(f"{count} image(s) localized{at}, {len(skipped)} skipped, {rate:.3g} images/s: {output}")
-    for error in skipped:
-        print(f"skipped: {printable(str(error))}", file=sys.stderr)
-    return 1 if skipped else 0
+    for kind, errors in (("skipped", skipped), ("not written", unpictured)):
+        for error in errors:
+            print(f"{kind}: {printable(str(error))}", file=sys.stderr)
+    return 1 if skipped or unpictured else 0
+
+
+def _with_unicode_names(
+    files: Iterable[Path], on_skipped: Callable[[ValueError], None]
+) -> Iterator[Path]:
+    """The files whose names can be written to a text file."""
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:
+            on_skipped(ValueError(f"the name of {file} is no Unicode text; rename it"))
+        else:
+            yield file
 
 
 def _find_files(sources: list[Path], *, without: Path) -> list[Path]:

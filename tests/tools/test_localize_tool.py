@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +92,52 @@ def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
     assert not (tmp_path / "out2").exists()
 
 
+def test_one_file_does_not_spoil_the_rest(run, toy, tmp_path):
+    """A name too long for the pictures, a link, no Unicode, and kinds that are not read."""
+    photo = toy / "images" / "001.Red_Finch" / "Red_Finch_0001.jpg"
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    (photos / "deep").mkdir(parents=True)
+    long, foreign = "x" * 248 + ".jpg", os.fsdecode(b"\xff.jpg")
+    for name in ("deep/a.jpg", long, "b.jfif", foreign):
+        shutil.copy(photo, photos / name)
+    (photos / "link.jpg").symlink_to(photo)
+    for name in ("a.HEIC", "b.heic", "deep/c.gif", "notes.txt"):
+        (photos / name).touch()
+    (photos / "broken.jpg").write_text("no image")
+    with pytest.warns(UserWarning, match="left out: 1 .gif, 2 .heic; convert them to JPEG"):
+        status, text, _ = tool("localize.py", run, photos, "--output", output)
+    assert (status, "4 image(s) localized" in text, ", 2 skipped" in text) == (1, True, True), text
+    found = json.loads((output / "boxes.json").read_text())
+    assert found["info"] == {"root": str(photos)}
+    names = {each["file_name"] for each in found["images"]}
+    assert names == {"deep/a.jpg", long, "b.jfif", "link.jpg"}
+    with open(output / "boxes.csv", encoding="utf-8") as lines:
+        assert {row["image"] for row in csv.DictReader(lines)} == {str(photos / n) for n in names}
+    for kind in ("overlays", "heatmaps"):
+        written = {str(file.relative_to(output / kind)) for file in (output / kind).rglob("*.png")}
+        assert written == {f"{name}.png" for name in names - {long}}
+
+
+def test_boxes_name_files_relative_to_a_folder_that_is_written_down(run, toy, tmp_path):
+    """The same file from wherever the command is typed; it scores the data set it came from."""
+    found = []
+    for source, cwd in ((toy / "images" / "001.Red_Finch", tmp_path), (".", toy / "images")):
+        output = tmp_path / str(len(found))
+        options = ("--pictures", "false", "--output", output)
+        status, _, error = tool("localize.py", run, source, *options, cwd=cwd)
+        assert status == 0, error
+        found.append(json.loads((output / "boxes.json").read_text()))
+    first, second = found
+    assert first["info"]["root"] == str(toy / "images" / "001.Red_Finch")
+    assert second["info"]["root"] == str(toy / "images")
+    names = {each["file_name"] for each in first["images"]}
+    assert {f"001.Red_Finch/{name}" for name in names} < {x["file_name"] for x in second["images"]}
+    scored = ("--results", tmp_path / "0" / "boxes.json", "--metadata", toy)
+    with pytest.warns(UserWarning, match="15 of 20 images have no box"):
+        status, _, error = tool("evaluate.py", "boxes", *scored)
+    assert status == 0, error
+
+
 def test_a_file_in_the_place_of_the_output_is_named_first(tmp_path):
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -120,6 +168,8 @@ def test_options_that_cannot_be_met_cost_one_line(run, toy, tmp_path):
     for name, option, message in (
         ("localize.py", ("--method", "gradcam"), "there is no heatmap method 'gradcam'"),
         ("localize.py", ("--label", "Red Finch"), "has no class 'Red Finch'; did you mean"),
+        ("localize.py", ("--label", "null"), "has no class 'null'"),
+        ("localize.py", ("--label=~",), "has no class '~'"),
         ("localize.py", ("--boxes", 0), "boxes"),
         ("evaluate.py", ("--methods", "refined"), "there is no heatmap method 'refined'"),
     ):

@@ -4,14 +4,15 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from robust_training.atomic_io import write_texts
-from wsol.annotations.coco_writing import coco_dataset
+from wsol.annotations.coco_writing import ROOT, coco_dataset
 from wsol.data.inputs import read_pixels
 from wsol.localizer.localization import Localization
 from wsol.localizer.overlay import overlay
@@ -20,7 +21,10 @@ _COLUMNS = ("image", "rank", "x0", "y0", "x1", "y1", "label", "class", "score")
 
 
 def write_boxes(
-    found: Iterable[Localization], class_names: Sequence[str], output: str | os.PathLike
+    found: Iterable[Localization],
+    class_names: Sequence[str],
+    output: str | os.PathLike,
+    root: str | os.PathLike,
 ) -> int:
     """Write boxes of image files as boxes.json (COCO, with scores) and boxes.csv.
 
@@ -28,34 +32,50 @@ def write_boxes(
         found: Boxes of image files, as `Localizer.predict` gives them; taken one after the other.
         class_names: One for each label.
         output: A folder, which is made if it is missing.
+        root: The folder that holds all image files. File names in boxes.json are relative to it,
+            and `info.root` there names it. boxes.csv has the paths as they were given.
 
     Returns:
         The number of images.
     """
     table = io.StringIO()
-    named = ((str(place.path), place) for place in _with_lines(found, table))
-    boxes = coco_dataset(named, class_names)
+    named = ((_name(place.path, root), place) for place in _with_lines(found, table))
+    boxes = {"info": {ROOT: os.path.abspath(root)}, **coco_dataset(named, class_names)}
     write_texts(Path(output), {"boxes.json": json.dumps(boxes), "boxes.csv": table.getvalue()})
     return len(boxes["images"])
 
 
 def with_pictures(
-    found: Iterable[Localization], output: str | os.PathLike, root: str | os.PathLike
+    found: Iterable[Localization],
+    output: str | os.PathLike,
+    root: str | os.PathLike,
+    on_failed: Callable[[ValueError], None],
 ) -> Iterator[Localization]:
     """Write an overlay and a heatmap (if there is one) as PNG for each image that passes through.
 
     Args:
         output: The pictures' folder; they lie below overlays/ and heatmaps/.
         root: The folder that holds all image files; pictures have the same paths relative to it.
+        on_failed: Called with an error that names the image if a picture cannot be written, for
+            example because its name would be too long. The image passes through all the same.
     """
-    output, root = Path(output), Path(root).resolve()
     for place in found:
-        name = f"{place.path.resolve().relative_to(root)}.png"  # a.jpg and a.png stay apart
-        # read again: to keep a batch of photos would need more memory than the network
-        _write_png(output / "overlays" / name, overlay(read_pixels(place.path), place))
-        if place.heatmap is not None:
-            _write_png(output / "heatmaps" / name, (place.full_heatmap() * 255).round())
+        name = f"{_name(place.path, root)}.png"  # a.jpg and a.png stay apart
+        try:
+            # read again: to keep a batch of photos would need more memory than the network
+            _write_png(Path(output, "overlays", name), overlay(read_pixels(place.path), place))
+            if place.heatmap is not None:
+                heatmap = (place.full_heatmap() * 255).round()
+                _write_png(Path(output, "heatmaps", name), heatmap)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            on_failed(ValueError(f"the pictures of {place.path}: {reason}"))
         yield place
+
+
+def _name(file: Path, root: str | os.PathLike) -> str:
+    """A file's path below `root`, with slashes. Links are not followed."""
+    return Path(os.path.abspath(file)).relative_to(os.path.abspath(root)).as_posix()
 
 
 def _with_lines(found: Iterable[Localization], table: io.StringIO) -> Iterator[Localization]:
@@ -75,4 +95,9 @@ def _with_lines(found: Iterable[Localization], table: io.StringIO) -> Iterator[L
 def _write_png(file: Path, pixels: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    file.write_bytes(cv2.imencode(".png", bgr.astype(np.uint8))[1].tobytes())
+    try:
+        file.write_bytes(cv2.imencode(".png", bgr.astype(np.uint8))[1].tobytes())
+    except OSError:  # for example a full disk: no half of a picture stays
+        with suppress(OSError):
+            file.unlink()
+        raise

@@ -1,5 +1,6 @@
 """Ground truth and boxes from files in COCO's format, whoever wrote them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsol.annotations.coco_writing import coco_result, coco_results
+from wsol.annotations.coco_writing import ROOT, coco_result, coco_results
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
 from wsol.data.dataset import Box
@@ -78,7 +79,8 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
                 raise ValueError(f"image {identity} has no annotation, so no label")
             if not _is_text(image["file_name"]):
                 raise ValueError("a file_name is no text")
-        names = [image["file_name"] for image in images.values()]
+        root = _root(dataset)
+        names = [os.path.join(root, image["file_name"]) for image in images.values()]
         sizes = [(_whole(image["width"]), _whole(image["height"])) for image in images.values()]
         titles = [str(categories[identity]["name"]) for identity in label]
     return make_ground_truth(
@@ -172,7 +174,10 @@ def _annotations(
     results = []
     with naming(f"{file} is no data set of boxes"):
         given = _by_id(content["images"], "image")
-        images = {identity: known_end(each["file_name"], own) for identity, each in given.items()}
+        images = {
+            identity: known_end(os.path.join(_root(content), each["file_name"]), own)
+            for identity, each in given.items()
+        }
         names = [name for name in images.values() if name is not None]
         if not names:
             raise ValueError("none of its images is one of the ground truth")
@@ -194,6 +199,11 @@ def _annotations(
             category = own[name] if classless else ids[title]
             results.append({**each, "image_id": name, "category_id": category})
     return results, len(images) - len(names), classless
+
+
+def _root(content: Mapping[str, Any]) -> str:
+    """The folder to which file names are relative, if the file says so, as localize.py's does."""
+    return dict(content.get("info") or {}).get(ROOT, "")
 
 
 def _by_id(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[int, Mapping[str, Any]]:

@@ -9,6 +9,8 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.localizer.localization import Localization
 
+ROOT = "root"  # in COCO's `info`: the folder to which file names are relative
+
 
 def coco_dataset(
     found: Iterable[tuple[str, Localization]], class_names: Sequence[str]

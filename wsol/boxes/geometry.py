@@ -10,7 +10,16 @@ NO_BOX = (0, 0, 0, 0)
 
 
 def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """Intersection over union of boxes (...,4) and `truths` (...,4); 0 where there is no area."""
+    """Intersection over union of boxes (...,4) and `truths` (...,4); 0 where there is no area.
+
+    Raises:
+        ValueError: a box ends before it begins: x1 < x0 or y1 < y0.
+    """
+    for given in (np.asarray(boxes), np.asarray(truths)):
+        turned = (given[..., 2:] < given[..., :2]).any(axis=-1)
+        if turned.any():
+            first = given[turned][0].tolist()
+            raise ValueError(f"a box is x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, not {first}")
     shared = intersection(boxes, truths)
     return ratio(shared, area(boxes) + area(truths) - shared)
 

@@ -93,6 +93,20 @@ def to_bytes(heatmap: np.ndarray) -> np.ndarray:
     return (heatmap.astype(np.float64) * 255).astype(np.uint8)
 
 
+def to_float32(heatmap: np.ndarray) -> np.ndarray:
+    """Rounds a heatmap (H,W) in [0,1] to float32 such that `to_bytes` and every box stay the same.
+
+    A value that would round across the limit of a byte becomes the next float32 on its own side.
+
+    Raises:
+        ValueError: it is no heatmap, see `to_bytes`.
+    """
+    rounded = heatmap.astype(np.float32)
+    expected, found = to_bytes(heatmap), to_bytes(rounded)
+    toward = np.where(found < expected, np.float32(1), rounded)
+    return np.nextafter(rounded, np.where(found > expected, np.float32(0), toward))
+
+
 def cuts(thresholds: ArrayLike, peak: ArrayLike) -> np.ndarray:
     """The byte that foreground exceeds, int64 (...,T), for thresholds (T,) and largest byte (...).
 

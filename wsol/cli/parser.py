@@ -1,6 +1,8 @@
 """Functions that all command-line tools use: parse the options, run the command, report errors."""
 
+import argparse
 import difflib
+import errno
 import os
 import pydoc
 import re
@@ -9,6 +11,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -33,6 +36,19 @@ _UNKNOWN_CLASS = re.compile(r"import path string: ([\w.]+)")
 _BOUNDED_YAML = "wsol_bounded_yaml"
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, so that it reads the same text from a file that its dumper wrote to it.
+
+    jsonargparse's loader also takes 1e-3 for a number. Where a number is wanted, jsonargparse makes
+    one from the text. Dates stay text.
+    """
+
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 class Parser(jsonargparse.ArgumentParser):
     """A parser that reports an error in one line and suggests known names for an unknown one.
 
@@ -44,10 +60,18 @@ class Parser(jsonargparse.ArgumentParser):
     _file: Any = None  # the config file that is being read
 
     def __init__(self, *arguments: Any, parser_mode: str = _BOUNDED_YAML, **options: Any) -> None:
-        load = jsonargparse.get_loader("yaml")
         errors = (yaml.YAMLError, RecursionError)
-        jsonargparse.set_loader(_BOUNDED_YAML, lambda text: bounded(load(text)), errors)
+        jsonargparse.set_loader(
+            _BOUNDED_YAML, lambda text: bounded(yaml.load(text, _Loader)), errors
+        )
         super().__init__(*arguments, parser_mode=parser_mode, **options)
+
+    def add_argument(self, *arguments: Any, **options: Any) -> argparse.Action:
+        """Adds an option. jsonargparse makes its groups and its parsers of classes do the same."""
+        if _is_text_or_none(options.get("type") or declared_type(options.get("action"))):
+            options.pop("action", None)
+            options["type"] = str
+        return super().add_argument(*arguments, **options)
 
     def parse_path(self, path: Any, *arguments: Any, **options: Any) -> jsonargparse.Namespace:
         self._file = path
@@ -72,6 +96,8 @@ class Parser(jsonargparse.ArgumentParser):
         if "Subclasses are disabled for DataConfig" in line:
             # jsonargparse takes a mapping with class_path alone for the class of the whole mapping
             line = "data: give root beside class_path"
+        if "Expected a <class 'str'>. Got" in line:
+            line += "; in a file this text needs quotes"
         for pattern, names in (
             (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in parser_actions(self)}),
             (_UNKNOWN_CLASS, self._class_names()),
@@ -88,6 +114,18 @@ class Parser(jsonargparse.ArgumentParser):
         """Names of the classes that this parser's options take."""
         types = (declared_type(action) for action in parser_actions(self))
         return {kind.__name__ for each in types for kind in classes_in(each)}
+
+
+def _is_text_or_none(declared: Any) -> bool:
+    """Whether a type is `str | None`, perhaps with a path: text, or nothing as the default.
+
+    With the type `str`, None is still the default, and `null` in a file is None. But "null" on
+    the command line, or in quotes in a file, is text.
+    """
+    if typing.get_origin(declared) not in (typing.Union, UnionType):
+        return False
+    kinds = set(typing.get_args(declared))
+    return str in kinds and kinds <= {str, Path, type(None)}
 
 
 def classes_in(declared: Any) -> Iterator[type]:
@@ -138,6 +176,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def _one_line(error: Exception | Warning) -> str:
     text = str(error).strip()
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        text += "; `ulimit -n 1024` before the command allows more"
     if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
         text = text.splitlines()[-1].partition(": ")[2]
     return printable(" ".join(text.split()))

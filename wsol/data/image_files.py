@@ -2,34 +2,44 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 # Pillow opens many more formats. For EPS it runs another program on the file.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 2**30 // 4 // 3  # 89 million, above which Pillow warns; reading takes up to 1.3 GB
-_ORIENTATION = ExifTags.Base.Orientation
-_SIDEWAYS = (5, 6, 7, 8)  # values of the tag that swap width and height
+_BYTE_ORDERS = {b"II*\0": "little", b"MM\0*": "big"}  # how EXIF data begins
+_TURNS = {  # EXIF's orientation -> the turn that puts the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _T = TypeVar("_T")
 
 
-def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
-    """Reads an image file as uint8 (H,W,3) RGB.
+def read_image(source: str | os.PathLike | Image.Image, *, upright: bool = False) -> np.ndarray:
+    """Reads an image file, or an image that Pillow has opened, as uint8 (H,W,3) RGB.
 
     Grayscale is repeated over the channels and transparency is dropped. The upper 8 of 16 bits and
     the first picture of an animation are kept. CMYK becomes RGB without a colour profile.
 
     Args:
-        upright: Whether to rotate the image by its EXIF tag, as viewers do. It must be False for
-            data sets whose boxes refer to the stored pixels, for example CUB.
+        upright: Whether to rotate the image by its EXIF orientation, as viewers do. It must be
+            False for data sets whose boxes refer to the stored pixels, for example CUB.
 
     Raises:
         ValueError: the file is missing, is not a readable image, or has 32 bits a channel or more
             than `MOST_PIXELS` pixels. The message names the file.
     """
-    return _open(path, lambda image: _pixels(image, "RGB", upright))
+    return _open(source, lambda image: _pixels(image, "RGB", upright))
 
 
 def read_gray(path: str | os.PathLike) -> np.ndarray:
@@ -50,9 +60,11 @@ def image_size(path: str | os.PathLike, *, upright: bool = False) -> tuple[int, 
     return _open(path, lambda image: _size(image, upright))
 
 
-def _open(path: str | os.PathLike, read: Callable[[Image.Image], _T]) -> _T:
+def _open(source: str | os.PathLike | Image.Image, read: Callable[[Image.Image], _T]) -> _T:
+    is_open = isinstance(source, Image.Image)
+    name = getattr(source, "filename", "") or source
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with nullcontext(source) if is_open else Image.open(source, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:  # before anything is decoded
                 raise ValueError(
@@ -60,8 +72,10 @@ def _open(path: str | os.PathLike, read: Callable[[Image.Image], _T]) -> _T:
                 )
             return read(image)
     except Exception as error:  # Pillow raises many types of errors for damaged files
-        reason = "it does not exist" if not os.path.lexists(path) else _reason(error)
-        raise ValueError(f"cannot read image {path}: {reason}") from error
+        # a file that is there, but cannot be found, is a link to nowhere
+        missing = isinstance(error, FileNotFoundError) and not os.path.lexists(name)
+        reason = "it does not exist" if missing else _reason(error)
+        raise ValueError(f"cannot read image {name}: {reason}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -73,14 +87,40 @@ def _reason(error: Exception) -> str:
 
 
 def _size(image: Image.Image, upright: bool) -> tuple[int, int]:
-    # Pillow itself rotates TIFFs, and gives their rotated sizes
-    swapped = upright and image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _SIDEWAYS
-    return image.size[::-1] if swapped else image.size
+    return image.size[::-1] if upright and _orientation(image) in _SIDEWAYS else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation. Values other than 2 to 8 mean that the image is upright.
+
+    Other tags may be damaged. As in OpenCV, the value is the first two bytes of the tag's field,
+    whatever type is declared, and orientations in XMP do not count. Pillow rotates TIFFs itself.
+    """
+    if image.format == "PNG":
+        image.load()  # its EXIF may follow the pixels
+    exif = image.info.get("exif")
+    data = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
+    order = _BYTE_ORDERS.get(data[:4])
+    if order is None:
+        return 1
+
+    def whole(start: int, length: int = 2) -> int:
+        return int.from_bytes(data[start : start + length], order)
+
+    directory = whole(4, length=4)
+    first, count = directory + 2, whole(directory)
+    fields = (
+        entry + 8
+        for entry in range(first, first + 12 * count, 12)
+        if whole(entry) == ExifTags.Base.Orientation
+    )
+    return next(map(whole, fields), 1)
 
 
 def _pixels(image: Image.Image, mode: str, upright: bool) -> np.ndarray:
-    if upright:
-        image = ImageOps.exif_transpose(image)
+    turn = _TURNS.get(_orientation(image)) if upright else None
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I;16"):  # Pillow would cut it at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):  # 32 bits; their range is unknown

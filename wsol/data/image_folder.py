@@ -2,13 +2,15 @@
 
 import csv
 import os
+import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
 from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
-from wsol.data.inputs import find_images, is_image
+from wsol.data.inputs import find_photos, is_image, unread_photos
 from wsol.data.text_files import known_end, number, read_lines
 from wsol.data.transforms import Transform
 
@@ -23,7 +25,7 @@ class ImageFolder(ImageDataset):
     """A data set of images in `root`/train/<class>/ and `root`/test/<class>/, at any depth.
 
     Classes are the folders of train in sorted order. Images are found by
-    `wsol.data.inputs.find_images` and rotated by their EXIF tag. `root`/boxes.csv, if it exists,
+    `wsol.data.inputs.find_photos` and rotated by their EXIF tag. `root`/boxes.csv, if it exists,
     has a header with the columns image,x0,y0,x1,y1 (others are ignored) and a line for each box:
     the image's path below `root`, with any folders before it, and half-open pixels of the rotated
     image. Boxes are for evaluation. An image may have no box or several. A line without numbers is
@@ -82,20 +84,22 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
             "least two classes, a folder for each"
         )
     found: dict[str, list[tuple[str, int]]] = {split: [] for split in _SPLITS}
+    unread = Counter[str]()
     for split in _SPLITS:
         for folder in _classes(root / split):
             if folder.name not in classes:
                 raise ValueError(f"{folder} is a class without images in {root / 'train'}")
-            try:
-                files = find_images(folder)
-            except ValueError:
-                if split == "train":
-                    raise ValueError(
-                        f"there are no images in {folder}; every class needs some for training"
-                    ) from None
-                files = []
+            files, others = find_photos(folder)
+            unread += others
+            if split == "train" and not files:
+                hint = f"; {unread_photos(others)}" if others else ""
+                raise ValueError(
+                    f"there are no images in {folder}; every class needs some for training{hint}"
+                )
             label = classes.index(folder.name)
             found[split] += [(_name(file, root), label) for file in files]
+    if unread:
+        warnings.warn(f"in {root}, {unread_photos(unread)}", stacklevel=4)
     return classes, found
 
 

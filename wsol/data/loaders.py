@@ -1,5 +1,7 @@
 """Data sets and loaders from a few settings."""
 
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +17,10 @@ from wsol.data.image_folder import ImageFolder
 from wsol.data.text_files import read_yaml
 from wsol.data.transforms import Transform, eval_transform, train_transform
 
+# Open files that a loader process needs here, and that the rest needs: PyTorch takes one for each
+# tensor of a batch on its way between processes. Two processes were measured to need 30 in all.
+_FILES_PER_PROCESS = 16
+_OTHER_FILES = 16
 _RENAMED = {"data": {"val_share": "val_fraction"}, "model": {"front": "log_gradient"}}
 
 
@@ -30,7 +36,8 @@ class DataConfig:
         val_fraction: Fraction of each class's training images held out for validation, if the data
             set has no validation images of its own.
         batch_size: Images per step and process.
-        num_workers: Number of loader processes. 0 loads in the main process.
+        num_workers: Number of loader processes. 0 loads in the main process. See
+            `loader_processes`.
         class_path: Subclass of `wsol.data.dataset.ImageDataset` that reads `root`. If None, the
             layout is recognized by its files.
     """
@@ -65,14 +72,16 @@ class DataConfig:
 
     def in_order(self, images: LabelledImages) -> DataLoader:
         """Loads images in order; their transform must make them equal in size."""
-        return DataLoader(images, self.batch_size, num_workers=self.num_workers)
+        return DataLoader(images, self.batch_size, num_workers=loader_processes(self.num_workers))
 
     def training_loader(self) -> DataLoader:
         """Loads augmented training images in random order, without a last, incomplete batch."""
         dataset = self._dataset("train", self._augmentation())
         self._require_one_batch(dataset)
         batches = SeededBatches(len(dataset), self.batch_size)
-        return DataLoader(dataset, batch_sampler=batches, num_workers=self.num_workers)
+        return DataLoader(
+            dataset, batch_sampler=batches, num_workers=loader_processes(self.num_workers)
+        )
 
     def loader_of(
         self, examples: Sequence[Example], *, training: bool, upright: bool = False
@@ -88,7 +97,11 @@ class DataConfig:
             return self.in_order(images)
         self._require_one_batch(images)
         return DataLoader(
-            images, self.batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers
+            images,
+            self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=loader_processes(self.num_workers),
         )
 
     def _augmentation(self) -> Transform:
@@ -104,6 +117,29 @@ class DataConfig:
     def _dataset(self, split: Split, transform: Transform) -> ImageDataset:
         kind = self.class_path or find_layout(self.root)
         return kind(self.root, split, transform=transform, val_fraction=self.val_fraction)
+
+
+def loader_processes(wanted: int) -> int:
+    """Number of loader processes: `wanted`, or fewer if this process may not open enough files.
+
+    Warns if it is fewer. The batches are the same with any number of processes.
+    """
+    try:
+        import resource
+    except ImportError:  # there is no such limit on Windows
+        return wanted
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if wanted == 0 or limit == resource.RLIM_INFINITY:
+        return wanted
+    free = limit - len(os.listdir("/dev/fd")) - _OTHER_FILES
+    count = min(wanted, max(0, free // _FILES_PER_PROCESS))
+    if count < wanted:
+        warnings.warn(
+            f"only {limit} files may be open, too few for {wanted} loader processes, so {count} "
+            f"are used; `ulimit -n {max(1024, 2 * limit)}` before the command allows more",
+            stacklevel=2,
+        )
+    return count
 
 
 def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:

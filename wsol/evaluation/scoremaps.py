@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
+from wsol.data.loaders import loader_processes
 from wsol.data.text_files import path_below
 from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 
@@ -121,7 +122,7 @@ def tabulate_scoremaps(
     loader = DataLoader(
         _ScoreMaps(files, truth, edges, every_box),
         16,
-        num_workers=workers,
+        num_workers=loader_processes(workers),
         collate_fn=list,
         worker_init_fn=_use_one_core,
     )

@@ -22,7 +22,7 @@ class Localization:
         class_name: The name of that class, or its number as text; `OBJECT` if label is None.
         score: The probability of the class. For a detector, the probability of the box (1 if the
             detector predicts no classes).
-        heatmap: float64 (S,S) in [0,1] at the model's input size. None for a detector.
+        heatmap: float32 (S,S) in [0,1] at the model's input size. None for a detector.
         size: (width, height) of the image.
         others: The next boxes, if more than one was requested: the largest contours first, or for a
             detector the most probable first.
@@ -51,11 +51,12 @@ class Localization:
         return (self.score, *self.other_scores) if self.boxes else ()
 
     def full_heatmap(self) -> np.ndarray:
-        """Resizes the heatmap to the image's own pixels: float64 (height,width) in [0,1].
+        """Resizes the heatmap to the image's own pixels: float32 (height,width) in [0,1].
 
         Raises:
             ValueError: the box was found by a detector, which makes no heatmap.
         """
         if self.heatmap is None:
             raise ValueError("a detector finds boxes without a heatmap")
-        return cv2.resize(self.heatmap, self.size, interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(self.heatmap, self.size, interpolation=cv2.INTER_LINEAR)
+        return resized.clip(0, 1)  # rounding may carry it out

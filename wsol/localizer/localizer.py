@@ -136,8 +136,8 @@ class Localizer:
 
         Args:
             images: One or many: paths, folders (all images in them, sorted), PIL images, uint8
-                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Files are rotated by their
-                EXIF tag. Boxes are in pixels of the rotated image.
+                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Files and PIL images are
+                rotated by their EXIF tag. Boxes are in pixels of the rotated image.
             labels: The class to look for, by number or name: one for all images, or one for each.
                 If None, the predicted class.
             boxes: Maximum number of boxes per image: those of the largest contours, or the

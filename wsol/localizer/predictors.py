@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_training.models.classifier import Classifier
-from wsol.boxes import outer_boxes
+from wsol.boxes.heatmap_boxes import outer_boxes, to_float32
 from wsol.detectors.base import Network
 from wsol.heatmaps.heatmap import Gradient, HeatmapMethod
 from wsol.heatmaps.methods import find_method
@@ -30,7 +30,7 @@ class Prediction:
         scores: A score for each box, in [0,1].
         frame: (width, height) of the boxes' coordinate system.
         label: The class of the boxes, or None.
-        heatmap: float64 (S,S) in [0,1], or None.
+        heatmap: float32 (S,S) in [0,1], or None.
     """
 
     boxes: np.ndarray
@@ -125,7 +125,7 @@ def box_predictor(
 def explain_by_classifier(
     model: Classifier, method: HeatmapMethod, images: Tensor, labels: Labels
 ) -> Explanations:
-    """Explains the given or else the predicted classes. Heatmaps are float64 (N,S,S) in [0,1]."""
+    """Explains the given or else the predicted classes. Heatmaps are (N,S,S) in [0,1]."""
     images = images.to(model.device)
     with torch.no_grad():
         probability = _probability(model(images))
@@ -145,7 +145,7 @@ def explain_by_program(program: Program, images: Tensor, labels: Labels) -> Expl
     predicted = probability.argmax(dim=1).tolist()
     if any(label not in (None, p) for label, p in zip(labels, predicted, strict=True)):
         raise ValueError("an exported localizer makes heatmaps of the predicted class only")
-    return probability, predicted, heatmaps.double().numpy()
+    return probability, predicted, heatmaps.numpy()
 
 
 def _predict_around_heatmaps(
@@ -160,7 +160,8 @@ def _predict_around_heatmaps(
     scores = probability.gather(1, column)[:, 0].tolist()
     for heatmap, label, score in zip(heatmaps, explained, scores, strict=True):
         boxes = outer_boxes(heatmap, threshold)[:count]
-        yield Prediction(boxes, [score] * len(boxes), heatmap.shape[::-1], label, heatmap)
+        frame, single = heatmap.shape[::-1], to_float32(heatmap)
+        yield Prediction(boxes, [score] * len(boxes), frame, label, single)
 
 
 def _predict_by_detector(

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from robust_training.atomic_io import write_text
 from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
@@ -29,7 +31,7 @@ def complete_card(run: Path, *, licence: str | None = None) -> None:
     card = file.read_text(encoding="utf-8").partition(_OURS)[0]
     lines = [line for line in card.splitlines() if not line.startswith("license:")]
     if licence:
-        lines.insert(1, f"license: {licence}")
+        lines.insert(1, yaml.safe_dump({"license": licence}, width=1000).strip())
     terms = licence or "not stated; data and pretrained weights have licences of their own"
     added = [_OURS, *_training(run), "\n## Scores\n", *_scores(run), f"\n## Licence\n\n{terms}\n"]
     write_text(file, "\n".join([*lines, *added]))

@@ -1,12 +1,13 @@
 """COCO's format in and out, and its average precision."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from tests.helpers.birds import birds
-from wsol.annotations.coco_reading import read_coco_results
+from wsol.annotations.coco_reading import read_coco_ground_truth, read_coco_results
 from wsol.annotations.coco_writing import coco_ground_truth, coco_results
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import Predictions
@@ -37,6 +38,12 @@ def test_average_precision_equals_cocoevals_over_all_pairs():
     assert average_precision(truth, []) == 0
 
 
+def test_names_of_ground_truth_lie_in_the_folder_that_the_file_names(tmp_path):
+    file, truth = tmp_path / "truth.json", birds([(2, 2, 10, 12)] * 2)
+    file.write_text(json.dumps(coco_ground_truth(truth) | {"info": {"root": "/data/photos"}}))
+    assert read_coco_ground_truth(file).names == ("/data/photos/0.jpg", "/data/photos/1.jpg")
+
+
 def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
     """localize.py writes such a file: images and classes are found by name, in whatever order."""
     truth = birds([(2, 2, 10, 12), (4, 4, 12, 14), (0, 0, 5, 5)])
@@ -58,6 +65,14 @@ def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
     given = read_coco_results(file, truth)
     assert given.boxes.tolist() == truth.boxes[:, 0].tolist()
     assert given.predictions.order[:, 0].tolist() == truth.labels.tolist()
+    deep = birds([(2, 2, 10, 12), (4, 4, 12, 14), (0, 0, 5, 5)])
+    deep = dataclasses.replace(deep, names=("test/a/0.jpg", "test/a/1.jpg", "test/a/2.jpg"))
+    below = [each | {"file_name": each["file_name"][-5:]} for each in content["images"]]
+    file.write_text(json.dumps(content | {"images": below, "info": {"root": "/old/data/test/a"}}))
+    assert read_coco_results(file, deep).boxes.tolist() == truth.boxes[:, 0].tolist()
+    file.write_text(json.dumps(content | {"info": 3}))
+    with pytest.raises(ValueError, match="boxes.json is no data set of boxes"):
+        read_coco_results(file, truth)
     for part, change, message in (
         ("images", {"file_name": "photos/0.jpg"}, "two of its images are 0.jpg"),
         ("categories", {"name": 1}, "result 1: .*1 is not a class of the ground truth"),

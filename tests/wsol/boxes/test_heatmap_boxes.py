@@ -15,6 +15,7 @@ from wsol.boxes.heatmap_boxes import (
     largest_boxes,
     outer_boxes,
     to_bytes,
+    to_float32,
 )
 
 
@@ -138,6 +139,30 @@ def test_iou_by_hand():
     assert iou([0, 0, 0, 0], [[0, 0, 2, 2], [0, 0, 0, 0]]).tolist() == [0, 0]
     # disjoint on both axes: the published ART code calls this 0.23
     assert iou([0, 0, 101, 101], [150, 150, 201, 201]) == 0
+
+
+@pytest.mark.parametrize("box", [[3, 0, 1, 2], [0, 3, 2, 1], [3, 3, 1, 1]])
+def test_iou_refuses_boxes_that_are_upside_down(box):
+    good = [[0, 0, 2, 2], [1, 1, 1, 4]]
+    for pair in ((box, good), (good, box), ([good[0], box], good), (np.array(box), np.array(box))):
+        with pytest.raises(ValueError, match=f"x0 <= x1 and y0 <= y1, not .{box[0]}, {box[1]}, "):
+            iou(*pair)
+
+
+def test_float32_keeps_every_byte():
+    """Also of values that would round across the limit between two bytes."""
+    limits = np.arange(256) / 255
+    near = [np.nextafter(limits, side) for side in (0, 1)]
+    heatmap = np.stack(
+        [limits, *near, limits * (1 - 1e-9), *np.random.default_rng(0).random((2, 256))]
+    )
+    rounded = to_float32(heatmap)
+    assert rounded.dtype == np.float32
+    np.testing.assert_array_equal(to_bytes(rounded), to_bytes(heatmap))
+    assert (to_bytes(heatmap.astype(np.float32)) != to_bytes(heatmap)).any()  # not vacuous
+    np.testing.assert_allclose(rounded, heatmap, rtol=0, atol=2**-23)
+    assert (rounded.min(), rounded.max()) == (0, 1)
+    np.testing.assert_array_equal(to_float32(rounded), rounded)
 
 
 def test_bytes_and_cuts_are_truncated():

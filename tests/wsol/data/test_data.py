@@ -1,4 +1,7 @@
+import contextlib
 import hashlib
+import os
+import resource
 import shutil
 
 import cv2
@@ -258,3 +261,18 @@ def test_timms_own_transforms_of_a_saved_model_show_the_whole_frame(shared, tmp_
         theirs = pixels(Image.open(file).convert("RGB"))
         assert theirs.shape == ours.shape
         assert (theirs - ours).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(24, 0), (60, 1), (4096, 4), (-1, 4)])
+def test_loader_processes_fit_the_number_of_open_files(toy, monkeypatch, limit, expected):
+    """-1 is no limit; there is no other process if there are too few for one."""
+    opened = [str(number) for number in range(20)]
+    monkeypatch.setattr(os, "listdir", lambda folder: opened)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    config = DataConfig(str(toy), image_size=32, num_workers=4, batch_size=2)
+    few = expected < 4
+    expectation = pytest.warns(UserWarning, match=f"only {limit} files.*so {expected} are used")
+    with expectation if few else contextlib.nullcontext():
+        assert config.loader("test").num_workers == expected
+    with expectation if few else contextlib.nullcontext():
+        assert config.training_loader().num_workers == expected

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.helpers.damage import damaged
 from wsol.data.image_files import MOST_PIXELS, image_size, read_gray, read_image
+from wsol.data.inputs import read_pixels
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -124,6 +125,82 @@ def test_every_camera_orientation(tmp_path, orientation):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", upright=True), RGB)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), stored)
     assert image_size(tmp_path / "a.png") == stored.shape[1::-1]
+
+
+ORIENTATION, BYTE, TEXT, SHORT, LONG, SIGNED = 0x0112, 1, 2, 3, 4, 9  # EXIF's numbers
+
+
+def exif(*tags, order="<"):
+    """EXIF data with tags (number, type, count, four bytes of value)."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}LH", 8, len(tags))
+    fields = b"".join(struct.pack(f"{order}HHL", *tag[:3]) + tag[3] for tag in tags)
+    return b"Exif\0\0" + head + fields + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("order", "<>")
+def test_an_orientation_of_any_type_is_opencvs(tmp_path, suffix, order):
+    """The file, its size, and the image that Pillow opened agree with cv2.imread."""
+    file = tmp_path / f"a.{suffix}"
+    short, long = struct.pack(f"{order}HH", 6, 0), struct.pack(f"{order}L", 6)
+    fields = [(SHORT, 1, short), (SHORT, 2, short), (LONG, 1, long), (SIGNED, 1, long)]
+    fields += [(BYTE, 1, b"\6\0\0\0"), (BYTE, 1, b"\6\1\0\0"), (TEXT, 2, b"6\0\0\0")]
+    fields += [(SHORT, 0, short), (99, 1, short), (SHORT, 1, b"\x09\0\x09\0")]
+    turned = 0
+    for field in fields:
+        lossless = {"lossless": True} if suffix == "webp" else {}
+        PICTURE.save(file, exif=exif((ORIENTATION, *field), order=order), **lossless)
+        expected = cv2.imread(str(file))[..., ::-1]
+        np.testing.assert_array_equal(read_image(file, upright=True), expected, err_msg=field)
+        assert image_size(file, upright=True) == expected.shape[1::-1]
+        with Image.open(file) as image:
+            np.testing.assert_array_equal(read_pixels(image), expected, err_msg=field)
+        turned += expected.shape[:2] == (8, 6)
+    assert turned == {"<": 7, ">": 4}[order]  # not vacuous
+
+
+@pytest.mark.parametrize("upright_first", [True, False])
+def test_odd_tags_beside_an_orientation_do_no_harm(tmp_path, upright_first):
+    file, turn = tmp_path / "a.jpg", (ORIENTATION, SHORT, 1, b"\6\0\0\0")
+    odd = [(256, TEXT, 4, b"abc\0"), (258, SIGNED, 1, struct.pack("<l", -5))]
+    odd += [(259, 11, 1, struct.pack("<f", 1.5)), (262, LONG, 1, struct.pack("<L", 70000))]
+    odd += [
+        (271, TEXT, 100, b"\xff\xff\xff\0"),
+        (282, 5, 1, b"\xff\xff\xff\0"),
+        (0, 0, 0, bytes(4)),
+    ]
+    for tag in odd:
+        PICTURE.save(file, exif=exif(*((turn, tag) if upright_first else (tag, turn))))
+        stored = read_image(file)
+        with Image.open(file) as image:
+            for pixels in (read_image(file, upright=True), read_pixels(image)):
+                np.testing.assert_array_equal(pixels, np.rot90(stored, -1), err_msg=str(tag))
+        assert image_size(file, upright=True) == (6, 8)
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", exif()[:-4], exif((ORIENTATION, 3, 1, b"\6"))[:-9]])
+def test_broken_exif_data_count_as_none(tmp_path, data):
+    PICTURE.save(tmp_path / "a.jpg", exif=b"Exif\0\0" + data.removeprefix(b"Exif\0\0"))
+    assert read_image(tmp_path / "a.jpg", upright=True).shape == RGB.shape
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "L", "LA", "RGBA", "P", "1", "CMYK", "YCbCr"])
+def test_an_image_that_pillow_opened_is_its_file(tmp_path, mode):
+    file = tmp_path / "a.tif"
+    ramp = np.linspace(0, 65535, 48).reshape(6, 8)
+    deep = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    image = Image.fromarray(ramp.astype(deep[mode])) if mode in deep else PICTURE.convert(mode)
+    assert image.mode == mode
+    image.save(file)
+    if mode in ("I", "F"):
+        for source, name in ((file, "a.tif"), (image, "PIL.Image"), (Image.open(file), "a.tif")):
+            with pytest.raises(ValueError, match=rf"cannot read image .*{name}.*: it has 32 bits"):
+                read_pixels(source)
+        return
+    np.testing.assert_array_equal(read_pixels(image), read_pixels(file))
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(read_pixels(opened), read_pixels(file))
+        opened.seek(0)  # it stays open
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])

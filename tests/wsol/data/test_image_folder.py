@@ -14,6 +14,7 @@ from wsol.boxes.geometry import rescale
 from wsol.data.cub import CUB200
 from wsol.data.image_files import image_size, read_image
 from wsol.data.image_folder import ImageFolder
+from wsol.data.inputs import find_images
 from wsol.data.loaders import DataConfig, find_layout
 from wsol.data.transforms import eval_transform
 from wsol.evaluation.run_model import run_model
@@ -232,3 +233,26 @@ def test_settings_come_with_the_layout(small):
     write_boxes(small, [("test/b/1.png", 0, 0, 6, 4)])
     (batch,) = config.in_order(config.dataset("test").boxed())
     assert (batch["label"].tolist(), batch["box"].tolist()) == ([1], [[0, 0, 32, 32]])
+
+
+def test_photos_of_other_kinds_are_counted(tmp_path):
+    write_small(tmp_path)
+    for name in ("train/a/x.HEIC", "train/b/y.heic", "test/a/z.cr2", "train/a/.hidden.heic"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"left out: 1 .cr2, 2 .heic; convert them to JPEG"):
+        ImageFolder(tmp_path, "train")
+    for file in (tmp_path / "train" / "a").glob("*.png"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"no images in .*train/a; .* left out: 1 .heic; convert"):
+        ImageFolder(tmp_path, "train")
+
+
+def test_every_suffix_of_jpeg_is_an_image(tmp_path):
+    names = [f"{number}.{suffix}" for number, suffix in enumerate(("jpg", "JFIF", "jpe", "jif"))]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "JPEG")
+    assert [file.name for file in find_images(tmp_path)] == names
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.avif").touch()
+    with pytest.raises(ValueError, match=r"no images in .*; .* left out: 1 .avif"):
+        find_images(tmp_path / "sub")

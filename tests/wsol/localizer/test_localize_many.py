@@ -13,6 +13,7 @@ from timm.models._hub import save_for_hf
 from robust_training.models.classifier import create_model, save_model, wrap_model
 from tests.wsol.localizer.test_localizer import Bright, white_square
 from wsol.annotations.coco_writing import coco_dataset
+from wsol.boxes.heatmap_boxes import outer_boxes, to_float32
 from wsol.heatmaps.heatmap import CAM, Gradient
 from wsol.heatmaps.refined import Refined
 from wsol.localizer.localizer import Localizer
@@ -62,7 +63,11 @@ def test_a_tensor_of_the_networks_size_is_taken_as_it_is(model):
     image = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(1))
     (found,) = Localizer(model).predict(image)
     label = torch.tensor([found.label])
-    np.testing.assert_array_equal(found.heatmap, Gradient()(model, image[None], label)[0])
+    exact = Gradient()(model, image[None], label)[0]
+    np.testing.assert_array_equal(found.heatmap, to_float32(exact))
+    assert (found.heatmap.dtype, found.full_heatmap().dtype) == (np.float32, np.float32)
+    for heatmap in (exact, found.heatmap):  # the box is the same from either
+        assert outer_boxes(heatmap, 0.2)[0].tolist() == list(found.box)
 
 
 def test_a_folder_is_searched_to_the_bottom_in_order(localizer, tmp_path):
