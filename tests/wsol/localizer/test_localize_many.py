@@ -217,7 +217,7 @@ def test_what_is_no_classifier_is_not_wrapped():
         (torch.nn.Linear(2, 2), {}, "Linear is not a classifier of timm"),
         (plain, {"class_names": ["a"]}, "must be 3 texts"),
         (plain, {"image_size": 0}, "images of 0 pixels"),
-        (timm.create_model("test_resnet", in_chans=1), {}, "takes images of 1 channels, not 3"),
+        (timm.create_model("test_resnet", in_chans=1), {}, "cannot take RGB images of 160 x 160"),
     ):
         with pytest.raises(ValueError, match=message):
             wrap_model(wrong, **options)
