@@ -10,7 +10,7 @@ import numpy as np
 from wsol.boxes.geometry import NO_BOX
 from wsol.data.dataset import Box, ImageDataset
 from wsol.data.image_files import image_size
-from wsol.data.text_files import path_below
+from wsol.data.names import path_below
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # largest allowed side of an image, in pixels
@@ -184,7 +184,7 @@ def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
         ValueError: an image has no mask there, or its path is outside of the folder. The message
             names the image.
     """
-    files = [path_below(folder, name).with_suffix(".png") for name in truth.names]
+    files = [path_below(folder, str(Path(name).with_suffix(".png"))) for name in truth.names]
     for name, file in zip(truth.names, files, strict=True):
         if not file.is_file():
             raise ValueError(f"there is no mask {file} for image {name}")

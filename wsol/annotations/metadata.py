@@ -1,6 +1,6 @@
 """Ground truth from files: the published evaluator's text files, a data set, or COCO's JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsol.annotations.coco_reading import read_coco_ground_truth
@@ -14,7 +14,8 @@ from wsol.annotations.ground_truth import (
 from wsol.data.dataset import Split
 from wsol.data.error_messages import naming
 from wsol.data.loaders import find_layout
-from wsol.data.text_files import number, path_below, read_lines
+from wsol.data.names import KnownNames, path_below
+from wsol.data.text_files import number, read_lines
 
 
 def read_ground_truth(place: str | Path, split: Split, *, val_fraction: float = 0.1) -> GroundTruth:
@@ -65,9 +66,7 @@ def read_published_metadata(folder: str | Path) -> GroundTruth:
     boxes: dict[str, list[list[float]]] = {name: [] for name in names}
     objects: dict[str, list[Path]] = {name: [] for name in names}
     ignore: dict[str, Path] = {}
-    for row, (name, *fields) in _lines(file, {3, 5}):
-        if name not in boxes:
-            continue  # the file has other splits, too
+    for row, name, fields in _known_lines(file, {3, 5}, names):
         if len(fields) == 4:
             boxes[name].append(_numbers(file, row, fields))
             continue
@@ -103,9 +102,22 @@ def _lines(file: Path, columns: set[int]) -> list[tuple[int, list[str]]]:
     return rows
 
 
+def _known_lines(
+    file: Path, columns: set[int], names: Sequence[str]
+) -> Iterator[tuple[int, str, list[str]]]:
+    """Yields the lines of images in `names`, with the spelling there. A file may have others."""
+    lines = _lines(file, columns)
+    known = KnownNames(names, (fields[0] for _, fields in lines))
+    for row, (name, *fields) in lines:
+        with naming(f"{file}, line {row}"):
+            own = known.find(name)
+        if own is not None:
+            yield row, own, fields
+
+
 def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[float]]:
     table: dict[str, list[float]] = {}
-    for row, (name, *fields) in _lines(file, {columns + 1}):
+    for row, name, fields in _known_lines(file, {columns + 1}, names):
         if name in table:
             raise ValueError(f"{file}, line {row}: image {name} is listed twice")
         table[name] = _numbers(file, row, fields)

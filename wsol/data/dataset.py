@@ -1,6 +1,7 @@
 """Data sets of labelled images: the base class that every layout's reader extends."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from wsol.boxes.geometry import rescale
 from wsol.data.image_files import read_gray, read_image
+from wsol.data.names import composed
 from wsol.data.transforms import Transform, network_input
 
 Split = Literal["train", "val", "test"]
@@ -110,7 +112,8 @@ class ImageDataset(LabelledImages):
         upright, transform: See `LabelledImages`.
 
     Raises:
-        ValueError: the split is unknown or empty, or val_fraction is not in [0,1).
+        ValueError: the split is unknown or empty, two classes have the same name, or val_fraction
+            is not in [0,1).
     """
 
     def __init__(
@@ -131,6 +134,9 @@ class ImageDataset(LabelledImages):
             raise ValueError(f'split must be "train", "val" or "test", not {split!r}')
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be at least 0 and below 1, not {val_fraction}")
+        most, count = Counter(map(composed, classes)).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{count} classes of {root} are called {most}")
         if not val:
             train, val = _hold_out(train, val_fraction)
         examples = {"train": train, "val": val, "test": test}[split]

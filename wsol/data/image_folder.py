@@ -9,7 +9,8 @@ from wsol.data.dataset import Box, Example, ImageDataset, Split
 from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_images, is_image
-from wsol.data.text_files import known_end, number, read_lines
+from wsol.data.names import KnownNames, same_names
+from wsol.data.text_files import number, read_lines
 from wsol.data.transforms import Transform
 
 BOXES = "boxes.csv"
@@ -84,7 +85,8 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
     found: dict[str, list[tuple[str, int]]] = {split: [] for split in _SPLITS}
     for split in _SPLITS:
         for folder in _classes(root / split):
-            if folder.name not in classes:
+            labels = same_names(folder.name, classes)
+            if not labels:
                 raise ValueError(f"{folder} is a class without images in {root / 'train'}")
             try:
                 files = find_images(folder)
@@ -94,8 +96,7 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
                         f"there are no images in {folder}; every class needs some for training"
                     ) from None
                 files = []
-            label = classes.index(folder.name)
-            found[split] += [(_name(file, root), label) for file in files]
+            found[split] += [(_name(file, root), labels[0]) for file in files]
     return classes, found
 
 
@@ -127,6 +128,7 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
     if any(columns.count(name) != 1 for name in wanted):
         raise ValueError(f"{file}, line 1: expected a header {HEADER}, not {head[:80]!r}")
     places = [columns.index(name) for name in wanted]
+    names = KnownNames(known)
     boxes: dict[str, list[tuple[int, Box]]] = {}
     for row, line in lines:
         with naming(f"{file}, line {row}", line):
@@ -136,7 +138,7 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
             image, *corners = (cells[place] for place in places)
             if not any(corners):
                 continue
-            name = known_end(image, known)
+            name = names.find(image)
             if name is None:
                 raise ValueError("there is no such image below train/, val/ or test/")
             x0, y0, x1, y1 = map(number, corners)

@@ -5,6 +5,7 @@ thresholds and computes IoUs with the true boxes, `score_rows` counts hits, and 
 the rows.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -269,6 +270,12 @@ def _headline_metrics(headline: Headline, truth: GroundTruth) -> dict[str, Any]:
         "errors": {name: float((types == name).mean()) for name in ERROR_TYPES},
         "class_gt_known_loc": {
             name: None if np.isnan(mean) else mean
-            for name, mean in zip(truth.classes, means, strict=True)
+            for name, mean in zip(_titles(truth.classes), means, strict=True)
         },
     }
+
+
+def _titles(classes: Sequence[str]) -> list[str]:
+    """Class names, with the label behind each name that several classes have."""
+    count = Counter(classes)
+    return [f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(classes)]

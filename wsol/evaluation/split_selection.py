@@ -11,6 +11,7 @@ from wsol.annotations.ground_truth import GroundTruth, dataset_ground_truth
 from wsol.data.dataset import ImageDataset
 from wsol.data.image_folder import BOXES, HEADER
 from wsol.data.loaders import DataConfig, read_data_config
+from wsol.data.names import composed
 from wsol.localizer.saved_models import ART_THRESHOLD
 
 
@@ -154,8 +155,8 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
 
 def require_classes(folder: Path, model: Classifier, dataset: ImageDataset) -> None:
     """Raises ValueError if the model in `folder` was trained on other classes than `dataset`'s."""
-    known = model.class_names
-    if model.backbone.num_classes != len(dataset.classes) or (known and known != dataset.classes):
+    known, own = ([*map(composed, names or ())] for names in (model.class_names, dataset.classes))
+    if model.backbone.num_classes != len(own) or (known and known != own):
         raise ValueError(
             f"{folder} was trained on {model.backbone.num_classes} classes other than the "
             f"{len(dataset.classes)} of {dataset.root}"
