@@ -12,7 +12,7 @@ from wsol.annotations.ground_truth import (
     make_ground_truth,
     with_masks,
 )
-from wsol.data.dataset import Split
+from wsol.data.dataset import EmptySplitError, Split
 from wsol.data.error_messages import naming
 from wsol.data.loaders import find_layout
 from wsol.data.names import KnownNames, path_below
@@ -33,6 +33,7 @@ def read_ground_truth(
             <image>.png for each image. If None, masks that are listed lie below those files.
 
     Raises:
+        EmptySplitError: a data set has no images in the split.
         ValueError: there is none of these at `place`, or an image has no mask in `masks`. The
             message lists what was expected.
     """
@@ -47,6 +48,8 @@ def read_ground_truth(
     else:
         try:
             dataset = find_layout(place)(place, split, val_fraction=val_fraction)
+        except EmptySplitError:
+            raise
         except ValueError as error:
             raise ValueError(
                 f"{place} holds no image_ids.txt, no {split}/image_ids.txt and no data set "

@@ -23,7 +23,8 @@ _Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line,
 class ImageFolder(ImageDataset):
     """A data set of images in `root`/train/<class>/ and `root`/test/<class>/, at any depth.
 
-    Classes are the folders of train in sorted order. Images are found by
+    Classes are the folders of train in sorted order. If there is no folder train, the images are
+    for testing alone, and classes are the folders of the other splits. Images are found by
     `wsol.data.inputs.find_images` and rotated by their EXIF tag. `root`/boxes.csv, if it exists,
     has a header with the columns image,x0,y0,x1,y1 (others are ignored) and a line for each box:
     the image's path below `root`, with any folders before it, and half-open pixels of the rotated
@@ -76,8 +77,10 @@ class ImageFolder(ImageDataset):
 
 def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
     """Finds class names, and for each split the images' names and labels."""
-    classes = [folder.name for folder in _classes(root / "train")]
-    if len(classes) < 2:
+    has_training = (root / "train").is_dir()
+    parts = ("train",) if has_training else _SPLITS
+    classes = sorted({folder.name for part in parts for folder in _classes(root / part)})
+    if has_training and len(classes) < 2:
         raise ValueError(
             f"{root / 'train'} holds {len(classes)} folder(s) of images; a classifier needs at "
             "least two classes, a folder for each"

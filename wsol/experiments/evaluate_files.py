@@ -8,6 +8,7 @@ from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import read_predictions
+from wsol.data.dataset import EmptySplitError
 from wsol.evaluation.pixel_metrics import bin_edges, require_masks
 from wsol.evaluation.results import Scores, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput
@@ -159,5 +160,8 @@ def _validation_truth(
     one_split = any(map(Path.is_file, published)) and not (folder / "val").is_dir()
     if folder.is_file() or one_split:
         return None
-    truth = read_ground_truth(metadata, "val")
+    try:
+        truth = read_ground_truth(metadata, "val")
+    except EmptySplitError:
+        return None
     return truth if any_scoremap(scoremaps, truth) else None
