@@ -31,7 +31,12 @@ from wsol.robustness.under_attack import RobustnessConfig
 def runs_command(arguments: list[str]) -> None:
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
-    parser.add_argument("--root", type=str, default=None, help="data set; default: the run's own")
+    parser.add_argument(
+        "--root",
+        type=str,
+        default=None,
+        help="data set, or test images alone; default: the run's data",
+    )
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help=NAMES)
     parser.add_class_arguments(ScoringConfig)
     parser.add_argument(

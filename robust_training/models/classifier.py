@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from robust_training.atomic_io import replace_folder, write_bytes
 from robust_training.models.last_stride import set_last_stride
 from robust_training.models.log_gradient import LogGradient
-from robust_training.models.weights import check_channels, head_parameters, load_weights
+from robust_training.models.weights import head_parameters, load_weights
 from robust_training.private_api import save_config_for_hf
 
 LARGEST = 8192  # largest side of a network's input, in pixels
+_LARGEST_TRIAL = 1024  # a trial with larger images would need too much memory
 
 
 class Classifier(nn.Module):
@@ -158,17 +159,20 @@ def wrap_model(
     """Wrap a classifier of `timm.create_model` with its own normalisation; weights are shared.
 
     Args:
+        backbone: A float32 network for RGB images. Its modes (training or evaluation) are kept.
         image_size: Side of the images in pixels. If the model was built with `img_size`, give the
             same number. If None, the size in its pretrained_cfg.
         class_names: If None, the names in the model folder or on the hub, if there are any.
 
     Raises:
-        ValueError: The model is not a timm classifier, or these settings do not fit it.
+        ValueError: The model is not a timm classifier, these settings do not fit it, or it cannot
+            classify a black image of this size.
     """
     if not (getattr(backbone, "pretrained_cfg", None) and hasattr(backbone, "num_classes")):
         raise ValueError(f"{type(backbone).__name__} is not a classifier of timm.create_model")
     names = class_names or backbone.pretrained_cfg.get("label_names")
-    return _checked(_wrap(backbone, None, None, image_size, names and list(names)))
+    model = _wrap(backbone, None, None, image_size, names and list(names))
+    return _checked(model.to(next(backbone.parameters()).device))
 
 
 def _wrap(
@@ -179,12 +183,18 @@ def _wrap(
     class_names: Sequence[str] | None = None,
 ) -> Classifier:
     config = backbone.pretrained_cfg
+    height, width = config["input_size"][1:]
+    if image_size is None and height != width:
+        raise ValueError(
+            f"the network is meant for images of {height} x {width} pixels, and only square images "
+            "are possible here: give an image_size"
+        )
     normalization = {"mean": config["mean"], "std": config["std"]} if log_gradient is None else {}
     model = Classifier(
         backbone,
         **normalization,
         log_gradient=log_gradient,
-        image_size=config["input_size"][-1] if image_size is None else image_size,
+        image_size=width if image_size is None else image_size,
         last_stride=last_stride,
         class_names=class_names,
     )
@@ -290,14 +300,34 @@ def load_model(folder: str | os.PathLike) -> Classifier:
 
 
 def _checked(model: Classifier) -> Classifier:
-    """Refuse settings that timm accepts and that would make wrong maps later."""
+    """Refuse settings that timm accepts and that would fail, or make wrong maps, later."""
     if not (model.mean.isfinite().all() and model.std.isfinite().all() and (model.std > 0).all()):
         raise ValueError("mean and std must be finite, std positive")
-    if not (isinstance(model.image_size, int) and 1 <= model.image_size <= LARGEST):
-        raise ValueError(f"images of {model.image_size!r:.40} pixels; 1 to {LARGEST} are possible")
-    check_channels(model.backbone, _channels(model))
-    names, classes = model.class_names, model.backbone.num_classes
+    size, names, classes = model.image_size, model.class_names, model.backbone.num_classes
+    if not (isinstance(size, int) and 1 <= size <= LARGEST):
+        raise ValueError(f"images of {size!r:.40} pixels; 1 to {LARGEST} are possible")
     if names is not None and not (type(names) is list and [*map(type, names)] == classes * [str]):
         raise ValueError(f"label_names must be {classes} texts, one for each class")
-    model.normalize(torch.zeros(1, 3, 1, 1))
+    kinds = {p.dtype for p in model.backbone.parameters()} - {torch.float32}
+    if kinds:
+        raise ValueError(f"the network's weights are {kinds.pop()}: call its .float() first")
+    if size <= _LARGEST_TRIAL:
+        _try(model)
     return model
+
+
+@torch.no_grad()
+def _try(model: Classifier) -> None:
+    """Raise ValueError if the model cannot classify a black image; leave its modes as they are."""
+    modes, side = {module: module.training for module in model.modules()}, model.image_size
+    try:
+        model.eval()(torch.zeros(1, 3, side, side, device=model.device))
+    except Exception as error:  # each architecture has its own checks
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the network cannot take RGB images of {side} x {side} pixels ({reason:.150}); it "
+            "needs the image_size that it was built for, and in_chans=3"
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

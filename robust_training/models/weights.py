@@ -1,25 +1,38 @@
 """Weights from files, read without running code and checked against the model."""
 
 import os
+import pickle
+import re
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+_PLAIN = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+
 
 def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
-    """Load a .safetensors or .pth state dict. Return whether it has weights of the head.
+    """Load weights from a .safetensors file or a file of torch.save.
 
-    Code in a file is never run. Prefixes that wrappers add (`module.`, `model.`, `backbone.`) are
-    removed. A head with another number of classes is not loaded.
+    Return whether the file has weights of the head.
+
+    The file may be a state dict, a training checkpoint that contains one, or a whole pickled model.
+    Code in a file is never run. The weights are found by the names of their tensors, so a wrapper's
+    prefix (`module.`, `model.`, `_orig_mod.`) does not matter. If a file has weights and their
+    moving average (EMA), the average is loaded, as timm does. A head with another number of classes
+    is not loaded.
 
     Raises:
-        ValueError: The file is missing, cannot be read, or does not fit (the message lists the
-            tensors).
+        ValueError: The file is missing, cannot be read, has several sets of weights, or does not
+            fit (the message lists the tensors).
     """
-    state = _read_state(Path(path))
     own = backbone.state_dict()
+    state = _read_state(Path(path), own)
     heads = _layers(backbone, "classifier")
     for layer in _layers(backbone, "first_conv"):
         _check_channels(path, state.get(f"{layer}.weight"), own.get(f"{layer}.weight"))
@@ -52,18 +65,6 @@ def head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in backbone.named_parameters() if name.rpartition(".")[0] in heads]
 
 
-def check_channels(backbone: nn.Module, given: int) -> None:
-    """Raise ValueError if the first layer cannot take images of `given` channels.
-
-    Some first layers fold pixels into channels, so their number of channels is a multiple.
-    """
-    own = backbone.state_dict()
-    for layer in _layers(backbone, "first_conv"):
-        weight = own.get(f"{layer}.weight")
-        if weight is not None and weight.ndim > 1 and weight.shape[1] % given:
-            raise ValueError(f"the network takes images of {weight.shape[1]} channels, not {given}")
-
-
 def _layers(backbone: nn.Module, key: str) -> tuple[str, ...]:
     """Return names of layers from timm's pretrained_cfg, for example ("head.fc",)."""
     names = backbone.pretrained_cfg.get(key) or ()
@@ -89,22 +90,97 @@ def _optional(name: str, heads: tuple[str, ...]) -> bool:
     return name.rpartition(".")[0] in heads or name.endswith("num_batches_tracked")
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors of a model whose state dict is `own`, under the names that it has there."""
     if not path.is_file():
         raise ValueError(f"there is no weights file {path}")
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            for key in ("state_dict", "model"):
-                state = state[key] if isinstance(state.get(key), dict) else state
+        is_plain = path.suffix == ".safetensors"
+        content = safetensors.torch.load_file(path) if is_plain else _unpickle(path)
+        tensors = dict(_tensors(content, "", set()))
     except Exception as error:  # for a damaged file, the readers raise many kinds of errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"cannot read weights from {path}: {reason}") from error
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict of tensors")
-    for prefix in ("module.", "model.", "backbone."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+        raise ValueError(f"cannot read weights from {path}: {reason:.200}; {_PLAIN}") from error
+    if not tensors:
+        keys = ", ".join(map(repr, content)) if isinstance(content, Mapping) else ""
+        inside = f"{type(content).__name__} {keys:.90}".strip()
+        raise ValueError(
+            f"cannot read weights from {path}: there is no tensor in its {inside}; {_PLAIN}"
+        )
+    prefix = _prefix(path, tensors, own)
+    return {name[len(prefix) :]: each for name, each in tensors.items() if name.startswith(prefix)}
+
+
+class _Object:
+    """Stands for any class or function that a file names. A call gives a mapping of its arguments,
+    to which the reader adds the items and attributes of the object."""
+
+    def __new__(cls, *arguments: Any) -> OrderedDict:
+        return OrderedDict(enumerate(arguments))
+
+
+class _Opaque:
+    """Stands for objects whose state is no mapping. The state is dropped."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+_INERT: dict[str, type] = {
+    "argparse.Namespace": _Object,
+    "functools.partial": _Opaque,
+    "numpy.dtype": _Opaque,
+    "numpy.core.multiarray._reconstruct": _Opaque,
+    "numpy._core.multiarray._reconstruct": _Opaque,
+}
+
+
+def _unpickle(path: Path) -> Any:
+    """Read a file of torch.save. Objects other than tensors and plain values become mappings."""
+    names: list[str] = []
+    try:
+        if zipfile.is_zipfile(path):  # torch cannot list what the files of its early versions name
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        inert = dict.fromkeys(names, _Object) | _INERT
+        with torch.serialization.safe_globals([(each, name) for name, each in inert.items()]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its text advises to run the file's code
+        inside = f"objects {names!s:.90}" if names else "objects"
+        raise ValueError(
+            f"it is damaged, or contains Python {inside} that cannot be read without running code"
+        ) from error
+
+
+def _tensors(tree: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested mappings and modules, with dotted names."""
+    if isinstance(tree, Tensor):
+        yield name, tree
+    elif isinstance(tree, Mapping) and id(tree) not in seen:
+        seen.add(id(tree))
+        module = getattr(tree, "__dict__", {})  # of a pickled module
+        parts = dict(tree)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            parts |= module.get(kind) or {}
+        unsaved = module.get("_non_persistent_buffers_set") or ()
+        for key in (key for key in parts if key not in unsaved):
+            yield from _tensors(parts[key], f"{name}.{key}" if name else str(key), seen)
+
+
+def _prefix(path: Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return what stands before the model's own names, or "" if no name is one of its own."""
+    counts = Counter(
+        name[:start]
+        for name in tensors
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", name)))
+        if name[start:] in own
+    )
+    best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
+    averaged = [prefix for prefix in best if re.search(r"(\b|_)ema(\b|_)", prefix)]
+    found = averaged if len(averaged) == 1 else best
+    if len(found) > 1:
+        names = ", ".join(prefix or "its top level" for prefix in found)
+        raise ValueError(f"{path} has several sets of weights for this model, at {names}; {_PLAIN}")
+    return found[0] if found else ""

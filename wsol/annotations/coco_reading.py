@@ -13,7 +13,8 @@ from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground
 from wsol.annotations.predictions import Predictions
 from wsol.data.dataset import Box
 from wsol.data.error_messages import naming
-from wsol.data.text_files import known_end, read_json
+from wsol.data.names import KnownNames, only, same_names
+from wsol.data.text_files import read_json
 from wsol.localizer.localization import OBJECT
 
 _Candidate = tuple[float, int, Box]  # score, label, box
@@ -99,12 +100,13 @@ def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
     """Reads a COCO results list, or a data set whose annotations have scores, as localize.py's.
 
     The image ids of a list are `truth.identities` or `truth.names`. A data set has numbers of its
-    own, so its images and categories are found by their names. Images that `truth` does not have
-    are left out. The only category may be `OBJECT`, from a detector that predicts no classes.
+    own, so its images and categories are found by their names (`wsol.data.names`), and by their
+    numbers only if several have that name. Images that `truth` does not have are left out. The only
+    category may be `OBJECT`, from a detector that predicts no classes.
 
     Raises:
         ValueError: the file is neither, a list has an unknown image, a data set has no known image,
-            or a category is unknown. The message names it.
+            a category is unknown, or a name may mean several. The message names it.
     """
     content = read_json(file)
     left_out, classless = 0, False
@@ -126,6 +128,8 @@ def _candidates(
     """Checks a list of results; returns each image's boxes, and all of them as COCO results."""
     rows: dict[int | str, int] = {int(i): row for row, i in enumerate(truth.identities)}
     rows |= {name: row for row, name in enumerate(truth.names)}
+    images = [result.get("image_id") for result in content if isinstance(result, dict)]
+    names = KnownNames(truth.names, (each for each in images if isinstance(each, str)))
     label = {int(identity): index for index, identity in enumerate(truth.category_ids)}
     candidates: list[list[_Candidate]] = [[] for _ in truth.names]
     results = []
@@ -133,7 +137,7 @@ def _candidates(
         with naming(f"{file}, result {number}"):
             score, box = _number(result["score"]), _half_open(result["bbox"])
             image, category = result["image_id"], _whole(result["category_id"])
-            row = rows.get(image if isinstance(image, str) else _whole(image))
+            row = rows.get(names.find(image) if isinstance(image, str) else _whole(image))
             is_open = truth.open_classes and 1 <= category <= MOST_CLASSES
             index = category - 1 if is_open else label.get(category)
             if row is None or index is None:
@@ -169,15 +173,10 @@ def _annotations(
 ) -> tuple[list[Mapping[str, Any]], int, bool]:
     """Turns the annotations of a data set into results for `truth`, with its names as image ids.
     Also returns the number of images left out, and whether all boxes are of `OBJECT`."""
-    ids = dict(zip(truth.classes, truth.category_ids.tolist(), strict=True))
+    ids = truth.category_ids.tolist()
     own = dict(zip(truth.names, truth.category_ids[truth.labels].tolist(), strict=True))
-    results = []
     with naming(f"{file} is no data set of boxes"):
-        given = _by_id(content["images"], "image")
-        images = {
-            identity: known_end(os.path.join(_root(content), each["file_name"]), own)
-            for identity, each in given.items()
-        }
+        images = _known_images(content, truth)
         names = [name for name in images.values() if name is not None]
         if not names:
             raise ValueError("none of its images is one of the ground truth")
@@ -185,18 +184,28 @@ def _annotations(
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"two of its images are {twice}")
         given = _by_id(content["categories"], "category")
-        categories = {identity: each["name"] for identity, each in given.items()}
-        classless = [*categories.values()] == [OBJECT] and OBJECT not in ids
+        titles = {identity: each["name"] for identity, each in given.items()}
+        found = {}
+        for identity, title in titles.items():
+            same = [ids[index] for index in same_names(str(title), truth.classes)]
+            found[identity] = [identity] if identity in same else same
+        classless = [*titles.values()] == [OBJECT] and not any(found.values())
+        results: list[Mapping[str, Any]] = []
+        meant: dict[int, int] = {}
         for number, each in enumerate(content["annotations"], start=1):
-            for kind, known in (("image_id", images), ("category_id", categories)):
+            for kind, known in (("image_id", images), ("category_id", titles)):
                 if each[kind] not in known:
                     raise ValueError(f"result {number}: unknown {kind} {each[kind]!r}")
-            name, title = images[each["image_id"]], categories[each["category_id"]]
+            name, identity = images[each["image_id"]], each["category_id"]
             if name is None:
                 continue
-            if not (classless or title in ids):
-                raise ValueError(f"result {number}: {title!r} is not a class of the ground truth")
-            category = own[name] if classless else ids[title]
+            category = own[name] if classless else only(titles[identity], found[identity])
+            if category is None:
+                raise ValueError(
+                    f"result {number}: {titles[identity]!r} is not a class of the ground truth"
+                )
+            if not classless and meant.setdefault(category, identity) != identity:
+                raise ValueError(f"two of its categories are {titles[identity]!r}")
             results.append({**each, "image_id": name, "category_id": category})
     return results, len(images) - len(names), classless
 
@@ -204,6 +213,24 @@ def _annotations(
 def _root(content: Mapping[str, Any]) -> str:
     """The folder to which file names are relative, if the file says so, as localize.py's does."""
     return dict(content.get("info") or {}).get(ROOT, "")
+
+
+def _known_images(content: Mapping[str, Any], truth: GroundTruth) -> dict[int, str | None]:
+    """Returns the image of the ground truth that each image of a data set is, or None. File names
+    are relative to the folder that the file names, as localize.py's does."""
+    root = _root(content)
+    files = {
+        identity: os.path.join(root, each["file_name"])
+        for identity, each in _by_id(content["images"], "image").items()
+    }
+    names = KnownNames(truth.names, files.values())
+    numbers = dict(zip(truth.names, truth.identities.tolist(), strict=True))
+    images = {}
+    for identity, file in files.items():
+        candidates = names.candidates(file)
+        same = [name for name in candidates if numbers[name] == identity]
+        images[identity] = only(file, same or candidates)
+    return images
 
 
 def _by_id(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[int, Mapping[str, Any]]:

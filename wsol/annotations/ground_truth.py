@@ -10,7 +10,7 @@ import numpy as np
 from wsol.boxes.geometry import NO_BOX
 from wsol.data.dataset import Box, ImageDataset
 from wsol.data.image_files import image_size
-from wsol.data.text_files import path_below
+from wsol.data.names import path_below
 
 MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # largest allowed side of an image, in pixels
@@ -39,7 +39,8 @@ class GroundTruth:
     Attributes:
         names: Unique names of the images in the data set.
         labels: int64 (N,), from 0.
-        sizes: int64 (N,2), width and height of the image files.
+        sizes: int64 (N,2), width and height of the image files. Zeros if they are unknown; only
+            masks can then be scored.
         boxes: float64 (N,G,4) half-open xyxy in the files' pixels. Rows beyond `counts` repeat the
             first box, or are zeros if an image has no box. G is 0 if no image has a box.
         counts: int64 (N,), number of true boxes of each image.
@@ -114,7 +115,8 @@ def make_ground_truth(
     for name, label, size, found in zip(names, labels, sizes, boxes, strict=True):
         if not 0 <= label < MOST_CLASSES:
             raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
-        if not all(1 <= side <= _LONGEST for side in size):
+        is_unknown = not any(size) and masks and not len(found)
+        if not (is_unknown or all(1 <= side <= _LONGEST for side in size)):
             raise ValueError(f"{where}: image {name} has {size[0]:g} x {size[1]:g} pixels")
         if has_boxes and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
@@ -184,7 +186,7 @@ def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
         ValueError: an image has no mask there, or its path is outside of the folder. The message
             names the image.
     """
-    files = [path_below(folder, name).with_suffix(".png") for name in truth.names]
+    files = [path_below(folder, str(Path(name).with_suffix(".png"))) for name in truth.names]
     for name, file in zip(truth.names, files, strict=True):
         if not file.is_file():
             raise ValueError(f"there is no mask {file} for image {name}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth
 from wsol.data.error_messages import naming
+from wsol.data.names import KnownNames
 from wsol.data.text_files import number, read_lines, whole
 
 
@@ -51,16 +52,17 @@ def read_predictions(
     """
     file = Path(file)
     table: dict[str, tuple[list[int], float | None]] = {}
-    wanted = set(truth.names)
     most = MOST_CLASSES if truth.open_classes else len(truth.classes)
-    for row, line in read_lines(file):
-        name, *fields = (field.strip() for field in next(csv.reader([line])))
+    lines = [(row, line, next(csv.reader([line]))) for row, line in read_lines(file)]
+    names = KnownNames((*truth.names, *known), (fields[0].strip() for *_, fields in lines))
+    for row, line, (image, *fields) in lines:
         with naming(f"{file}, line {row}", line):
+            name = names.find(image.strip())
+            if name is None:
+                raise ValueError("this image is not in the metadata")
             if name in table:
                 raise ValueError("this image is listed twice")
-            if name not in wanted and name not in known:
-                raise ValueError("this image is not in the metadata")
-            table[name] = _ranking(fields, most)
+            table[name] = _ranking([field.strip() for field in fields], most)
     for name in truth.names:
         if name not in table:
             raise ValueError(f"{file}: no line for image {name}")

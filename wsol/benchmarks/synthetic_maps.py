@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
-from wsol.data.text_files import path_below
+from wsol.data.names import path_below
 
 
 def synthetic_maps(side: int) -> dict[str, np.ndarray]:

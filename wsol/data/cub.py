@@ -10,7 +10,8 @@ import numpy as np
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
 from wsol.data.error_messages import naming
-from wsol.data.text_files import number, path_below, read_lines, whole
+from wsol.data.names import path_below
+from wsol.data.text_files import number, read_lines, whole
 from wsol.data.transforms import Transform
 
 

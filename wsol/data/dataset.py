@@ -1,8 +1,9 @@
 """Data sets of labelled images: the base class that every layout's reader extends."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,15 @@ from torch.utils.data import Dataset
 
 from wsol.boxes.geometry import rescale
 from wsol.data.image_files import read_gray, read_image
+from wsol.data.names import composed, same_names
 from wsol.data.transforms import Transform, network_input
 
 Split = Literal["train", "val", "test"]
 Box = tuple[float, float, float, float]
+
+
+class EmptySplitError(ValueError):
+    """A data set has no images in a split."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,9 @@ class ImageDataset(LabelledImages):
         upright, transform: See `LabelledImages`.
 
     Raises:
-        ValueError: the split is unknown or empty, or val_fraction is not in [0,1).
+        EmptySplitError: the split is empty.
+        ValueError: the split is unknown, two classes have the same name, or val_fraction
+            is not in [0,1).
     """
 
     def __init__(
@@ -131,12 +139,15 @@ class ImageDataset(LabelledImages):
             raise ValueError(f'split must be "train", "val" or "test", not {split!r}')
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be at least 0 and below 1, not {val_fraction}")
+        for name, count in Counter(map(composed, classes)).most_common(1):
+            if count > 1:
+                raise ValueError(f"{count} classes of {root} are called {name}")
         if not val:
             train, val = _hold_out(train, val_fraction)
         examples = {"train": train, "val": val, "test": test}[split]
         if not examples:
             hint = f"; give a val_fraction above {val_fraction:g}" if split == "val" else ""
-            raise ValueError(f"the {split} split of {root} is empty{hint}")
+            raise EmptySplitError(f"the {split} split of {root} is empty{hint}")
         super().__init__(list(examples), upright=upright, transform=transform)
         self.root = Path(root)
         self.images = self.root if images is None else images
@@ -155,6 +166,27 @@ class ImageDataset(LabelledImages):
         subset = copy.copy(self)
         subset.examples = [example for example in self.examples if example.boxes]
         return subset if subset.examples else None
+
+    def relabelled(self, classes: Sequence[str]) -> "ImageDataset":
+        """Returns a data set with labels that count `classes`. Classes are found by their names.
+
+        Raises:
+            ValueError: the class of an image is not in `classes`, or is in it twice.
+        """
+        labels = {}
+        for label in sorted({example.label for example in self.examples}):
+            places = same_names(self.classes[label], classes)
+            if len(places) != 1:
+                raise ValueError(
+                    f"the model was trained on {len(classes)} classes other than the "
+                    f"{len(self.classes)} of {self.root}: {len(places)} of them are called "
+                    f"{self.classes[label]!r}"
+                )
+            labels[label] = places[0]
+        subset = copy.copy(self)
+        subset.examples = [replace(each, label=labels[each.label]) for each in self.examples]
+        subset.classes = list(classes)
+        return subset
 
 
 def _hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:

@@ -11,7 +11,8 @@ from wsol.data.dataset import Box, Example, ImageDataset, Split
 from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_photos, is_image, unread_photos
-from wsol.data.text_files import known_end, number, read_lines
+from wsol.data.names import KnownNames, same_names
+from wsol.data.text_files import number, read_lines
 from wsol.data.transforms import Transform
 
 BOXES = "boxes.csv"
@@ -24,7 +25,8 @@ _Boxes = Mapping[str, Sequence[tuple[int, Box]]]  # image -> number of the line,
 class ImageFolder(ImageDataset):
     """A data set of images in `root`/train/<class>/ and `root`/test/<class>/, at any depth.
 
-    Classes are the folders of train in sorted order. Images are found by
+    Classes are the folders of train in sorted order. If there is no folder train, the images are
+    for testing alone, and classes are the folders of the other splits. Images are found by
     `wsol.data.inputs.find_photos` and rotated by their EXIF tag. `root`/boxes.csv, if it exists,
     has a header with the columns image,x0,y0,x1,y1 (others are ignored) and a line for each box:
     the image's path below `root`, with any folders before it, and half-open pixels of the rotated
@@ -77,8 +79,10 @@ class ImageFolder(ImageDataset):
 
 def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
     """Finds class names, and for each split the images' names and labels."""
-    classes = [folder.name for folder in _classes(root / "train")]
-    if len(classes) < 2:
+    has_training = (root / "train").is_dir()
+    parts = ("train",) if has_training else _SPLITS
+    classes = sorted({folder.name for part in parts for folder in _classes(root / part)})
+    if has_training and len(classes) < 2:
         raise ValueError(
             f"{root / 'train'} holds {len(classes)} folder(s) of images; a classifier needs at "
             "least two classes, a folder for each"
@@ -87,7 +91,8 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
     unread = Counter[str]()
     for split in _SPLITS:
         for folder in _classes(root / split):
-            if folder.name not in classes:
+            labels = same_names(folder.name, classes)
+            if not labels:
                 raise ValueError(f"{folder} is a class without images in {root / 'train'}")
             files, others = find_photos(folder)
             unread += others
@@ -96,8 +101,7 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
                 raise ValueError(
                     f"there are no images in {folder}; every class needs some for training{hint}"
                 )
-            label = classes.index(folder.name)
-            found[split] += [(_name(file, root), label) for file in files]
+            found[split] += [(_name(file, root), labels[0]) for file in files]
     if unread:
         warnings.warn(f"in {root}, {unread_photos(unread)}", stacklevel=4)
     return classes, found
@@ -131,6 +135,7 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
     if any(columns.count(name) != 1 for name in wanted):
         raise ValueError(f"{file}, line 1: expected a header {HEADER}, not {head[:80]!r}")
     places = [columns.index(name) for name in wanted]
+    names = KnownNames(known)
     boxes: dict[str, list[tuple[int, Box]]] = {}
     for row, line in lines:
         with naming(f"{file}, line {row}", line):
@@ -140,7 +145,7 @@ def _read_boxes(file: Path, known: Collection[str]) -> _Boxes:
             image, *corners = (cells[place] for place in places)
             if not any(corners):
                 continue
-            name = known_end(image, known)
+            name = names.find(image)
             if name is None:
                 raise ValueError("there is no such image below train/, val/ or test/")
             x0, y0, x1, y1 = map(number, corners)

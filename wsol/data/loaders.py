@@ -143,7 +143,8 @@ def loader_processes(wanted: int) -> int:
 
 
 def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
-    """Finds the class that reads a folder: `CUB200` if it has images.txt, `ImageFolder` if train/.
+    """Finds the class that reads a folder: `CUB200` if it has images.txt, `ImageFolder` if train/
+    or test/.
 
     Raises:
         ValueError: it has neither. The message names what was expected.
@@ -151,11 +152,11 @@ def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
     try:
         find_root(Path(root))
     except ValueError as error:
-        if (Path(root) / "train").is_dir():
+        if any((Path(root) / part).is_dir() for part in ("train", "test")):
             return ImageFolder
         raise ValueError(
             f"no data set at {root}: there is no images.txt in it (CUB-200-2011's layout), and no "
-            "folder train with a folder of images for each class"
+            "folder train or test with a folder of images for each class"
         ) from error
     return CUB200
 

@@ -1,10 +1,10 @@
-"""Readers of text files that may be damaged: lines, numbers, file names, JSON, YAML."""
+"""Readers of text files that may be damaged: lines, numbers, JSON, YAML."""
 
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path, PureWindowsPath
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -58,20 +58,6 @@ def number(text: str) -> float:
     return value
 
 
-def path_below(folder: str | os.PathLike, name: str) -> Path:
-    """Joins a folder and a name from a data file. The result must be below the folder.
-
-    Links that the user put into the folder are followed.
-
-    Raises:
-        ValueError: the name is empty or absolute on any system, or contains `..`.
-    """
-    place = PureWindowsPath(name)  # handles both kinds of slash, and drives
-    if not place.name or place.anchor or ".." in place.parts or "\0" in name:
-        raise ValueError(f"{name!r:.90} is no path below a folder")
-    return Path(folder, name)
-
-
 def read_json(path: str | os.PathLike) -> Any:
     """Parses a JSON file. Raises ValueError with the file's name if that is not possible."""
     return _parsed(path, "JSON", json.loads)
@@ -119,10 +105,3 @@ def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> 
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not {kind}: {' '.join(str(error).split())}") from error
-
-
-def known_end(path: str, names: Collection[str]) -> str | None:
-    """Returns the longest end of a path that is one of `names` (with slashes), or None."""
-    parts = PureWindowsPath(path).parts  # handles both kinds of slash
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((end for end in ends if end in names), None)

@@ -25,7 +25,8 @@ def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.n
     It is resized by nearest neighbour, as in the published evaluator.
 
     Args:
-        size: (width, height) of the image. The mask must have the same aspect ratio.
+        size: (width, height) of the image. The mask must have the same aspect ratio. Zeros if it is
+            unknown; each mask is then resized as it is.
 
     Raises:
         ValueError: a file is missing, is not an image, or has another aspect ratio. The message
@@ -59,7 +60,7 @@ def _require_mask(file: Path, size: ArrayLike) -> None:
     if not file.is_file():
         raise ValueError(f"there is no mask {file}")
     (width, height), (image_width, image_height) = image_size(file), size
-    if abs(width * image_height / image_width - height) > 1:
+    if image_width and abs(width * image_height / image_width - height) > 1:
         raise ValueError(
             f"mask {file} has {width} x {height} pixels, but its image has "
             f"{image_width} x {image_height}"

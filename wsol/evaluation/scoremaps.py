@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.loaders import loader_processes
-from wsol.data.text_files import path_below
+from wsol.data.names import path_below
 from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 
 
@@ -39,7 +39,7 @@ def find_scoremaps(
     }
     found = []
     for name in truth.names:
-        own = [spelling for spelling in dict.fromkeys(_spellings(name)) if spelling in present]
+        own = _maps(folder, name)
         if len(own) > 1:
             raise ValueError(f"{folder} has two maps of {name}: {own[0]} and {own[1]}")
         found.append(own[0] if own else None)
@@ -48,7 +48,7 @@ def find_scoremaps(
         raise ValueError(f"{folder} has no map for {_some(missing)}")
     if len(set(found)) < len(found):
         raise ValueError(f"{folder}: two images share one map; name maps <image>.jpg.npy")
-    strange = present - {s for name in (*truth.names, *known) for s in _spellings(name)}
+    strange = present.difference(found, *(_maps(folder, name) for name in known))
     if strange:
         raise ValueError(f"{folder} has maps of no known image: {_some(sorted(strange))}")
     return [folder / file for file in found]
@@ -56,12 +56,14 @@ def find_scoremaps(
 
 def any_scoremap(folder: str | Path, truth: GroundTruth) -> bool:
     """Whether any image of the split has a map."""
-    return any((Path(folder) / s).is_file() for name in truth.names for s in _spellings(name))
+    return any(_maps(Path(folder), name) for name in truth.names)
 
 
-def _spellings(name: str) -> tuple[str, str]:
-    below = path_below("", name)
-    return f"{name}.npy", below.with_suffix(".npy").as_posix()
+def _maps(folder: Path, name: str) -> list[str]:
+    """Finds the maps of an image, relative to the folder: <name>.npy, also without its suffix."""
+    spellings = dict.fromkeys((f"{name}.npy", str(Path(name).with_suffix(".npy"))))
+    files = [path_below(folder, spelling) for spelling in spellings]
+    return [file.relative_to(folder).as_posix() for file in files if file.is_file()]
 
 
 def read_scoremap(file: Path) -> np.ndarray:

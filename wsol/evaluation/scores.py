@@ -5,6 +5,7 @@ thresholds and computes IoUs with the true boxes, `score_rows` counts hits, and 
 the rows.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,7 +31,12 @@ from wsol.evaluation.pixel_metrics import pixel_scores
 from wsol.evaluation.results import Headline, Scores
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.score_rows import ScoreRow, score_row
-from wsol.evaluation.threshold_policy import POLICIES, PolicyIous, apply_policies
+from wsol.evaluation.threshold_policy import (
+    POLICIES,
+    PolicyIous,
+    apply_policies,
+    validation_threshold,
+)
 
 PROTOCOL = (
     "The heatmap is computed for the true class. The box encloses the largest contour. IoU is "
@@ -97,6 +103,7 @@ def score_heatmaps(
     validation: SplitOutput | None = None,
     *,
     thresholds: np.ndarray,
+    chosen: Mapping[str, float] | None = None,
     fixed: float | None = None,
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     seed: int = 0,
@@ -106,9 +113,10 @@ def score_heatmaps(
     Args:
         test: The scored split.
         validation: The threshold of the policy "val" is chosen on the images of this split that
-            have a box. If None, there is no such policy.
+            have a box. If None, it is in `chosen`, or there is no such policy.
         thresholds: (T,), the candidate thresholds. A threshold that gives every image the same box
             as the one before is left out.
+        chosen: Heatmap -> threshold that was chosen on validation images before.
         fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
         iou_thresholds: IoU thresholds of MaxBoxAcc.
         seed: Seed of the bootstrap.
@@ -123,7 +131,10 @@ def score_heatmaps(
     details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}}
     for name, table in test.tables.items():
         if test.truth.boxes.size:
-            choices = apply_policies(name, test, validation, thresholds, fixed)
+            known = (chosen or {}).get(name)
+            if validation is not None:
+                known = validation_threshold(validation, name, thresholds)
+            choices = apply_policies(name, test, known, thresholds, fixed)
             scored = [score_row(name, choice, test, seed=seed) for choice in choices]
             rows += scored
             headlines.append(_heatmap_headline(scored[0], test))
@@ -269,6 +280,12 @@ def _headline_metrics(headline: Headline, truth: GroundTruth) -> dict[str, Any]:
         "errors": {name: float((types == name).mean()) for name in ERROR_TYPES},
         "class_gt_known_loc": {
             name: None if np.isnan(mean) else mean
-            for name, mean in zip(truth.classes, means, strict=True)
+            for name, mean in zip(_titles(truth.classes), means, strict=True)
         },
     }
+
+
+def _titles(classes: Sequence[str]) -> list[str]:
+    """Class names, with the label behind each name that several classes have."""
+    count = Counter(classes)
+    return [f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(classes)]

@@ -1,6 +1,7 @@
 """The images of a data set that a model is scored on, prepared before any work begins."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,10 +9,11 @@ from torch.utils.data import DataLoader
 
 from robust_training.models.classifier import Classifier
 from wsol.annotations.ground_truth import GroundTruth, dataset_ground_truth
-from wsol.data.dataset import ImageDataset
+from wsol.data.dataset import EmptySplitError, ImageDataset
 from wsol.data.image_folder import BOXES, HEADER
 from wsol.data.loaders import DataConfig, read_data_config
-from wsol.localizer.saved_models import ART_THRESHOLD
+from wsol.data.names import composed
+from wsol.localizer.saved_models import ART_THRESHOLD, chosen_thresholds
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ class EvaluationSplits:
         all_test: All test images, if `test` has only some of them. Otherwise None.
         validation: The validation images that have a box. Thresholds are chosen on them. None if no
             image has a box.
-        threshold: The threshold given in advance, or ART's published threshold if no validation
-            image has a box. None if the threshold is chosen on validation images.
+        chosen: Heatmap -> threshold that the run chose on its own validation images before. Empty
+            if `validation` is used.
+        threshold: The threshold given in advance, or ART's published threshold if none is chosen on
+            validation images. None if the threshold is chosen on them.
         notes: Sentences for users about the images that are left out.
     """
 
@@ -57,6 +61,7 @@ class EvaluationSplits:
     test: PreparedSplit
     all_test: PreparedSplit | None
     validation: PreparedSplit | None
+    chosen: Mapping[str, float]
     threshold: float | None
     notes: tuple[str, ...]
 
@@ -83,6 +88,7 @@ def prepare_evaluation(
     *,
     batch_size: int,
     threshold: float | None,
+    test_alone: bool = False,
 ) -> EvaluationSplits:
     """Prepares the data that a model is scored on.
 
@@ -90,16 +96,20 @@ def prepare_evaluation(
         folder: The model's run or model folder, if it has one.
         data: Settings or folder of the data set. If None, the data set of the run.
         threshold: Threshold for the model's maps, if it is given in advance.
+        test_alone: Whether the data may be test images alone. Their classes are then found by name
+            among those of the model, and the thresholds are those that the run chose on its own
+            validation images, if it is another data set than the run's own.
 
     Raises:
         ValueError: there is no data set, it has other classes than the model, or its images or
             boxes are damaged.
     """
+    has_own = folder is not None and (folder / "config.yaml").is_file()
+    own = read_data_config(folder) if has_own else None
     if isinstance(data, DataConfig):
         config = data
-    elif folder is not None and (folder / "config.yaml").is_file():
-        config = read_data_config(folder)
-        config = replace(config, root=config.root if data is None else os.fspath(data))
+    elif own is not None:
+        config = replace(own, root=own.root if data is None else os.fspath(data))
     elif data is not None:
         config = DataConfig(os.fspath(data))
     elif folder is None:
@@ -107,21 +117,60 @@ def prepare_evaluation(
     else:
         raise ValueError(f"{folder} has no config.yaml that names its data; give --root")
     config = replace(config, batch_size=batch_size, image_size=model.image_size)
-    splits = select_splits(config, threshold)
+    classes = model.class_names if test_alone else None
+    chosen = _chosen_before(folder, own, config) if test_alone else None
+    splits = select_splits(config, threshold, classes=classes, chosen=chosen)
     require_classes(folder or Path("the model"), model, splits.test.dataset)
     return splits
 
 
-def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits:
+def _chosen_before(
+    folder: Path | None, own: DataConfig | None, data: DataConfig
+) -> dict[str, float] | None:
+    """Returns the thresholds that the run in `folder` chose, if `data` is not its own data set.
+
+    Otherwise, and without a folder, returns None. It is not known on which data a model without a
+    run was trained, so validation images of `data` then come first.
+    """
+    if folder is None:
+        return None
+    if own is None:
+        return None if _validation(data, None) else chosen_thresholds(folder)
+    is_own = Path(own.root).resolve() == Path(data.root).resolve()
+    return None if is_own else chosen_thresholds(folder, own.root)
+
+
+def _validation(data: DataConfig, classes: Sequence[str] | None) -> ImageDataset | None:
+    """Returns the validation images that have a box. None if there is no such image."""
+    try:
+        validation = data.dataset("val").boxed()
+    except EmptySplitError:
+        return None
+    return validation if validation is None or classes is None else validation.relabelled(classes)
+
+
+def select_splits(
+    data: DataConfig,
+    threshold: float | None,
+    *,
+    classes: Sequence[str] | None = None,
+    chosen: Mapping[str, float] | None = None,
+) -> EvaluationSplits:
     """Selects the test and validation images that have a box, and a threshold for their maps.
 
     Args:
         threshold: The threshold, if it is given in advance.
+        classes: Names of the model's classes, which the labels count. If None, those of the data.
+        chosen: Heatmap -> threshold that was chosen before. If there is any, validation images are
+            not needed. If None, none was looked for.
 
     Raises:
-        ValueError: an image or box is damaged, see `prepare_split`.
+        ValueError: an image or box is damaged, see `prepare_split`; or an image's class is none of
+            `classes`.
     """
     everything = data.dataset("test")
+    if classes is not None:
+        everything = everything.relabelled(classes)
     count = len(everything)
     test = everything.boxed()
     if test is None:
@@ -133,17 +182,23 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
             f"in some of them: {place}"
         )
         prepared = prepare_split(data.in_order(everything))
-        return EvaluationSplits(data, prepared, None, None, threshold, (note,))
+        return EvaluationSplits(data, prepared, None, None, chosen or {}, threshold, (note,))
     notes = []
     if len(test) < count:
         notes.append(f"{len(test)} of {count} test images have a box; the scores are theirs alone")
-    validation = data.dataset("val").boxed()
-    if validation is None and threshold is None:
-        threshold = ART_THRESHOLD
+    validation = None if chosen else _validation(data, classes)
+    if chosen:
+        notes.append("val is the threshold that the run chose on its own validation images")
+    elif validation is None and threshold is None:
+        threshold, reason = ART_THRESHOLD, "no validation image has a box, so"
+        if chosen is not None:
+            reason = (
+                "no validation image has a box, and metrics.json has no threshold that the run "
+                "chose on its own validation images, so only the policies fixed and oracle remain:"
+            )
         notes.append(
-            f"no validation image has a box, so boxes are read at ART's published {threshold:g} "
-            "(--threshold gives another); it suits no baseline: compare with the oracle's centred "
-            "box"
+            f"{reason} boxes are read at ART's published {threshold:g} (--threshold gives another);"
+            " it suits no baseline: compare with the oracle's centred box"
         )
     unmasked = sum(example.mask is None for example in test.examples)
     if 0 < unmasked < len(test):
@@ -153,6 +208,7 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
         test=prepare_split(data.in_order(test)),
         all_test=prepare_split(data.in_order(everything)) if len(test) < count else None,
         validation=None if validation is None else prepare_split(data.in_order(validation)),
+        chosen=chosen or {},
         threshold=threshold,
         notes=tuple(notes),
     )
@@ -160,8 +216,8 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
 
 def require_classes(folder: Path, model: Classifier, dataset: ImageDataset) -> None:
     """Raises ValueError if the model in `folder` was trained on other classes than `dataset`'s."""
-    known = model.class_names
-    if model.backbone.num_classes != len(dataset.classes) or (known and known != dataset.classes):
+    known, own = ([*map(composed, names or ())] for names in (model.class_names, dataset.classes))
+    if model.backbone.num_classes != len(own) or (known and known != own):
         raise ValueError(
             f"{folder} was trained on {model.backbone.num_classes} classes other than the "
             f"{len(dataset.classes)} of {dataset.root}"

@@ -13,7 +13,8 @@ from wsol.evaluation.run_model import SplitOutput
 
 THRESHOLDS = np.arange(0, 1, 0.001)
 POLICIES = {
-    "val": "The threshold with the most hits on the validation images; it then stays fixed.",
+    "val": "The threshold with the most hits on the validation images of the run; it then stays "
+    "fixed, also for other data.",
     "fixed": "A threshold that was given in advance; ART's published 0.2 if no validation image "
     "has a box.",
     "oracle": "The threshold with the most hits on the scored images themselves.",
@@ -59,7 +60,7 @@ def require_policy(policy: str) -> None:
 def apply_policies(
     heatmap: str,
     test: SplitOutput,
-    validation: SplitOutput | None,
+    chosen: float | None,
     thresholds: np.ndarray,
     fixed: float | None,
 ) -> list[PolicyIous]:
@@ -69,19 +70,18 @@ def apply_policies(
     oracles are possible.
 
     Args:
-        heatmap: The key of the heatmap's table in both outputs.
+        heatmap: The key of the heatmap's table in `test`.
+        chosen: The threshold of the policy "val". If None, there is no such policy.
         thresholds: float (T,), the candidate thresholds.
         fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
     """
     table, truth = test.tables[heatmap], test.truth
-    chosen: list[tuple[str, float]] = []
-    if validation is not None:
-        chosen.append(("val", validation_threshold(validation, heatmap, thresholds)))
+    known = [("val", chosen)] if chosen is not None else []
     if fixed is not None:
-        chosen.append((f"fixed:{fixed:g}", float(fixed)))
+        known.append((f"fixed:{fixed:g}", float(fixed)))
     distinct = table.distinct(thresholds)
     return [
-        *(PolicyIous(name, np.array([t]), table.ious(truth, [t])) for name, t in chosen),
+        *(PolicyIous(name, np.array([t]), table.ious(truth, [t])) for name, t in known),
         PolicyIous("oracle", distinct, table.ious(truth, distinct)),
         PolicyIous("reference", distinct, table.published_ious(truth, distinct)),
     ]

@@ -5,9 +5,10 @@ import warnings
 from pathlib import Path
 
 from wsol.annotations.coco_reading import read_coco_results
-from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut, with_masks
+from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import read_predictions
+from wsol.data.dataset import EmptySplitError
 from wsol.evaluation.pixel_metrics import bin_edges, require_masks
 from wsol.evaluation.results import Scores, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput
@@ -39,7 +40,9 @@ def evaluate_scoremaps(
         val_metadata: Metadata of the validation images; default: the val split of `metadata`.
         predictions: File of lines <image>,<class>[:<probability>],<class>,... with the most
             probable class first. Classes are counted from 0.
-        masks: Folder of masks <image>.png, for PxAP and pIoU.
+        masks: Folder of masks, for PxAP and pIoU: the masks that the metadata lists (OpenImages),
+            or else <image>.png for each image. The masks of an image's objects are united, and
+            pixels of its ignore mask are not scored.
         mask_cut: Pixels of a mask above this value (0 to 254) belong to the object. Default: 127,
             and 0 for masks that are listed in the metadata.
         workers: Number of loader processes. 0 loads in this process.
@@ -50,9 +53,13 @@ def evaluate_scoremaps(
         ValueError: a file is missing or not valid; names it.
     """
     require_folder(output)
-    test = read_ground_truth(metadata, "test")
-    if masks is not None:
-        test = with_masks(test, masks)
+    test = read_ground_truth(metadata, "test", masks=masks)
+    first = test.masks[0].objects[0] if test.masks else None
+    if masks is None and first is not None and not first.is_file():
+        raise ValueError(
+            f"there is no mask {first}: --masks names the folder below which the masks of "
+            f"{metadata} lie"
+        )
     if mask_cut is not None:
         if not 0 <= mask_cut <= 254:
             raise ValueError(f"mask_cut must lie in 0 to 254, not {mask_cut}")
@@ -168,5 +175,8 @@ def _validation_truth(
     one_split = any(map(Path.is_file, published)) and not (folder / "val").is_dir()
     if folder.is_file() or one_split:
         return None
-    truth = read_ground_truth(metadata, "val")
+    try:
+        truth = read_ground_truth(metadata, "val")
+    except EmptySplitError:
+        return None
     return truth if any_scoremap(scoremaps, truth) else None

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,7 +52,9 @@ def evaluate(
 
     Args:
         model: A classifier, a run's folder, or a model folder.
-        data: A data set's folder or settings. If None, the data set that the run was trained on.
+        data: A data set's folder or settings; test images are enough. If None, the data set that
+            the run was trained on. On another one, the threshold of the policy val is the one that
+            the run chose on its own validation images.
         methods: Names of heatmap methods, see `wsol.heatmaps.methods`. Baselines are added.
         scoring: Thresholds, IoU thresholds and seed.
         robustness: Attacks on maps, boxes and predictions. If None, nothing is attacked.
@@ -132,6 +134,7 @@ class EvaluationPlan:
             test,
             validation,
             thresholds=scoring.thresholds,
+            chosen=splits.chosen,
             fixed=splits.threshold,
             iou_thresholds=scoring.ious,
             seed=scoring.seed,
@@ -146,6 +149,8 @@ class EvaluationPlan:
                 "device": str(device),
             },
         }
+        if splits.chosen:
+            metrics["chosen_thresholds"] = dict(splits.chosen)
         baselines = above_baselines(scores.headlines, seed=scoring.seed)
         if baselines:
             metrics["baselines"] = baselines
@@ -222,13 +227,25 @@ def plan_evaluation(
         model = load_classifier(folder)
     require_folder(output)
     splits = prepare_evaluation(
-        folder, model, data, batch_size=batch_size, threshold=scoring.threshold
+        folder,
+        model,
+        data,
+        batch_size=batch_size,
+        threshold=scoring.threshold,
+        test_alone=True,
     )
     test = splits.test
     if robustness is not None:
         robustness.require_size(model.image_size)
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
+    missing = [title for title in fitting if splits.chosen and title not in splits.chosen]
+    if missing and splits.threshold is None and splits.boxed:
+        splits = replace(splits, threshold=ART_THRESHOLD)
+        unfit.append(
+            f"the run chose no threshold on validation images for {', '.join(missing)}: the "
+            f"policies fixed ({ART_THRESHOLD:g}; --threshold gives another) and oracle remain there"
+        )
     require_masks(test.truth)
     return EvaluationPlan(
         name="model" if folder is None else folder.resolve().name,

@@ -19,8 +19,9 @@ from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.split_selection import PreparedSplit, prepare_evaluation, prepare_split
 from wsol.experiments.pseudo_labels.pseudo_boxes import (
     ORACLE,
+    TRAINING_SPLITS,
     PseudoLabels,
-    check_pseudo_labels,
+    checked_pseudo_labels,
     folder_name,
     heatmap_pseudo_labels,
     oracle_pseudo_labels,
@@ -83,8 +84,11 @@ def train_detectors(
     for name, method in methods.items():
         if not method.fits(model):
             raise ValueError(f"{name} does not work with this network")
-    for labels in given:
-        check_pseudo_labels(labels, (scored.all_test or scored.test).dataset)
+    training_images = [splits[split].dataset for split in TRAINING_SPLITS]
+    given = [
+        checked_pseudo_labels(labels, training_images, (scored.all_test or scored.test).dataset)
+        for labels in given
+    ]
     if not scored.boxed:
         raise ValueError(*scored.notes)
     truths = {name: split.truth for name, split in splits.items()}

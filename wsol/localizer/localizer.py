@@ -13,6 +13,7 @@ import torch
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import NO_BOX, rescale
 from wsol.data.inputs import ImageLike, each_image, read_pixels
+from wsol.data.names import same_names
 from wsol.data.transforms import eval_transform, network_input
 from wsol.detectors.base import Network
 from wsol.detectors.saving import is_detector, load_detector
@@ -208,8 +209,11 @@ class Localizer:
         if not self._predictor.predicts_classes:
             raise ValueError(f"this detector predicts no classes, so it cannot look for {label!r}")
         names = list(self.class_names)
-        if label in names:
-            return names.index(label)
+        found = same_names(label, names) if isinstance(label, str) else []
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} classes are called {label!r}: give one of {found}")
+        if found:
+            return found[0]
         if isinstance(label, str) and not label.isdecimal():
             near = difflib.get_close_matches(label, names, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""

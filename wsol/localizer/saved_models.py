@@ -55,13 +55,22 @@ def _models_below(folder: Path) -> list[str]:
 
 
 def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "gradient") -> float:
-    """Reads from a run's metrics.json the threshold that was chosen on validation images.
+    """Returns the method's threshold from `chosen_thresholds`, or ART's published threshold."""
+    chosen = chosen_thresholds(folder).items()
+    return next((value for name, value in chosen if denotes(name, method)), ART_THRESHOLD)
+
+
+def chosen_thresholds(
+    folder: str | os.PathLike, root: str | os.PathLike | None = None
+) -> dict[str, float]:
+    """Reads from a run's metrics.json the thresholds that were chosen on its validation images.
 
     Args:
         folder: Folder of the run or of its best model.
+        root: Folder of a data set. If given, only thresholds that were chosen on it count.
 
     Returns:
-        ART's published threshold if there is no such file, or if it does not have the method.
+        Name of the heatmap -> threshold. Empty if there is no such file.
 
     Raises:
         ValueError: the file was not written by evaluation.
@@ -69,14 +78,17 @@ def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "g
     place = Path(folder).resolve()
     metrics = (place.parent if place.name == "best" else place) / "metrics.json"
     if not metrics.is_file():
-        return ART_THRESHOLD
+        return {}
     content = read_json(metrics)
     with naming(f"{metrics} is not the metrics file of a run"):
-        chosen = [
-            float(row["threshold"])
-            for row in content["localization"]
-            if row["policy"] == "val" and denotes(row["heatmap"], method)
-        ]
-    if chosen and not 0 <= chosen[0] <= 1:
-        raise ValueError(f"{metrics}: the threshold {chosen[0]} does not lie in [0,1]")
-    return chosen[0] if chosen else ART_THRESHOLD
+        rows = [row for row in content["localization"] if row["policy"] == "val"]
+        # an evaluation on other data keeps the thresholds that were chosen before
+        chosen = {**content.get("chosen_thresholds", {})}
+        scored = content.get("data", {}).get("root", root)
+        if root is None or Path(scored).resolve() == Path(root).resolve():
+            chosen |= {row["heatmap"]: row["threshold"] for row in rows}
+        chosen = {name: float(threshold) for name, threshold in chosen.items()}
+    for threshold in chosen.values():
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{metrics}: the threshold {threshold} does not lie in [0,1]")
+    return chosen

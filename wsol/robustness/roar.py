@@ -26,7 +26,7 @@ from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
-from wsol.data.text_files import path_below
+from wsol.data.names import path_below
 from wsol.robustness.adversarial_accuracy import is_correct
 
 Importance = Callable[[Classifier, Tensor], Tensor]  # images (N,3,H,W) -> (N,H,W), at least 0

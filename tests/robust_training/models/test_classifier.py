@@ -1,12 +1,16 @@
+import argparse
+import collections
+import functools
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
 
 from robust_training.autograd.batch_norm import attack_mode, batch_norm
-from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.classifier import create_model, load_model, save_model, wrap_model
 
 
 def test_images_in_zero_one_are_normalised_inside():
@@ -50,6 +54,135 @@ def test_weights_with_another_head_load(tmp_path, suffix, prefix):
     assert not model.backbone.fc.weight.any()
     same = create_model("test_resnet", 7, weights=file)
     torch.testing.assert_close(same.backbone.fc.weight, source.fc.weight)
+
+
+class Settings(dict):
+    """A class that a checkpoint names and that is not read."""
+
+
+def _source():
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=3)
+
+
+def _prefixed(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda m, s: {"epoch": 1, "state_dict": s, "args": argparse.Namespace(lr=Settings(a=1))},
+        lambda m, s: {
+            "net": s,
+            "best": np.float64(0.5),
+            "random": np.random.default_rng(0).random(3),
+            "counts": collections.defaultdict(list, a=[1]),
+            "act": functools.partial(torch.nn.functional.relu, inplace=True),
+        },
+        lambda m, s: m,
+        lambda m, s: {
+            "model": torch.nn.DataParallel(m),
+            "optimizer": torch.optim.SGD(m.parameters()),
+        },
+        lambda m, s: _prefixed("_orig_mod.", s),
+        lambda m, s: _prefixed("module._orig_mod.", s),
+        lambda m, s: _prefixed("model.module.", s),
+        lambda m, s: _prefixed("module.module.", s),
+        lambda m, s: {"ema": s},
+        lambda m, s: {"model_state_dict": _prefixed("net.", s)},
+        lambda m, s: {"state_dict": _prefixed("model.", s) | {"loss.weight": torch.ones(2)}},
+        lambda m, s: {"state_dict": {k: 2 * v for k, v in s.items()}, "state_dict_ema": s},
+        lambda m, s: _prefixed("model.", {k: 2 * v for k, v in s.items()}) | _prefixed("ema.", s),
+        lambda m, s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+    ],
+)
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_checkpoints_of_other_programs_load(tmp_path, name, content):
+    torch.manual_seed(0)
+    source = timm.create_model(name, num_classes=3)
+    torch.save(content(source, source.state_dict()), tmp_path / "w.pth")
+    loaded = create_model(name, 3, weights=tmp_path / "w.pth").backbone.state_dict()
+    torch.testing.assert_close(loaded, dict(source.state_dict()), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "there is no tensor in its list"),
+        ({"epoch": 1, "args": 2}, "there is no tensor in its dict 'epoch', 'args'"),
+        (
+            {"student": _source().state_dict(), "teacher": _source().state_dict()},
+            "student., teacher.",
+        ),
+    ],
+)
+def test_checkpoints_without_one_set_of_weights_say_what_is_in_them(tmp_path, content, message):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"{message}; save the weights alone: torch.save"):
+        create_model("test_resnet", 3, weights=tmp_path / "w.pth")
+
+
+def _trace(model, file):
+    torch.jit.save(torch.jit.trace(model.eval(), torch.zeros(1, 3, 32, 32)), file)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "write",
+    [
+        _trace,
+        lambda model, file: file.write_bytes(b"<!DOCTYPE html>"),
+        lambda model, file: file.write_bytes(b""),
+        lambda model, file: torch.save(model, file, pickle_protocol=4),
+        lambda model, file: torch.save(model, file, _use_new_zipfile_serialization=False),
+    ],
+)
+def test_files_that_are_not_read_get_one_plain_line(tmp_path, write):
+    write(_source(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="cannot read weights from .*: save|torch.save") as caught:
+        create_model("test_resnet", 3, weights=tmp_path / "w.pth")
+    assert str(caught.value).isprintable()
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("test_resnet", {"in_chans": 6}, "cannot take RGB images of 160 x 160 .*6 channels"),
+        ("test_resnet", {"in_chans": 12}, "cannot take RGB images"),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 64, "window_size": 2},
+            "cannot take RGB images of 224 x 224 .*the image_size that it was built for",
+        ),
+        (
+            "test_resnet",
+            {"pretrained_cfg_overlay": {"input_size": (3, 64, 96)}},
+            "meant for images of 64 x 96 pixels, and only square images",
+        ),
+        ("test_resnet", {"dtype": torch.float16}, r"weights are torch.float16: .*\.float\(\)"),
+        ("test_resnet", {"dtype": torch.bfloat16}, r"weights are torch.bfloat16"),
+        ("test_resnet", {"dtype": torch.float64}, r"weights are torch.float64"),
+    ],
+)
+def test_networks_that_would_fail_later_are_not_wrapped(name, options, message):
+    dtype = options.get("dtype", torch.float32)
+    built = {key: value for key, value in options.items() if key != "dtype"}
+    network = timm.create_model(name, num_classes=3, **built).to(dtype)
+    with pytest.raises(ValueError, match=message):
+        wrap_model(network)
+
+
+def test_wrapping_keeps_modes_and_statistics():
+    network = _source()
+    network.train().conv1.eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    wrapped = wrap_model(network, image_size=32)
+    assert wrapped.training
+    assert network.training
+    assert not network.conv1.training
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
 
 
 def test_weights_that_do_not_fit_name_the_tensors(tmp_path):

@@ -94,6 +94,73 @@ def test_a_data_set_of_boxes_has_numbers_of_its_own(tmp_path):
         read_coco_results(file, truth)
 
 
+def _written(tmp_path, name, names, categories, numbers=(1, 2), **box):
+    """A COCO file of two images; image i shows the i-th category."""
+    content = {
+        "images": [
+            {"id": number, "file_name": name, "width": 100, "height": 80}
+            for number, name in zip(numbers, names, strict=True)
+        ],
+        "annotations": [
+            {"id": i, "image_id": number, "category_id": category, "bbox": [i, 10, 40, 30], **box}
+            for i, (number, (category, _)) in enumerate(zip(numbers, categories, strict=True), 1)
+        ],
+        "categories": [{"id": number, "name": title} for number, title in categories],
+    }
+    (tmp_path / name).write_text(json.dumps(content))
+    return tmp_path / name
+
+
+CLASSES = ((1, "cat"), (2, "dog"))
+CRANES = ((1, "crane"), (2, "crane"))
+
+
+@pytest.mark.parametrize(
+    ("truth", "classes", "given", "categories", "numbers"),
+    [
+        (("/d/a.jpg", "/d/b.jpg"), CLASSES, ("/d/a.jpg", "/d/b.jpg"), CLASSES, (7, 8)),
+        (("images\\a.jpg", "./b.jpg"), CLASSES, ("p/images/a.jpg", "b.jpg"), CLASSES, (7, 8)),
+        (("/d/a.jpg", "/d/b.jpg"), CLASSES, ("a.jpg", "b.jpg"), CLASSES, (2, 1)),
+        (("x/a.jpg", "y/a.jpg"), CLASSES, ("a.jpg", "a.jpg"), CLASSES, (1, 2)),
+        (("a.jpg", "b.jpg"), CRANES, ("a.jpg", "b.jpg"), CRANES, (7, 8)),
+        (
+            ("a.jpg", "b.jpg"),
+            ((1, "\u00e9"), (2, "dog")),
+            ("a.jpg", "b.jpg"),
+            ((5, "e\u0301"), (1, "dog")),
+            (7, 8),
+        ),
+    ],
+)
+def test_perfect_boxes_are_perfect_in_every_spelling(
+    tmp_path, truth, classes, given, categories, numbers
+):
+    read = read_ground_truth(_written(tmp_path, "t.json", truth, classes), "test")
+    boxes = _written(tmp_path, "r.json", given, categories, numbers, score=0.9)
+    scores = score_boxes(read, read_coco_results(boxes, read)).metrics
+    row = scores["localization"][0]
+    assert (row["gt_known_loc"], row["top1_loc"]) == (1, 1)
+    assert [*scores["headline"]["boxes"]["class_gt_known_loc"].values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("truth", "classes", "given", "categories", "message"),
+    [
+        (("x/a.jpg", "y/a.jpg"), CLASSES, ("a.jpg", "b.jpg"), CLASSES, "'a.jpg' may mean 'x/a.jpg"),
+        (("a.jpg", "b.jpg"), CLASSES, ("a.jpg", "./a.jpg"), CLASSES, "two of its images are a.jpg"),
+        (("a.jpg", "b.jpg"), CRANES, ("a.jpg", "b.jpg"), ((5, "crane"), (2, "x")), "may mean 1 or"),
+        (("a.jpg", "b.jpg"), CLASSES, ("a.jpg", "b.jpg"), ((5, "cat"), (6, "cat")), "two of its c"),
+    ],
+)
+def test_names_that_may_mean_two_things_are_refused(
+    tmp_path, truth, classes, given, categories, message
+):
+    read = read_ground_truth(_written(tmp_path, "t.json", truth, classes), "test")
+    file = _written(tmp_path, "r.json", given, categories, (7, 8), score=0.9)
+    with pytest.raises(ValueError, match=rf"r.json .*{message}"):
+        read_coco_results(file, read)
+
+
 def test_boxes_of_more_images_and_of_no_class_are_scored(tmp_path):
     """localize.py writes such files for a whole folder, and with a detector without classes."""
     truth = birds([(2, 2, 10, 12), (4, 4, 12, 14)])

@@ -62,7 +62,7 @@ def test_the_same_images_in_both_layouts_are_the_same_items(toy, plain, split):
 def test_the_layout_is_found(toy, plain, tmp_path):
     assert find_layout(toy) is find_layout(toy.parent) is CUB200
     assert find_layout(plain) is ImageFolder
-    with pytest.raises(ValueError, match="no images.txt .* and no folder train with a folder"):
+    with pytest.raises(ValueError, match="no images.txt .* and no folder train or test with"):
         find_layout(tmp_path)
 
 

@@ -141,6 +141,15 @@ def test_a_class_may_be_asked_for(model):
             list(localizer.predict([image, image], labels=labels, batch_size=1))
 
 
+def test_a_class_name_in_another_spelling_and_one_of_two_classes():
+    plain = timm.create_model("test_resnet", num_classes=4)
+    names = ["\u00e9", "crane", "crane", "e"]
+    localizer = Localizer(wrap_model(plain, image_size=32, class_names=names))
+    assert next(localizer.predict(torch.rand(3, 32, 32), labels="e\u0301")).label == 0
+    with pytest.raises(ValueError, match=r"2 classes are called 'crane': give one of \[1, 2\]"):
+        next(localizer.predict(torch.rand(3, 32, 32), labels="crane"))
+
+
 def test_several_boxes_in_each_image(localizer):
     pixels = white_square()
     pixels[5:50, 70:85] = 255
@@ -222,7 +231,7 @@ def test_what_is_no_classifier_is_not_wrapped():
         (torch.nn.Linear(2, 2), {}, "Linear is not a classifier of timm"),
         (plain, {"class_names": ["a"]}, "must be 3 texts"),
         (plain, {"image_size": 0}, "images of 0 pixels"),
-        (timm.create_model("test_resnet", in_chans=1), {}, "takes images of 1 channels, not 3"),
+        (timm.create_model("test_resnet", in_chans=1), {}, "cannot take RGB images of 160 x 160"),
     ):
         with pytest.raises(ValueError, match=message):
             wrap_model(wrong, **options)

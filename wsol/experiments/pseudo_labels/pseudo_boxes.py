@@ -12,7 +12,9 @@ from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import area, rescale
 from wsol.data.dataset import Example, ImageDataset
+from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
+from wsol.data.names import KnownNames, composed
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.threshold_policy import validation_threshold
 
@@ -101,15 +103,30 @@ def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
     return {s: with_boxes(truths[s], truths[s].boxes[:, 0]) for s in TRAINING_SPLITS}
 
 
-def check_pseudo_labels(labels: PseudoLabels, test: ImageDataset) -> None:
-    """Raises ValueError if boxes are in images of `test`, if they have other classes than `test`,
-    or if they are in pixels of another image size. The message names the file."""
+def checked_pseudo_labels(
+    labels: PseudoLabels, training: Sequence[ImageDataset], test: ImageDataset
+) -> PseudoLabels:
+    """Returns pseudo labels with the names that the images have in the data set.
+
+    Args:
+        training: The splits of the data set other than `test`.
+
+    Raises:
+        ValueError: boxes are in images of `test`, they have other classes than `test`, or they are
+            in pixels of another image size. The message names the file.
+    """
     tested = {example.path.resolve() for example in test.examples}
+    known = [each.name for dataset in (*training, test) for each in dataset.examples]
+    checked = {}
     for split, boxes in labels.boxes.items():
         where = f"{split}.json of {labels.name}"
-        if list(boxes.classes) != test.classes:
+        if [*map(composed, boxes.classes)] != [*map(composed, test.classes)]:
             raise ValueError(f"{where} has other classes than {test.root}")
-        for name, size in zip(boxes.names, boxes.sizes.tolist(), strict=True):
+        names = KnownNames(known, boxes.names)
+        with naming(where):
+            own = tuple(names.find(name) or name for name in boxes.names)
+        checked[split] = replace(boxes, names=own)
+        for name, size in zip(own, boxes.sizes.tolist(), strict=True):
             file = test.images / name
             if file.resolve() in tested:
                 raise ValueError(f"{where} has a box of {name}, which is a test image")
@@ -119,6 +136,7 @@ def check_pseudo_labels(labels: PseudoLabels, test: ImageDataset) -> None:
                     f"{where} says that {name} has {size[0]} x {size[1]} pixels; it has {width} x "
                     f"{height}"
                 )
+    return replace(labels, boxes=checked)
 
 
 def examples(boxes: GroundTruth, images: Path) -> Sequence[Example]:
