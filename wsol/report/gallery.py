@@ -1,6 +1,6 @@
 """The data of the report's gallery: some images, their heatmaps, and their boxes at every cut.
 
-The page does not compute boxes, so its slider shows the boxes that were scored.
+The page does not compute boxes: its slider shows the boxes that were scored.
 """
 
 import base64
@@ -132,7 +132,7 @@ def _boxes(evaluation: Evaluation, maps: BoxTable, index: int) -> list[list[int]
 
 
 def jpeg(pixels: np.ndarray, *, side: int) -> str:
-    """An RGB picture as a data URL; its longer side is at most `side` pixels."""
+    """An RGB picture as a data URL. Its longer side has at most `side` pixels."""
     scale = side / max(pixels.shape[:2])
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -1,5 +1,5 @@
 "use strict";
-// The gallery. Boxes are looked up, not computed: Python embeds those of every cut.
+// The gallery. The page contains the boxes at every cut, so none is computed here.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
@@ -91,7 +91,7 @@ function caption(element, found) {
   element.className = found.hit ? "hit" : "miss";
 }
 
-// ---- the large picture and what is said of it
+// ---- the large picture and its text
 
 function showImage(image) {
   state.image = image;

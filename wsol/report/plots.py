@@ -18,8 +18,8 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from wsol.evaluation.metrics import student_interval
 
-# Matplotlib draws in these colours; the page replaces each by its variable (page.css), which has
-# another value in the dark scheme.
+# Matplotlib draws with these colours. The page replaces each by a variable of page.css, because the
+# dark scheme has other colours.
 _LINES = ("#2457c5", "#c2571a", "#5f6a78", "#177a48", "#8a3fa6", "#a88412")
 _TEXT, _GRID = "#62666e", "#e3e1dc"
 _VARIABLES = {colour: f"--line-{number}" for number, colour in enumerate(_LINES)} | {
@@ -33,10 +33,10 @@ _STYLE = {
     "font.size": 8,
     "lines.linewidth": 1.25,
     "lines.markersize": 5,
-    "svg.fonttype": "none",  # text stays text, in the font of the page
+    "svg.fonttype": "none",  # text stays text and has the page's font
     "svg.hashsalt": "report",  # the same chart gives the same file
 }
-_LAST = ("lr", "seconds")  # columns of a log that are drawn after the others
+_LAST = ("lr", "seconds")  # these columns of a log are drawn last
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Line:
 
     Attributes:
         name: Text of the legend.
-        colour: Number of the line's colour; a run or heatmap keeps it in all charts.
+        colour: Number of the line's colour. A run or heatmap has the same number in all charts.
         x, y: Coordinates of the points.
         band: Lower and upper end of the interval at each point.
         mark: A point that is drawn as a dot.
@@ -70,7 +70,7 @@ def line_chart(
     """An HTML <figure> with an SVG chart and its legend.
 
     Args:
-        x_range, y_range: Ends of the axes; None fits them to the lines.
+        x_range, y_range: Ends of the axes. If None, they fit the lines.
     """
     svg = _svg(line_figure(x_label, lines, x_range=x_range, y_range=y_range))
     items = "".join(
@@ -100,7 +100,7 @@ def line_figure(
         colour = _LINES[line.colour % len(_LINES)]
         x, y = np.array(line.x, float), np.array(line.y, float)
         shown = np.isfinite(x + y)
-        marker = "o" if shown.sum() == 1 else None  # a line of one point would not be seen
+        marker = "o" if shown.sum() == 1 else None  # a line with one point is invisible
         axes.plot(x[shown], y[shown], color=colour, marker=marker, clip_on=False)
         if line.band:
             low, high = np.transpose(line.band)
@@ -112,7 +112,7 @@ def line_figure(
         whole = bool(values) and all(float(v).is_integer() for each in values for v in each)
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole))
         axis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.autoscale_view()  # with these styles, before they are undone
+    axes.autoscale_view()  # otherwise it runs later, without these styles
     axes.set(xlim=x_range, ylim=y_range)
     axes.tick_params(length=0, pad=5, labelcolor=_TEXT)
     axes.grid(axis="y", color=_GRID, linewidth=0.7)
@@ -123,8 +123,8 @@ def line_figure(
 
 @mpl.rc_context(_STYLE)
 def _svg(figure: Figure) -> str:
-    """SVG for a page, after the opening `<svg `: without headers, styles and unused ids, which
-    would hold for the whole page, and with the page's colours."""
+    """The text of an SVG after `<svg `, with the page's colours. It has no headers, and no styles
+    and ids, which would apply to the whole page."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -143,7 +143,7 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
     """A chart for each column of the runs' log.csv; nothing for runs without a log.
 
     Args:
-        folders: Run name -> its folder; None for a model without one.
+        folders: Run name -> its folder, or None if the model has no folder.
     """
     logs = {run: _read_log(folder) for run, folder in folders.items()}
     columns = dict.fromkeys(column for log in logs.values() for column in log)
@@ -163,8 +163,8 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
 
 
 def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """GT-known against the heatmap threshold, a chart for each run; a dot marks the threshold that
-    the validation images chose."""
+    """GT-known against the heatmap threshold, a chart for each run. A dot marks the threshold
+    chosen on validation images."""
     charts = ""
     for run, result in metrics.items():
         if not result["curves"]:
@@ -220,7 +220,7 @@ def _percent(fractions: Sequence[float]) -> list[float]:
 
 
 def _read_log(folder: Path | None) -> dict[str, list[float]]:
-    """Column -> a number for each epoch; NaN where the log has no number."""
+    """Column -> a number for each epoch; NaN if the log has no number."""
     if folder is None or not (folder / "log.csv").is_file():
         return {}
     with open(folder / "log.csv", encoding="utf-8", errors="replace", newline="") as lines:
@@ -247,8 +247,8 @@ def scatter(
         points: Name of a method -> (x, y) of each of its runs.
 
     Returns:
-        A point for each method with intervals over its runs, and a dot for each run; None without
-        points.
+        A point for each method with intervals over its runs, and a dot for each run. Without
+        points, None.
     """
     if not any(points.values()):
         return None
@@ -274,12 +274,12 @@ def scatter(
     axes.grid(alpha=0.3)
     legend = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a `$` in a name begins no formula
+        text.set_parse_math(False)  # a `$` in a name must not begin a formula
     return _png(figure)
 
 
 def picture_grid(columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:
-    """PNG: pictures uint8 (H,W,3) of equal number below the title of each column."""
+    """PNG: columns with a title and equally many pictures, uint8 (H,W,3)."""
     count = len(next(iter(columns.values())))
     size = (1.5 * len(columns), 1.5 * count + 0.3)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
@@ -319,25 +319,25 @@ def retraining_curves(
 def trade_off(
     accuracies: Mapping[str, float], panels: Mapping[str, Mapping[str, np.ndarray]]
 ) -> bytes:
-    """PNG: area of ROAR or KAR, above that of the first model, against accuracy.
+    """PNG: difference between a model's and the first model's area of ROAR or KAR, over accuracy.
 
     Args:
-        accuracies: Model -> its accuracy, in the order of the line through the models.
+        accuracies: Model -> its accuracy. A line connects the models in this order.
         panels: "roar" or "kar" -> attribution -> areas (models,seeds).
     """
     x, first = [100 * each for each in accuracies.values()], next(iter(accuracies))
     for axes, (mode, lines) in zip(_panels(4.4, 3.4, len(panels)), panels.items(), strict=True):
         for name, areas in lines.items():
             above = areas - areas[0]
-            label = f"{name} (there {areas[0].mean():+.3f})"
+            label = f"{name} (first model: {areas[0].mean():+.3f})"
             (line,) = axes.plot(x, above.mean(axis=1), marker="o", linewidth=1, label=label)
             axes.plot(x, above, ".", color=line.get_color(), alpha=0.5, markersize=4)
         low = axes.get_ylim()[0]
         for place, label in zip(x, accuracies, strict=True):
             axes.text(place, low, label, fontsize=6, rotation=90, va="bottom", parse_math=False)
         axes.axhline(0, color="grey", linewidth=0.8, linestyle="--")
-        axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %")
-        axes.set(ylabel=f"area above that of {first}".replace("$", r"\$"))
+        axes.set(title=mode.upper(), xlabel="accuracy of the model, %")
+        axes.set(ylabel=f"area - area of {first}".replace("$", r"\$"))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     return _png(axes.figure)

@@ -213,7 +213,7 @@ def test_a_broken_folder_is_named(tmp_path):
     file, head = tmp_path / "d" / "detector.json", tmp_path / "d" / "head.safetensors"
     about, weights = json.loads(file.read_text()), head.read_bytes()
     for change, reason in (
-        ({"kind": "Nothing"}, "no kind 'Nothing'; there are .*Regressor"),
+        ({"kind": "Nothing"}, "no kind 'Nothing' among .*Regressor"),
         ({"settings": {"gird": 2}}, "gird"),
         ({"settings": {"grid": 0}}, "grid and width must be"),
         ({"settings": {"width": 10**15}}, "memory"),
@@ -222,11 +222,11 @@ def test_a_broken_folder_is_named(tmp_path):
         ({"class_names": ["a", "a", "b"]}, "class_names"),
     ):
         file.write_text(json.dumps(about | change))
-        match = f"cannot build the detector .*detector.json describes: .*{reason}"
+        match = f"cannot build a detector from .*detector.json: .*{reason}"
         with pytest.raises(ValueError, match=match):
             load_detector(tmp_path / "d")
     file.write_text(json.dumps({"settings": {}}))
-    with pytest.raises(ValueError, match="describes: no 'kind' in it"):
+    with pytest.raises(ValueError, match="json: no 'kind' in it"):
         load_detector(tmp_path / "d")
     file.write_text(json.dumps(about | {"settings": about["settings"] | {"width": 16}}))
     with pytest.raises(ValueError, match=r"head.safetensors does not fit .*head.0.weight"):

@@ -141,10 +141,10 @@ def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--attributions", "magic"), "to choose from are gradient"),
+        (("--attributions", "magic"), "must be among gradient"),
         (("--modes", "soar"), "roar, kar"),
         (("--fractions", 1.5), "between 0 and 1"),
-        (("--seeds", 0, 0), "names one twice"),
+        (("--seeds", 0, 0), "has one value twice"),
         (("--config", "c.yaml"), "there is no configuration c.yaml"),
         (("--", "--model.weights", "w.pth"), "trained from scratch"),
         ((), "is not a run"),
