@@ -1,6 +1,6 @@
 """Softplus and the smooth ramp, with derivatives that take few passes and little memory.
 
-Each function runs in the precision of its input, under autocast too.
+Each function runs in the precision of its input, also under autocast.
 """
 
 import torch

@@ -25,8 +25,8 @@ from robust_training.objectives.ig_norm import IGSumNorm
 
 @dataclass(frozen=True)
 class EnhancedRegularizers(IGSumNorm):
-    """Sarkar et al., AAAI 2021 (arXiv 2012.14395), as in the authors' Flower code (model.py,
-    train_our.py), the only one that was published; its attack is IG-SUM-NORM's.
+    """Sarkar et al., AAAI 2021 (arXiv 2012.14395), as in the authors' code for Flower (model.py,
+    train_our.py); no other code was published. The attack is the attack of IG-SUM-NORM.
 
     Terms: `cross_entropy` on the attacked images, and, each times `weight`,
 
@@ -34,8 +34,8 @@ class EnhancedRegularizers(IGSumNorm):
         wacr = sum over same signs of b D + sum over other signs of |D|
 
     * U is uniform over the pixels.
-    * t and n are integrated gradients from black to the attacked image, summed over channels, of
-      the probability of the true class and of the runner-up at each point of the path.
+    * t and n are integrated gradients from black to the attacked image, summed over channels: of
+      the true class's probability, and of the runner-up's at each point of the path.
     * b are the integrated gradients of the true class's probability from black to the clean image.
     * D is minus the integrated gradients of the cross-entropy from the clean to the attacked image.
 

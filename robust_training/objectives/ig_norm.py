@@ -47,7 +47,8 @@ class IGNorm(AttackingObjective):
             authors' "sum".
         curvature: The way in which gradients along the path are differentiated, for the weights.
         attack_curvature: The way in which they are differentiated in the attack.
-        attack_batch_norm: Mode of BatchNorm during the attack; the authors' networks have none.
+        attack_batch_norm: Mode of BatchNorm during the attack. The authors' networks do not have
+            BatchNorm.
     """
 
     weight: float = 0.1

@@ -1,4 +1,4 @@
-"""Batches of an epoch and their random draws; both depend only on seed, epoch and place."""
+"""Batches of an epoch and their random draws. Both depend only on seed, epoch and place."""
 
 import atexit
 import hashlib
@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, S
 
 
 def seed_of(*numbers: int | str) -> int:
-    """A seed of 64 bits that is a hash of `numbers`."""
+    """A hash of `numbers`, as a seed of 64 bits."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest())
 
 

@@ -15,8 +15,8 @@ Row = dict[str, float]  # column -> value; one row for each epoch
 
 
 def write_log(output: Path, rows: Sequence[Row]) -> None:
-    """Write output/log.csv and output/tensorboard/ anew from all rows, so that both are complete
-    after a kill and no epoch is listed twice."""
+    """Rewrite output/log.csv and output/tensorboard/ from all rows, so that both are complete after
+    a kill and no epoch is listed twice."""
     write_bytes(output / "tensorboard" / "events.out.tfevents.0", _events(rows))
     write_text(output / "log.csv", csv_text(rows))
 

@@ -11,7 +11,7 @@ from robust_training.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The recipe of a training run: `optimizer`, `schedule` and `epochs` are required.
+    """The settings of a training run: `optimizer`, `schedule` and `epochs` are required.
 
     Attributes:
         optimizer: A function from parameter groups to a torch optimizer, for example
@@ -59,6 +59,6 @@ class TrainingSettings:
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
         if self.replays > 1 and self.accumulate > 1:
-            raise ValueError("replays must be 1 where gradients are accumulated (accumulate > 1)")
+            raise ValueError("replays must be 1 if gradients are accumulated (accumulate > 1)")
         if self.selection not in ("val_accuracy", "last"):
             raise ValueError(f'selection must be "val_accuracy" or "last", not {self.selection!r}')

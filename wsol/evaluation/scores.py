@@ -54,7 +54,7 @@ class ScoringConfig:
         threshold: If set, adds the policy `fixed:<threshold>`. A fraction of the heatmap's maximum,
             in [0,1].
         threshold_step: Distance between candidate thresholds, at least 0.0001 and below 1.
-        v2: Whether to compute MaxBoxAccV2, too, from the boxes of all contours.
+        v2: Whether to compute also MaxBoxAccV2, from the boxes of all contours.
         ious: IoU thresholds in [0,1] at which MaxBoxAcc is scored.
         seed: Seed of the bootstrap and of attacks.
     """

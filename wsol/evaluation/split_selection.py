@@ -1,4 +1,4 @@
-"""The images of a data set that a model is scored on, prepared before any work begins."""
+"""Selects and checks the images for scoring a model, before the work begins."""
 
 import os
 from dataclasses import dataclass, replace
@@ -16,10 +16,10 @@ from wsol.localizer.saved_models import ART_THRESHOLD
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """A split that a model can be run on.
+    """A split with its ground truth.
 
     Attributes:
-        loader: Loads whole frames in order.
+        loader: Loads whole images in order.
         truth: Ground truth of the loader's images.
     """
 
@@ -40,7 +40,7 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class EvaluationSplits:
-    """The splits that a model is scored on.
+    """The splits for scoring a model.
 
     Attributes:
         data: Settings of the data set.
@@ -67,7 +67,7 @@ class EvaluationSplits:
 
 
 def prepare_split(loader: DataLoader) -> PreparedSplit:
-    """Reads the ground truth of a loader over an `ImageDataset` that yields whole frames in order.
+    """Reads the ground truth of a loader of an `ImageDataset` with whole images in order.
 
     Raises:
         ValueError: an image cannot be read, or a box lies outside of its image. The message names
@@ -84,7 +84,7 @@ def prepare_evaluation(
     batch_size: int,
     threshold: float | None,
 ) -> EvaluationSplits:
-    """Prepares the data that a model is scored on.
+    """Prepares the data for scoring a model.
 
     Args:
         folder: The model's run or model folder, if it has one.
@@ -136,14 +136,13 @@ def select_splits(data: DataConfig, threshold: float | None) -> EvaluationSplits
         return EvaluationSplits(data, prepared, None, None, threshold, (note,))
     notes = []
     if len(test) < count:
-        notes.append(f"{len(test)} of {count} test images have a box; the scores are theirs alone")
+        notes.append(f"{len(test)} of {count} test images have a box; only these are scored")
     validation = data.dataset("val").boxed()
     if validation is None and threshold is None:
         threshold = ART_THRESHOLD
         notes.append(
-            f"no validation image has a box, so boxes are read at ART's published {threshold:g} "
-            "(--threshold gives another); it suits no baseline: compare with the oracle's centred "
-            "box"
+            f"no validation image has a box, so the threshold is ART's published {threshold:g} "
+            "(--threshold gives another); it does not suit the centred box: compare with its oracle"
         )
     unmasked = sum(example.mask is None for example in test.examples)
     if 0 < unmasked < len(test):

@@ -254,8 +254,8 @@ def write_retraining(output: Path, results: RetrainingResults, command: str) -> 
     }
     text = (
         f"# Interpretability\n\n`{command}`\n\n"
-        f"{table}\n\nThe area is between two curves of accuracy over the fraction of pixels: random "
-        "pixels minus the attribution's pixels (ROAR), or the reverse (KAR). Larger is better, and "
+        f"{table}\n\nThe area is between two curves of accuracy over the fraction of pixels: for "
+        "random pixels minus for the attribution's (ROAR), or the reverse (KAR). Larger is better; "
         f"random pixels have 0. Intervals: 95 % over {len(results.seeds)} seeds (Student's t).\n"
     )
     texts = {"interpretability.md": text, "interpretability.json": json.dumps(content, indent=2)}

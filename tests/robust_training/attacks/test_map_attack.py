@@ -14,6 +14,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.class_activation import class_activation
 from robust_training.attribution.explanation import (
     ClassActivation,
+    Differentiation,
     InputXGradient,
     IntegratedGradients,
     SmoothGrad,
@@ -221,7 +222,7 @@ def test_maps_are_those_of_the_plain_functions(network, images):
 def test_the_gradient_of_a_map_equals_central_differences(network, images, attribution, curvature):
     image, label = images[0][:2].double(), images[1][:2]
     model = deepcopy(network).double()
-    maps = attribution.maps(model, label, create_graph=True, curvature=curvature, beta=10.0)
+    maps = attribution.maps(model, label, Differentiation(curvature=curvature, beta=10.0))
     weight = torch.rand(2, 32, 32, dtype=torch.float64)
     leaf = image.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((maps(leaf) * weight).sum(), leaf)
@@ -251,7 +252,7 @@ def test_a_long_path_keeps_only_its_images(network, images):
     held = {}
     for steps in (2, 12):
         explained = IntegratedGradients(steps)
-        maps = explained.maps(network, label, create_graph=True, curvature=Recomputed("exact"))
+        maps = explained.maps(network, label, Differentiation(curvature=Recomputed("exact")))
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
             before, result = Held.kept, maps(image.clone().requires_grad_())
             held[steps] = Held.kept - before

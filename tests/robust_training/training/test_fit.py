@@ -203,7 +203,7 @@ def test_training_needs_few_words(tmp_path):
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
         ({"replays": 0}, "replays must be at least 1, not 0"),
-        ({"replays": 2, "accumulate": 2}, "replays must be 1 where gradients are accumulated"),
+        ({"replays": 2, "accumulate": 2}, "replays must be 1 if gradients are accumulated"),
         ({"skip_nonfinite": -1}, "skip_nonfinite must be 0 or more, not -1"),
         ({"save_minutes": float("nan")}, "save_minutes must be 0 or more, not nan"),
         ({"clip_norm": 0.0}, "clip_norm must be above 0, or None, not 0.0"),

@@ -128,4 +128,4 @@ def test_a_kept_batch_is_computed_again_by_one_command(toy, tmp_path, monkeypatc
     assert re.search(r"gradient is not finite: \d+, the first conv1", text)
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     status, _, error = tool("train.py", *again, "--model.name", "resnet10t")
-    assert (status, "holds no batch of this run" in error) == (2, True)
+    assert (status, "is not a saved batch of this run" in error) == (2, True)

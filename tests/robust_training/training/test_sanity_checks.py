@@ -35,10 +35,10 @@ def test_attacks_that_do_nothing(tiny, batch, in_a_sum):
         objective = AdversarialTraining(attack=PGD(**settings))
         return told(tiny, Sum((Part(objective),)) if in_a_sum else objective, batch)
 
-    assert "leave images as they are" in attacked(eps=0)
-    assert "leave images as they are" in attacked(eps=0, random_start=False)
+    assert "do not change the images" in attacked(eps=0)
+    assert "do not change the images" in attacked(eps=0, random_start=False)
     torch.nn.init.zeros_(tiny.backbone.fc.weight)
-    assert "leave images as they are" in attacked(eps=8 / 255)
+    assert "do not change the images" in attacked(eps=8 / 255)
 
 
 def test_an_attack_that_goes_down_is_told(tiny, batch, monkeypatch):
