@@ -15,8 +15,8 @@ from wsol.data.loaders import DataConfig
 
 
 @pytest.mark.slow
-def test_a_first_order_attack_reaches_the_exact_ones_loss(shared):
-    """100 photographs, each seen three times, one start for both, three steps: at least 98 % of the
+def test_a_first_order_attack_reaches_the_loss_of_the_exact_attack(shared):
+    """100 photographs, each used three times, the same start, three steps: at least 98 % of the
     exact attack's gain. Sign steps amplify rounding: a single pass strays by several per cent."""
     weights = shared / "weights" / "mobilenetv2_100.imagenet.safetensors"
     torch.manual_seed(0)

@@ -38,7 +38,7 @@ SIZES = {"mobilenetv2_035": 48}  # where 32 pixels end as one, batch statistics 
 
 
 def small(name: str) -> Classifier:
-    """A member of the family, thin enough for a test, with random weights."""
+    """A small network of the family with random weights."""
     torch.manual_seed(0)
     settings = FAMILIES[name]
     if name == "vgg11_bn":  # its factory fixes the widths

@@ -1,4 +1,4 @@
-"""Two processes train as one does."""
+"""Two processes give the same training as one."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ from tests.robust_training.training.test_fit import train
 
 
 def in_two_processes(script, *arguments):
-    """Run a script; its Fabric starts two processes."""
+    """Run a script whose Fabric starts two processes."""
     file = ROOT / "tests" / "helpers" / script
     command = [sys.executable, str(file), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -24,7 +24,7 @@ def in_two_processes(script, *arguments):
 
 
 def train_in_two_processes(folder, *arguments):
-    """Return the log that is left."""
+    """Train, and return the log."""
     in_two_processes("train_in_two_processes.py", folder, *arguments)
     with open(folder / "log.csv") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
