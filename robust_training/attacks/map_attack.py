@@ -127,10 +127,10 @@ class MapAttack:
         goal: Defines the score of maps that the attack increases.
         top_k: Number (int) or fraction (float) of largest pixels that are compared.
         restarts: Number of random starts.
-        attribution: The attribution whose maps are attacked.
+        attribution: The attribution that gives the attacked maps.
         beta: Sharpness of the softplus that replaces ReLU for step directions. If None, ReLU stays.
-        curvature: The way in which maps are differentiated to get the step direction. For
-            integrated gradients, memory holds one point's graph and all points' images.
+        curvature: The way in which maps are differentiated for the step direction. For integrated
+            gradients, the memory contains one point's graph and all points' images.
         stop_at: The attack on an image stops when its intersection is at most this value.
     """
 

@@ -63,7 +63,7 @@ class Explanation(ABC):
 class Attribution(Explanation):
     """Several scores and images (N,3,H,W) -> a map (N,3,H,W) of each score, from shared passes.
 
-    Subclasses are frozen dataclasses whose maps can be differentiated again.
+    Subclasses are frozen dataclasses. Their maps can be differentiated again.
     """
 
     def __call__(
@@ -169,7 +169,7 @@ class SmoothGrad(Attribution):
         return self.samples
 
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
-        # a generator of its own: the map of an image does not depend on other images of the batch
+        # a new generator, so that the map of an image does not depend on other images of the batch
         generator = torch.Generator().manual_seed(0)
         shape = (1, *image.shape[1:])
         noises = (torch.randn(shape, generator=generator) for _ in range(self.samples))

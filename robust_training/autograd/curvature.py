@@ -230,7 +230,7 @@ class _Difference:
     ) -> list[Tensor | None]:
         """Return the sum over scores of vector . d gradient / d(image, *parameters).
 
-        The product with d(image) is None if not `to_image`.
+        Without `to_image`, the product with d(image) is None.
         """
         gradients = [_combine(row, self.gradients) for row in self.signs]
         vectors = [_combine(row, vectors) for row in self.signs]

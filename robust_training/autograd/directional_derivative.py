@@ -36,8 +36,8 @@ def directional_derivative(
         step: L2 length of the displacement, in pixel units of [0,1].
 
     Raises:
-        ValueError: The precision is lower than float32, or log_gradient rounds. The step would be
-            lost.
+        ValueError: The step would have no effect, because the precision is lower than float32 or
+            log_gradient rounds.
     """
     if image.dtype not in (torch.float32, torch.float64):
         raise ValueError(

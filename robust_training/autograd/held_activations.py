@@ -19,8 +19,8 @@ Line = tuple[Tensor, Tensor | float]  # slope and offset for each number of the 
 
 
 class RecordActivations(TorchFunctionMode):
-    """Records the pixel that each max-pooling window takes, the line on which each number of a
-    piecewise linear activation lies, and the amount by which each number is rounded.
+    """Records the pixel of each max-pooling window, the line of each number in a piecewise linear
+    activation, and the rounding amount of each number.
 
     Args:
         records: The list to which the records are added.

@@ -78,7 +78,7 @@ class AttackingObjective(Objective):
         return state.perturbed
 
     def check_attack(self, *, random_start: bool = False) -> None:
-        """Raise ValueError if the attack has no steps, or no random start although it needs one."""
+        """Raise ValueError if the attack has no steps, or no random start and needs one."""
         name = type(self).__name__
         if self.attack.steps < 1:
             raise ValueError(f"attack.steps of {name} must be at least 1, not {self.attack.steps}")

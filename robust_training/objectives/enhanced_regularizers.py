@@ -41,9 +41,9 @@ class EnhancedRegularizers(IGSumNorm):
 
     Signs and runner-up are constants in the gradient. `cacr` can be negative and may be tiny: the
     attributions of a probability sum to at most 1 over all pixels, and the divergence is about half
-    their variance. On networks fine-tuned for ten classes it was 1e-6 to 1e-5 beside a
-    cross-entropy of 1 to 2. Its gradient was 3e-5 to 3e-4 of the cross-entropy's gradient. Training
-    warns of such terms.
+    their variance. On networks fine-tuned for ten classes it was 1e-6 to 1e-5, and the
+    cross-entropy was 1 to 2. Its gradient was 3e-5 to 3e-4 of the cross-entropy's gradient.
+    Training warns of such terms.
     The defaults are from IG-SUM-NORM-config.json, the file that the code opens (set1.json has
     weight 0.08 and 5 steps). It is not known which of the two files gave the paper's numbers.
 
@@ -51,7 +51,7 @@ class EnhancedRegularizers(IGSumNorm):
 
     Attributes:
         steps: Points of every path, for the weights; the time of a step is proportional to it.
-        cacr, wacr: Switch each regularizer on; at least one must be.
+        cacr, wacr: Whether each regularizer is used; at least one must be true.
     """
 
     steps: int = 20

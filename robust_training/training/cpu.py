@@ -13,7 +13,7 @@ def prepare_cpu() -> None:
 
     Denormals become zero: softplus produces many of them, and a computation with one takes a
     hundred times as long. The process keeps freed memory. Otherwise glibc returns every tensor
-    above 32 MB, and often smaller ones, to the system. To map the memory of a large activation
+    above 32 MB, and often smaller tensors, to the system. To map the memory of a large activation
     again takes longer than to compute it (a quarter of an exact ART step on MobileNetV2).
     """
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: found, skipped, kept on disk and computed again."""
+"""Finds steps with a loss or gradient that is not finite, skips them, saves and repeats them."""
 
 import copy
 import dataclasses
@@ -174,7 +174,7 @@ class Replayed:
         names: Names of the images.
         terms: Values of the objective's terms.
         pixels: Names of images with pixels that are not finite.
-        gradients: Names of parameters whose gradient is not finite.
+        gradients: Names of parameters with a gradient that is not finite.
     """
 
     names: list[str]

@@ -113,7 +113,7 @@ class _RecordedAttack:
 
 
 def _recorded(objective: Objective, recorders: list[_RecordedAttack]) -> Objective:
-    """Replace the objective's attacks by ones that record, and add these to `recorders`."""
+    """Replace the objective's attacks by recording attacks, and add these to `recorders`."""
     if isinstance(objective, Sum):
         parts = tuple(
             dataclasses.replace(part, objective=_recorded(part.objective, recorders))

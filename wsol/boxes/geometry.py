@@ -42,8 +42,8 @@ def rescale(boxes: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
 def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
     """Converts boxes in an image of `size` (width, height) to the published evaluator's convention.
 
-    It clips right and bottom ends to the last pixel and then counts both ends as inside, so a box
-    is one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
+    Right and bottom ends are clipped to the last pixel, and both ends count as inside. So a box is
+    one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
     """
     return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.tile(size, 2))
 

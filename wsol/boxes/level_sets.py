@@ -270,7 +270,7 @@ def _components(value, lowest, shift, touched):
                 merged += 1
                 x0, y0 = min(x0, box[root, 0]), min(y0, box[root, 1])
                 x1, y1 = max(x1, box[root, 2]), max(y1, box[root, 3])
-        # a component with the same box goes on; the spans of the others end here
+        # the span of a component with the same box continues; the spans of the others end here
         heir = -1
         for i in range(merged):
             root = roots[i]

@@ -62,8 +62,8 @@ def run_model(
     """Predicts and localizes every image of a split.
 
     Args:
-        thresholds: Bins of the pixel metrics, for a split whose images all have a mask. If None,
-            these metrics are not computed.
+        thresholds: Bins of the pixel metrics; all images must then have a mask. If None, these
+            metrics are not computed.
         every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
         description: Title of the progress bar.
         fabric: Launched processes, which divide the batches among them. If None, this process runs

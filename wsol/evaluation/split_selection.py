@@ -87,7 +87,7 @@ def prepare_evaluation(
     """Prepares the data for scoring a model.
 
     Args:
-        folder: The model's run or model folder, if it has one.
+        folder: The run or model folder, or None.
         data: Settings or folder of the data set. If None, the data set of the run.
         threshold: Threshold for the model's maps, if it is given in advance.
 

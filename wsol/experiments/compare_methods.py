@@ -62,13 +62,13 @@ class Comparison:
     ) -> list[TrainedRun]:
         """Trains and scores every method with every seed.
 
-        Finished runs are not repeated; interrupted ones continue.
+        Finished runs are not repeated. Interrupted runs continue.
 
         Args:
             seeds: Seeds of the runs.
             epochs: Number of epochs of every run. If None, `minutes` is the budget.
-            minutes: Training time of every run. A trial of one epoch measures how many epochs of a
-                method fit in.
+            minutes: Training time of every run. A trial of one epoch gives the number of epochs of
+                each method.
 
         Raises:
             ValueError: there is not exactly one budget, a seed is listed twice, earlier runs in the

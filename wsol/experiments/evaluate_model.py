@@ -81,7 +81,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """An evaluation whose model, data and settings were checked.
+    """An evaluation with checked model, data and settings.
 
     Attributes:
         name: Name of the run.

@@ -1,4 +1,4 @@
-"""Runs train.py in a process of its own."""
+"""Runs train.py in another process."""
 
 from collections.abc import Sequence
 from pathlib import Path

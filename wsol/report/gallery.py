@@ -28,7 +28,7 @@ def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any
 
     Args:
         evaluations: Run name -> evaluation, all on the same images.
-        images: Number of images. Fewer are shown if many heatmaps would make the file large.
+        images: Number of images; fewer if there are many heatmaps, because the file would be large.
     """
     maps = [
         (run, evaluation, headline)
@@ -59,7 +59,7 @@ def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any
 
 
 def choose(headlines: Sequence[Headline], count: int) -> list[int]:
-    """Chooses images that show the best boxes, the worst ones and all error types of each heatmap.
+    """Chooses images with the best boxes, the worst boxes and all error types of each heatmap.
 
     Each heatmap has several rankings of the images: by falling IoU, by rising IoU, and one in
     random order (seed 0) for each error type. The rankings give one image each, in turn, until

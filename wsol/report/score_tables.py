@@ -28,8 +28,7 @@ def score_table(results: Results) -> Table:
 
 
 def accuracy_table(results: Results) -> Table:
-    """Accuracy over all test images. Only for runs with predictions whose accuracy is in no other
-    table."""
+    """Accuracy over all test images, for runs with predictions, if no other table has it."""
     rows = []
     for run, result in results.items():
         found = result.get("all_test_images", result)

@@ -3,9 +3,9 @@
 Data sets in CUB's layout can contain files for three measurements:
 
 * Accuracy over groups of class and background (`backgrounds.txt`; Sagawa et al., ICLR 2020). Images
-  whose background is rare for their class in training are misclassified first.
+  with a background that is rare for their class in training are misclassified first.
 * The fraction of attribution mass inside the object's mask. It is reported with the mask's fraction
-  of the area. A constant map would give that value.
+  of the area, which is the value of a constant map.
 * Leakage: attribution mass on a patch that is independent of the class (`null_patches.txt`; Shah et
   al., NeurIPS 2021).
 """
@@ -58,7 +58,7 @@ def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues 
         None if the data set has neither file, or another layout.
 
     Raises:
-        ValueError: a file is malformed or has no line for an image, or a patch extends outside of
+        ValueError: a file is malformed or has no line for an image, or a patch is partly outside of
             its image. The message names the file.
     """
     if not isinstance(dataset, CUB200):

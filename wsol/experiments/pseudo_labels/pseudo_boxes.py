@@ -102,8 +102,8 @@ def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
 
 
 def check_pseudo_labels(labels: PseudoLabels, test: ImageDataset) -> None:
-    """Raises ValueError if a box belongs to an image of `test`, if the classes differ from the
-    classes of `test`, or if an image size is wrong. The message names the file."""
+    """Raises ValueError if a box belongs to an image of `test`, if classes differ from its classes,
+    or if an image size is wrong. The message names the file."""
     tested = {example.path.resolve() for example in test.examples}
     for split, boxes in labels.boxes.items():
         where = f"{split}.json of {labels.name}"
