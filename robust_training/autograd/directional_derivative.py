@@ -46,8 +46,8 @@ def directional_derivative(
         )
     if model.log_gradient is not None and model.log_gradient.bits is not None:
         raise ValueError(
-            "a difference is lost between the levels of log_gradient with bits: use the exact "
-            "form of MarginalDensity, or no bits"
+            "log_gradient with bits rounds small differences to zero: use the exact form of "
+            "MarginalDensity, or no bits"
         )
     # bfloat16 does not resolve the displacement of one pixel
     with torch.autocast(image.device.type, enabled=False):

@@ -37,7 +37,7 @@ def check_terms(
     """
     total = sum(map(abs, terms.values()))
     found = [
-        f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; its "
+        f"{name} is {abs(value) / total:.0e} of the loss and has almost no effect; its "
         "weight may be too small"
         for name, value in terms.items()
         if 0 < abs(value) < 1e-4 * total
@@ -107,8 +107,8 @@ class _RecordedAttack:
                 yield "the attack's steps do not change the images: its eps or its gradient is zero"
             elif not after > before:
                 yield (
-                    f"the attack does not raise its score ({before:.4g} before its steps, "
-                    f"{after:.4g} after): step_size may be too large, or the score flat"
+                    f"the attack does not increase its score ({before:.4g} before its steps, "
+                    f"{after:.4g} after): step_size may be too large, or the gradient zero"
                 )
 
 

@@ -111,7 +111,7 @@ class RemoveAndRetrain:
         for name in ("attributions", "modes", "fractions", "seeds"):
             values = list(getattr(self, name))
             if len(set(values)) < len(values):
-                raise ValueError(f"--{name} {values} has one value twice")
+                raise ValueError(f"--{name} {values} names a value twice")
         for file in self.configs:
             if not Path(file).is_file():
                 raise ValueError(f"there is no configuration {file}")
@@ -213,7 +213,7 @@ def _common_data(runs: Sequence[Path]) -> dict[str, str | int]:
         config = read_data_config(run)
         found.append({"root": str(Path(config.root).resolve()), "image_size": config.image_size})
     if any(each != found[0] for each in found):
-        raise ValueError("the runs were trained on different data or image sizes; give others")
+        raise ValueError("the runs have different data or image sizes; give runs with equal ones")
     return found[0]
 
 

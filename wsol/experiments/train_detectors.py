@@ -71,7 +71,7 @@ def train_detectors(
     every = [*methods, *(each.name for each in given), *[ORACLE] * names.count(ORACLE)]
     folders = [folder_name(name) for name in every]
     if len(set(folders)) < len(folders):
-        raise ValueError(f"--pseudo_labels {' '.join(names)} has one name twice")
+        raise ValueError(f"--pseudo_labels {' '.join(names)} names a source twice")
     model = load_classifier(run).to(device)
     scored = prepare_evaluation(run, model, root, batch_size=batch_size, threshold=threshold)
     data = replace(scored.data, resize=None)

@@ -46,7 +46,7 @@ def test_an_attack_that_lowers_its_score_is_reported(tiny, batch, monkeypatch):
         "robust_training.attacks.pgd._Linf.steepest", lambda gradient: -gradient.sign()
     )
     objective = AdversarialTraining(attack=PGD(random_start=False))
-    assert "does not raise its score" in told(tiny, objective, batch)
+    assert "does not increase its score" in told(tiny, objective, batch)
 
 
 def test_a_loss_that_does_not_fall():

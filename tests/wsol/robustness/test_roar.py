@@ -144,7 +144,7 @@ def test_the_tool_trains_once_and_scores_roar_and_kar(run, tmp_path):
         (("--attributions", "magic"), "must be among gradient"),
         (("--modes", "soar"), "roar, kar"),
         (("--fractions", 1.5), "between 0 and 1"),
-        (("--seeds", 0, 0), "has one value twice"),
+        (("--seeds", 0, 0), "names a value twice"),
         (("--config", "c.yaml"), "there is no configuration c.yaml"),
         (("--", "--model.weights", "w.pth"), "trained from scratch"),
         ((), "is not a run"),
