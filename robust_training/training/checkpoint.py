@@ -63,8 +63,8 @@ def read_progress(fabric: Fabric, saved: dict[str, Any], of: int) -> EpochProgre
         return EpochProgress(of=of)
     if progress.of != of:
         raise ValueError(
-            f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, but an "
-            f"epoch now has {of}: resume it with its earlier images and batch size"
+            f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, but "
+            f"an epoch now has {of}: resume with the same images and batch size"
         )
     if not fabric.is_global_zero:  # the first process has the sums of all processes
         progress.sums = {name: [0.0, 0] for name in progress.sums}

@@ -125,7 +125,7 @@ def test_another_batch_size_is_refused_within_an_epoch(tmp_path, monkeypatch):
         signal_at(3, signal.SIGTERM, patch)
         with pytest.raises(Stopped):
             train(tmp_path / "run")
-    with pytest.raises(ValueError, match="after 1 of 2 batches of an epoch, but an epoch now has 4"):
+    with pytest.raises(ValueError, match="after 1 of 2 batches of an epoch, but an epoch now"):
         train(tmp_path / "run", batch=4, resume=True)
 
 
