@@ -1,4 +1,4 @@
-"""A run's curves: log.csv, and the same for TensorBoard."""
+"""The log of a run: log.csv, and the same numbers for TensorBoard."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def _events(rows: Sequence[Row]) -> bytes:
-    """TensorBoard's records; their time is the time spent in training."""
+    """TensorBoard's records. The time of a record is the training time so far."""
     data = io.BytesIO()
     writer = RecordWriter(data)
     writer.write(Event(file_version="brain.Event:2").SerializeToString())

@@ -55,7 +55,7 @@ class Comparison:
             if not file.is_file():
                 raise ValueError(f"there is no configuration {file}")
         if self.robustness not in ("false", "true") and not Path(self.robustness).is_file():
-            raise ValueError(f"--robustness is true, false or a file, not {self.robustness}")
+            raise ValueError(f"--robustness must be true, false or a file, not {self.robustness}")
 
     def run(
         self, seeds: Sequence[int], *, epochs: int | None = None, minutes: float | None = None
@@ -110,7 +110,7 @@ class Comparison:
         """Scores a run, unless its scores have the same attacks and are newer than its model and
         its boxes."""
         metrics, scored_with = folder / "metrics.json", folder / "scored_with.json"
-        boxes = Path(read_data_config(folder).root) / BOXES  # people add to this file
+        boxes = Path(read_data_config(folder).root) / BOXES  # users add boxes to this file
         changed = [each.stat().st_mtime for each in (folder / "best", boxes) if each.exists()]
         fresh = metrics.exists() and metrics.stat().st_mtime >= max(changed)
         file = Path(self.robustness)

@@ -62,8 +62,8 @@ def choose(headlines: Sequence[Headline], count: int) -> list[int]:
     """Chooses images with the best boxes, the worst boxes and all error types of each heatmap.
 
     Each heatmap has several rankings of the images: by falling IoU, by rising IoU, and one in
-    random order (seed 0) for each error type. The rankings give one image each, in turn, until
-    there are `count` different ones.
+    random order (seed 0) for each error type. In turn, each ranking gives its next image, until
+    there are `count` different images.
 
     Returns:
         Indices of the images, in the split's order.

@@ -37,6 +37,7 @@ _STYLE = {
     "svg.hashsalt": "report",  # the same chart gives the same file
 }
 _LAST = ("lr", "seconds")  # these columns of a log are drawn last
+_Ends = tuple[float, float] | None  # of an axis
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,14 @@ class Line:
 
 
 def line_chart(
-    title: str,
-    x_label: str,
-    lines: Sequence[Line],
-    *,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
+    title: str, x_label: str, lines: Sequence[Line], x_range: _Ends = None, y_range: _Ends = None
 ) -> str:
     """An HTML <figure> with an SVG chart and its legend.
 
     Args:
         x_range, y_range: Ends of the axes. If None, they fit the lines.
     """
-    svg = _svg(line_figure(x_label, lines, x_range=x_range, y_range=y_range))
+    svg = _svg(line_figure(x_label, lines, x_range, y_range))
     items = "".join(
         f'<li style="--colour: var(--line-{line.colour % len(_LINES)})">{html.escape(line.name)}'
         "</li>"
@@ -87,11 +83,7 @@ def line_chart(
 
 @mpl.rc_context(_STYLE)
 def line_figure(
-    x_label: str,
-    lines: Sequence[Line],
-    *,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
+    x_label: str, lines: Sequence[Line], x_range: _Ends = None, y_range: _Ends = None
 ) -> Figure:
     """The chart of `line_chart`."""
     figure = Figure(figsize=(3.4, 2), layout="constrained")
@@ -163,7 +155,7 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
 
 
 def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """GT-known against the heatmap threshold, a chart for each run. A dot marks the threshold
+    """A chart for each run: GT-known against the heatmap threshold. A dot marks the threshold
     chosen on validation images."""
     charts = ""
     for run, result in metrics.items():
@@ -190,7 +182,7 @@ def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def accuracy_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Accuracy with its 95 % interval against the radius of an attack, a chart for each norm."""
+    """A chart for each norm: accuracy with its 95 % interval against the radius of an attack."""
     curves = [
         (run, number, curve)
         for number, (run, result) in enumerate(metrics.items())

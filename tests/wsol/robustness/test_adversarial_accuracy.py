@@ -40,7 +40,7 @@ def test_more_restarts_and_larger_radii_do_not_raise_accuracy(tmp_path):
     torch.nn.init.normal_(model.backbone.fc.weight)
     image = torch.rand(8, 3, 32, 32)
     with torch.no_grad():
-        model.backbone.fc.bias -= model(image).mean(dim=0)  # every class is near
+        model.backbone.fc.bias -= model(image).mean(dim=0)  # all classes have similar logits
     label = model(image).argmax(dim=1)
     items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
     attack = PGD(eps=2 / 255, step_size=1 / 255, steps=3)
@@ -57,7 +57,7 @@ def test_more_restarts_and_larger_radii_do_not_raise_accuracy(tmp_path):
 
 
 def test_a_confident_network_can_be_attacked():
-    """Its cross-entropy and the gradient of this are zero in float32. Its margin is not."""
+    """Its cross-entropy is zero in float32, and so is the gradient. Its margin is not zero."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
     net.num_classes = 2
