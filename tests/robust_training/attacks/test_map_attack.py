@@ -179,7 +179,7 @@ def test_the_attack_finds_the_worst_direction_of_two_units():
     ids=lambda each: type(each).__name__,
 )
 def test_every_explanation_can_be_attacked(network, images, attribution):
-    side = 96 if attribution == ClassActivation() else 32  # where test_resnet leaves 3 x 3
+    side = 96 if attribution == ClassActivation() else 32  # its last map has 3 x 3 pixels
     image = F.interpolate(images[0], side)
     attack = MapAttack(PGD(8 / 255, 2 / 255, steps=6), attribution=attribution)
     label = network(image).argmax(dim=1)

@@ -51,7 +51,7 @@ def test_every_form_becomes_smooth(name, activation):
     torch.testing.assert_close(result, EXPECTED[name](points))
     (gradient,) = torch.autograd.grad(result.sum(), leaf, create_graph=True)
     (second,) = torch.autograd.grad(gradient.sum(), leaf)
-    assert second.abs().max() > 0.5  # curvature where the kinks were
+    assert second.abs().max() > 0.5  # a second derivative near the kinks
     torch.testing.assert_close(activation(points.clone()), plain)  # and back to normal
 
 

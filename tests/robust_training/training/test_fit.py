@@ -81,7 +81,7 @@ def train(
 
 
 def test_training_learns_and_writes_a_run(tmp_path):
-    # no BatchNorm, whose running statistics are still far off after 8 steps: any seed learns
+    # without BatchNorm any seed learns; its running statistics need more than 8 steps
     _, log = train(tmp_path / "run", epochs=4, network="test_convnext")
     assert log[-1]["cross_entropy"] < log[0]["cross_entropy"]
     assert max(row["val_accuracy"] for row in log) > 0.9
@@ -113,7 +113,7 @@ def test_accumulated_gradients_equal_the_larger_batchs_gradients(tmp_path):
 
 
 def test_replayed_batches_continue_their_attack(tmp_path):
-    """Three steps on a batch: the second attack starts where the first ended, within the radius."""
+    """Three steps on a batch: the second attack starts at the first attack's result."""
     seen = []
 
     class Watched(PGD):

@@ -77,7 +77,8 @@ def test_a_regressor_can_refine_its_boxes_by_colour(learned, tmp_path):
     pixels = to_pixels(loader.dataset[0]["image"][None])[0]
     expected = refine_box(pixels, plain[0].double().numpy() * SIDE) / SIDE
     np.testing.assert_allclose(refined[0], expected, atol=1e-6)
-    assert mean_iou(fine.eval(), loader) == pytest.approx(before.mean().item())  # epochs: without
+    # epochs are compared without refinement
+    assert mean_iou(fine.eval(), loader) == pytest.approx(before.mean().item())
 
 
 def test_the_epoch_that_agrees_best_is_kept(learned):
@@ -99,7 +100,7 @@ def test_the_same_seed_gives_the_same_detector():
 @pytest.mark.parametrize("settings", [Regressor(grid=2, width=8), FasterRCNN(levels=2, width=8)])
 def test_a_loaded_detector_equals_the_saved_one(settings, tmp_path):
     network = build(settings)
-    for items in (rectangles(4), rectangles(4, seed=1)):  # batch statistics of its own
+    for items in (rectangles(4), rectangles(4, seed=1)):  # changes the running statistics
         network.train().losses(*batch(items))
     image = batch(rectangles(5, seed=2))[0]
     with torch.no_grad():
@@ -167,7 +168,7 @@ def test_an_untrained_regressor_predicts_the_centred_box():
     assert network(image)[0].boxes.tolist() == [[0.25, 0.25, 0.75, 0.75]]
     box = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.5, 0.25, 1.0, 0.75]])
     terms = network.losses(image, box, torch.zeros(2))
-    giou = 1 / 3  # two boxes of area 1/4 share 1/8; their hull, 3/8, is their union
+    giou = 1 / 3  # two boxes of area 1/4 share 1/8; hull and union are 3/8
     assert terms["giou"].item() == pytest.approx(2 * (0 + 1 - giou) / 2)
     assert terms["smooth_l1"].item() == pytest.approx(3 * (0.25 - 0.1 / 2) / 8)
 

@@ -88,7 +88,7 @@ def test_a_chart_is_part_of_the_page():
     assert [each.text for each in figure.iter("li")] == ["<b>", "c"]
     for name in ("line-0", "line-1", "pale", "rule"):
         assert f"var(--{name})" in text
-    # nothing else may have a colour of its own: the page has a light and a dark scheme
+    # no other colour is allowed, because the page has a light and a dark scheme
     assert not re.search(r"(stroke|fill): #", text)
     assert not re.search(r"<style|<metadata", text)
     assert all(f"#{name}" in text for name in re.findall(r' id="(.*?)"', text))

@@ -41,7 +41,7 @@ def copy(patched, tmp_path):
 
 
 class Linear(nn.Module):
-    """The input gradient of class k's logit is weight[k], whatever the image."""
+    """The input gradient of class k's logit is weight[k] for every image."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ def test_the_recorded_box_surrounds_the_difference_of_the_files(tmp_path):
         after, before = (255 * d[index]["image"].permute(1, 2, 0).numpy() for d in (data, without))
         inside, outside = visible > 0, cv2.dilate(visible, np.ones((35, 35))) == 0
         errors = [abs(pixels - tile)[inside].mean() for pixels in (before, after)]
-        assert errors[0] > 3 * errors[1]  # JPEG smears the patch's colours
+        assert errors[0] > 3 * errors[1]  # JPEG changes pixels near the patch
         np.testing.assert_array_equal(after[outside], before[outside])  # beyond JPEG's 16 px blocks
 
 
