@@ -148,7 +148,7 @@ def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor) -> Tensor:
     """Mean soft-margin triplet loss with mining inside each pair (loss_art.py).
 
     Args:
-        anchor, true, runner_up: (2B, D), the clean rows, then the attacked ones in the same order.
+        anchor, true, runner_up: (2B, D), clean rows, then attacked rows in the same order.
     """
     batch = len(anchor) // 2
     rows = anchor.unflatten(0, (2, 1, batch))

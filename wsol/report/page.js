@@ -190,7 +190,7 @@ function showThreshold() {
 
 // ---- filters
 
-/** Kinds and order go by the chosen threshold, so that images stay while the slider moves. */
+/** Filters and sorts by the policy's threshold, so that images stay while the slider moves. */
 function filter() {
   const { map } = state;
   const score = (image) => reading(image, map, data.maps[map].threshold);
@@ -219,7 +219,7 @@ function options(select, all, names) {
   select.replaceChildren(...(all ? [new Option(all, "")] : []), ...names.map((name) => new Option(name)));
 }
 
-/** Another map: its kinds, its threshold. */
+/** Shows another map with its error types and threshold. */
 function showMap() {
   state.map = Number(find("map").value);
   const threshold = data.maps[state.map].threshold;
@@ -230,7 +230,7 @@ function showMap() {
   filter();
 }
 
-/** Arrows move through a grid whose columns depend on the window. */
+/** Moves through the grid with arrow keys. The number of columns depends on the window. */
 function move(event) {
   const all = [...find("thumbs").children];
   const here = all.findIndex((option) => option.image === state.image);
