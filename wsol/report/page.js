@@ -12,7 +12,7 @@ const state = {
 
 // ---- boxes
 
-/** The row [first cut, x0, y0, x1, y1, kind] of a view at a threshold: wsol.boxes.heatmap_boxes.cuts, looked up. */
+/** The row [first cut, x0, y0, x1, y1, kind] of a view at a threshold, by the cut of wsol.boxes.heatmap_boxes.cuts. */
 function rowAt(view, threshold) {
   const cut = Math.floor(threshold * view.peak);
   return view.boxes.findLast((row) => row[0] <= cut);
@@ -34,7 +34,7 @@ function iou(a, b) {
   return union > 0 ? (width * height) / union : 0;
 }
 
-/** What a map says of an image at a threshold. */
+/** The box, IoU and error type of an image by a map at a threshold. */
 function reading(image, map, threshold = state.thresholds[map]) {
   return readRow(image, image.views[map], rowAt(image.views[map], threshold));
 }
@@ -131,7 +131,7 @@ function facts(pairs) {
   }));
 }
 
-/** Steps of IoU over thresholds: each row holds from its cut to the next one's. */
+/** The curve of IoU over thresholds, in steps: a row applies from its cut to the next row's cut. */
 function drawProfile() {
   const { image, map } = state;
   const view = image.views[map];
@@ -149,7 +149,7 @@ function drawProfile() {
   );
 }
 
-/** Everything that the slider moves. */
+/** Shows everything that depends on the slider. */
 function showThreshold() {
   const { image, map } = state;
   const threshold = state.thresholds[map];
