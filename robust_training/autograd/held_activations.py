@@ -3,7 +3,7 @@
 A decision is the pixel that max pooling takes, the sign of a ReLU's input, or the level to which a
 number is rounded. Exact derivatives treat decisions as constants. But a displacement changes some
 of them. This causes a jump. Divided by the displacement, it can be larger than the result: on a
-trained ReLU network the first-order weight gradient was not even similar to the exact one. Flat
+trained ReLU network the weight gradient was not even similar to the exact gradient. Flat
 image regions have many pixels of equal value, and rounding jumps by a whole level. All rounding is
 treated as straight-through, x + (round(x) - x).detach(), because only such rounding can be trained.
 """
