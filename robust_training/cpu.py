@@ -12,9 +12,9 @@ def prepare_cpu() -> None:
     """Change settings of this process until it ends.
 
     Denormals become zero: softplus produces many of them, and a computation with one takes a
-    hundred times as long. Freed memory stays with the process. Otherwise glibc returns every tensor
-    above 32 MB, and often smaller ones, to the system. Paging in a large activation again takes
-    longer than computing it (a quarter of an exact ART step on MobileNetV2).
+    hundred times as long. The process keeps freed memory. Otherwise glibc returns every tensor
+    above 32 MB, and often smaller tensors, to the system. To map the memory of a large activation
+    again takes longer than to compute it (a quarter of an exact ART step on MobileNetV2).
     """
     torch.set_flush_denormal(True)
     if not sys.platform.startswith("linux"):

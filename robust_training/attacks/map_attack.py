@@ -1,6 +1,4 @@
-"""Attacks that change the map with a small change of the image, while the predicted class stays the
-same.
-"""
+"""Attacks that change a map by a small change of the image. The predicted class stays the same."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +9,12 @@ from torch import Tensor
 
 from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
-from robust_training.attribution.explanation import Explanation, InputGradient, Maps
+from robust_training.attribution.explanation import (
+    Differentiation,
+    Explanation,
+    InputGradient,
+    Maps,
+)
 from robust_training.attribution.similarity import check_top_k, pixel_count, top_k_intersection
 from robust_training.autograd.batch_norm import attack_mode
 from robust_training.autograd.curvature import Curvature, Recomputed, Score
@@ -94,9 +97,9 @@ class Attacked:
     """The result of an attack on maps.
 
     Attributes:
-        image: (N,3,H,W). Of the iterates with the predicted class, the one with the smallest
-            intersection. If none has it, the clean image.
-        kept: bool (N,), whether an iterate has the predicted class.
+        image: (N,3,H,W). Among the iterates with the clean image's predicted class, the one with
+            the smallest intersection. Without such an iterate, the clean image.
+        kept: bool (N,), whether there is such an iterate.
         intersection: (N,), top-k intersection of the clean map and the map of `image`.
         clean_maps: (N,H,W), the maps of the clean images.
         maps: (N,H,W), the maps of `image`.
@@ -113,22 +116,22 @@ class Attacked:
 class MapAttack:
     """An attack that increases the goal's score and keeps the best iterate of each image.
 
-    Of the iterates with the predicted class, the best one is the iterate whose map has the smallest
-    top-k intersection with the clean map. The authors' code starts at the image itself
-    (`random_start: false`). Maps are computed from the given class's logit with the unchanged
-    network. Step directions are computed with softplus in place of ReLU. The result of an image
-    does not depend on the batch, for the same start.
+    The best iterate has the clean image's predicted class, and its map has the smallest top-k
+    intersection with the clean map. The authors' code starts at the image itself (`random_start:
+    false`). Maps are computed from the given class's logit with the unchanged network. Step
+    directions are computed with softplus in place of ReLU. For the same start, the result of an
+    image does not depend on the batch.
 
     Attributes:
         attack: Sets the radius and the steps.
         goal: Defines the score of maps that the attack increases.
         top_k: Number (int) or fraction (float) of largest pixels that are compared.
         restarts: Number of random starts.
-        attribution: The attribution whose maps are attacked.
+        attribution: The attribution that gives the attacked maps.
         beta: Sharpness of the softplus that replaces ReLU for step directions. If None, ReLU stays.
-        curvature: The way in which maps are differentiated to get the step direction. For
-            integrated gradients, memory holds one point's graph and all points' images.
-        stop_at: The attack of an image stops when its intersection is at most this.
+        curvature: The way in which maps are differentiated for the step direction. For integrated
+            gradients, the memory contains one point's graph and all points' images.
+        stop_at: The attack on an image stops when its intersection is at most this value.
     """
 
     attack: Attack = PGD(eps=2 / 255, step_size=0.5 / 255, steps=10)
@@ -218,9 +221,8 @@ class MapAttack:
         """Return the function from images to maps with softplus; each map sums to 1."""
         several = self.attribution.points > 1
         curvature = Recomputed(self.curvature) if several else self.curvature
-        maps = self.attribution.maps(
-            model, label, create_graph=True, curvature=curvature, beta=self.beta
-        )
+        how = Differentiation(curvature=curvature, beta=self.beta)
+        maps = self.attribution.maps(model, label, how)
 
         def unit_maps(image: Tensor) -> Tensor:
             found = maps(image)

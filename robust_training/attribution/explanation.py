@@ -1,6 +1,4 @@
-"""Attributions as settings (frozen dataclasses that objectives, attacks and heatmaps take), and as
-functions of one score.
-"""
+"""Attributions as settings of objectives, attacks and heatmaps, and as functions of one score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,6 +25,24 @@ from robust_training.models.classifier import Classifier
 Maps = Callable[[Tensor], Tensor]  # images (N,3,H,W) -> maps (N,H,W), no pixel below 0
 
 
+@dataclass(frozen=True)
+class Differentiation:
+    """The way in which maps are differentiated with respect to the image.
+
+    Attributes:
+        create_graph: Whether the maps will be differentiated.
+        curvature: The way in which they will be differentiated.
+        beta: Sharpness of a softplus that replaces ReLU. If None, ReLU stays.
+    """
+
+    create_graph: bool = True
+    curvature: Curvature = "exact"
+    beta: float | None = None
+
+
+_NONE = Differentiation(create_graph=False)
+
+
 class Explanation(ABC):
     """Model, images (N,3,H,W) and classes -> maps (N,H,W), no pixel below 0.
 
@@ -40,28 +56,14 @@ class Explanation(ABC):
         return 1
 
     @abstractmethod
-    def maps(
-        self,
-        model: Classifier,
-        label: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-        beta: float | None = None,
-    ) -> Maps:
-        """Return the function from images to maps of the logits of `label` (N,).
-
-        Args:
-            create_graph: Whether the maps will be differentiated with respect to the image.
-            curvature: The way in which they will be differentiated.
-            beta: Sharpness of a softplus that replaces ReLU. If None, ReLU stays.
-        """
+    def maps(self, model: Classifier, label: Tensor, how: Differentiation = _NONE) -> Maps:
+        """Return the function from images to maps of the logits of `label` (N,)."""
 
 
 class Attribution(Explanation):
     """Several scores and images (N,3,H,W) -> a map (N,3,H,W) of each score, from shared passes.
 
-    Subclasses are frozen dataclasses whose maps can be differentiated again.
+    Subclasses are frozen dataclasses. Their maps can be differentiated again.
     """
 
     def __call__(
@@ -86,20 +88,13 @@ class Attribution(Explanation):
         """
         return attribution
 
-    def maps(
-        self,
-        model: Classifier,
-        label: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-        beta: float | None = None,
-    ) -> Maps:
+    def maps(self, model: Classifier, label: Tensor, how: Differentiation = _NONE) -> Maps:
         """Return the function from images to magnitudes, summed over channels."""
-        scores = smoothly(single(class_score(model, label)), model, beta)
+        scores = smoothly(single(class_score(model, label)), model, how.beta)
 
         def maps(image: Tensor) -> Tensor:
-            (found,) = self(scores, image, create_graph=create_graph, curvature=curvature)
+            graph, curvature = how.create_graph, how.curvature
+            (found,) = self(scores, image, create_graph=graph, curvature=curvature)
             return found.abs().sum(dim=1)
 
         return maps
@@ -174,7 +169,7 @@ class SmoothGrad(Attribution):
         return self.samples
 
     def from_gradients(self, gradients: Gradients, image: Tensor) -> tuple[Tensor, ...]:
-        # a generator of its own: the map of an image does not depend on other images of the batch
+        # a new generator, so that the map of an image does not depend on other images of the batch
         generator = torch.Generator().manual_seed(0)
         shape = (1, *image.shape[1:])
         noises = (torch.randn(shape, generator=generator) for _ in range(self.samples))
@@ -192,27 +187,19 @@ class ClassActivation(Explanation):
     It needs a network with a spatial feature map.
     """
 
-    def maps(
-        self,
-        model: Classifier,
-        label: Tensor,
-        *,
-        create_graph: bool = False,
-        curvature: Curvature = "exact",
-        beta: float | None = None,
-    ) -> Maps:
+    def maps(self, model: Classifier, label: Tensor, how: Differentiation = _NONE) -> Maps:
         """Return the function from images to maps, always differentiated exactly.
 
         Only the head has a second derivative.
         """
 
         def activation(image: Tensor) -> Tensor:
-            with torch.set_grad_enabled(create_graph):
-                coarse = class_activation(model, image, label, create_graph=create_graph)
+            with torch.set_grad_enabled(how.create_graph):
+                coarse = class_activation(model, image, label, create_graph=how.create_graph)
                 size = image.shape[2:]
                 return F.interpolate(coarse.relu()[:, None], size, mode="bilinear")[:, 0]
 
-        return smoothly(activation, model, beta)
+        return smoothly(activation, model, how.beta)
 
 
 def check_attribution(owner: str, attribution: object) -> None:
@@ -228,7 +215,7 @@ def check_attribution(owner: str, attribution: object) -> None:
 def input_x_gradient(
     score: Score, image: Tensor, *, create_graph: bool = False, curvature: Curvature = "exact"
 ) -> Tensor:
-    """Return `InputXGradient` (N,3,H,W) of one score; arguments as for `input_gradient`."""
+    """Return `InputXGradient` (N,3,H,W) of one score. For the arguments, see `input_gradient`."""
     return image * input_gradient(score, image, create_graph=create_graph, curvature=curvature)
 
 
@@ -241,7 +228,7 @@ def smoothgrad(
     create_graph: bool = False,
     curvature: Curvature = "exact",
 ) -> Tensor:
-    """Return `SmoothGrad` (N,3,H,W) of one score; other arguments as for `input_gradient`."""
+    """Return `SmoothGrad` (N,3,H,W) of one score. See also `input_gradient`."""
     attribution, scores = SmoothGrad(samples, noise), single(score)
     return attribution(scores, image, create_graph=create_graph, curvature=curvature)[0]
 
@@ -261,7 +248,7 @@ def integrated_gradients(
         baseline: (N,3,H,W). If None, black images.
         steps: Points of the sum; each costs one gradient. More points make the sum over pixels
             closer to the change of the score.
-        create_graph, curvature: As for `input_gradient`.
+        create_graph, curvature: See `input_gradient`.
     """
     baseline = torch.zeros_like(image) if baseline is None else baseline
     scores = single(score)

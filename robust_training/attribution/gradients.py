@@ -47,7 +47,7 @@ def input_gradients(
         method = curvature if isinstance(curvature, FiniteDifference) else FiniteDifference()
         return first_order_gradients(scores, image, method)
     with torch.enable_grad(), ExitStack() as stack:
-        if create_graph:  # fused attention kernels have no second derivative; the plain one has
+        if create_graph:  # plain attention has a second derivative; fused kernels do not
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(EfficientDoubleBackward())
         leaf = image if create_graph and image.requires_grad else image.detach().requires_grad_()

@@ -103,7 +103,7 @@ def _top_k_intersection(first: np.ndarray, second: np.ndarray, k: int) -> float:
 def local_top_k_intersection(
     first: np.ndarray, second: np.ndarray, k: int, *, radius: int = 1
 ) -> float:
-    """Top-k intersection that forgives small shifts (Kamath et al., AAAI 2024).
+    """Top-k intersection that tolerates small shifts (Kamath et al., AAAI 2024).
 
     A pixel counts if the other map has one of its top k within `radius` rows and columns; the
     result is the mean of both directions (locality-sensitive precision and recall).

@@ -1,4 +1,4 @@
-"""Temporary states of a model: the statistics of BatchNorm, and weights without gradients."""
+"""Temporary changes of a model: statistics of BatchNorm, and weights without gradients."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext

@@ -32,8 +32,8 @@ class FiniteDifference:
 
     Attributes:
         step: L2 length of the displacement of an image in [0,1]. If None, 3e-4 in float32 and 1e-7
-            in float64. Usually each image has its own multiple of v, so that its displacement has
-            length `step`. One multiple is used for all images if BatchNorm couples them, or if
+            in float64. Usually each image has its own s, so that its displacement has length
+            `step`. All images have the same s if BatchNorm makes them depend on each other, or if
             gradients of weights are needed. `step` is then the root mean square of the lengths.
         merged: Use one difference of all scores together, each with a random sign. With two scores
             this halves the number of passes. The expected value is correct, but the noise is as
@@ -59,7 +59,7 @@ class FiniteDifference:
         return 3e-4 if dtype == torch.float32 else 1e-7
 
     def signs(self, scores: int) -> list[list[int]]:
-        """Return one row of signs for each difference; it is a difference of the signed sum."""
+        """Return one row of signs for each difference: each differentiates a signed sum."""
         if self.merged:
             return [[1 - 2 * int(flip) for flip in torch.randint(2, (scores,))]]
         return [[int(i == k) for k in range(scores)] for i in range(scores)]
@@ -67,7 +67,7 @@ class FiniteDifference:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Wraps a curvature and recomputes its passes in backward, as checkpointing does.
+    """A curvature with passes that are recomputed in backward, as in checkpointing.
 
     Only the images stay in memory. It is for attacks: weights get no gradient.
 
@@ -230,7 +230,7 @@ class _Difference:
     ) -> list[Tensor | None]:
         """Return the sum over scores of vector . d gradient / d(image, *parameters).
 
-        The product with d(image) is None if not `to_image`.
+        Without `to_image`, the product with d(image) is None.
         """
         gradients = [_combine(row, self.gradients) for row in self.signs]
         vectors = [_combine(row, vectors) for row in self.signs]

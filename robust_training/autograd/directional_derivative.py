@@ -36,8 +36,8 @@ def directional_derivative(
         step: L2 length of the displacement, in pixel units of [0,1].
 
     Raises:
-        ValueError: The precision is lower than float32, or log_gradient rounds. The step would be
-            lost.
+        ValueError: The step would have no effect, because the precision is lower than float32 or
+            log_gradient rounds.
     """
     if image.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -46,8 +46,8 @@ def directional_derivative(
         )
     if model.log_gradient is not None and model.log_gradient.bits is not None:
         raise ValueError(
-            "a difference is lost between the levels of log_gradient with bits: use the exact "
-            "form of MarginalDensity, or no bits"
+            "log_gradient with bits rounds small differences to zero: use the exact form of "
+            "MarginalDensity, or no bits"
         )
     # bfloat16 does not resolve the displacement of one pixel
     with torch.autocast(image.device.type, enabled=False):

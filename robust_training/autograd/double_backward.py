@@ -1,10 +1,10 @@
 """Layers that compute their second derivative with first-order kernels.
 
-PyTorch differentiates the backward pass of a convolution by convolutions of an unsuitable shape
-(one for each group), and the backward pass of batch normalisation and softplus by about twenty
-elementwise passes. Differentiating through an input gradient then takes several times as long as
-its arithmetic needs. The second derivatives here are the same numbers, computed with the kernels of
-ordinary forward and backward passes.
+PyTorch differentiates the backward pass of a convolution by convolutions of an unsuitable shape,
+one for each group. For batch normalisation and softplus it needs about twenty elementwise passes.
+So the derivative of an input gradient takes several times as long as necessary. The second
+derivatives here are the same numbers, computed with the kernels of ordinary forward and backward
+passes.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def batch_norm(
 ) -> Tensor:
     """Compute `torch.nn.functional.batch_norm`.
 
-    With running statistics it is a scale and a shift, for which PyTorch's own form is used.
+    With running statistics it is a scale and a shift, computed by PyTorch's own function.
     """
     if not training or weight is None:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -83,7 +83,7 @@ def _pair(value: int | Sequence[int]) -> list[int]:
 
 
 def _inner(tensor: Tensor | None) -> Tensor | None:
-    """Return the tensor itself, or a view of a leaf: `_wanted` cannot ask about leaves."""
+    """Return the tensor itself, or a view of a leaf, because `_wanted` does not work for leaves."""
     if tensor is None or not tensor.is_leaf or not tensor.requires_grad:
         return tensor
     return tensor.view_as(tensor)

@@ -1,12 +1,11 @@
 """Keeps the decisions of layers when a computation is repeated with a displaced image.
 
-A decision is the pixel that max pooling takes, the side of a ReLU's kink on which its input lies,
-or the level to which a number is rounded. Exact derivatives treat decisions as constants. But a
-displacement changes some of them. This causes a jump that, divided by the displacement, is as large
-as the result or larger: on a trained ReLU network the first-order weight gradient was not even
-similar to the exact one. Flat image regions have many pixels of equal value, and rounding jumps by
-a whole level. All rounding is treated as straight-through, x + (round(x) - x).detach(), because a
-network can be trained only through this kind.
+A decision is the pixel that max pooling takes, the sign of a ReLU's input, or the level to which a
+number is rounded. Exact derivatives treat decisions as constants. But a displacement changes some
+of them. This causes a jump. Divided by the displacement, it can be larger than the result: on a
+trained ReLU network the weight gradient was not even similar to the exact gradient. Flat
+image regions have many pixels of equal value, and rounding jumps by a whole level. All rounding is
+treated as straight-through, x + (round(x) - x).detach(), because only such rounding can be trained.
 """
 
 from collections.abc import Callable
@@ -20,8 +19,8 @@ Line = tuple[Tensor, Tensor | float]  # slope and offset for each number of the 
 
 
 class RecordActivations(TorchFunctionMode):
-    """Records the pixel that each max-pooling window takes, the line on which each number of a
-    piecewise linear activation lies, and the amount by which each number is rounded.
+    """Records the pixel of each max-pooling window, the line of each number in a piecewise linear
+    activation, and the rounding amount of each number.
 
     Args:
         records: The list to which the records are added.
@@ -68,7 +67,7 @@ class HoldActivations(TorchFunctionMode):
             line = args[0] * line if func in _TIMES_INPUT else line
             return args[0].copy_(line) if func in _IN_PLACE else line
         if func in _ROUNDING:
-            return (args[0] + next(self.records)).detach()  # rounding alone has no derivative
+            return (args[0] + next(self.records)).detach()  # rounding has no derivative
         return func(*args, **kwargs)
 
 

@@ -1,6 +1,6 @@
 """Softplus and the smooth ramp, with derivatives that take few passes and little memory.
 
-Each function runs in the precision of its input, under autocast too.
+Each function runs in the precision of its input, also under autocast.
 """
 
 import torch
@@ -32,8 +32,8 @@ def once_differentiable_softplus(
     """Compute softplus within rounding; it can be differentiated once.
 
     Args:
-        keep_output: Keep the output for the backward pass instead of the input. A layer with
-            weights keeps its own input, which is this output, so it takes no further memory.
+        keep_output: Keep the output for the backward pass instead of the input. If the next layer
+            has weights, it keeps this output anyway, so this takes no further memory.
     """
     if threshold != _THRESHOLD:
         return F.softplus(input, beta, threshold)
@@ -130,7 +130,7 @@ class _Ramp(Function):
 class _RampDerivative(Function):
     """outgoing * sigmoid(-beta * beyond); `beyond` is the distance of the input past either end.
 
-    Its own derivative goes through the output, which the next layer keeps anyway:
+    Its own derivative is computed from the output, which the next layer keeps anyway:
     d derivative / d output = beta (1 - derivative), negative on the far side of the middle.
     """
 

@@ -1,4 +1,4 @@
-"""Training objectives, one method or family a file. These imports are the registry."""
+"""Training objectives, one method or family in each file. These imports are the registry."""
 
 from robust_training.objectives.aat import AAT, AdvAAT
 from robust_training.objectives.adversarial_training import AdversarialTraining

@@ -28,8 +28,8 @@ class AAT(AttackingObjective):
         weight * mean (1 - Pearson correlation of A(image) and A(attacked image)).
 
     A is the attribution of the true class, over all pixels and channels. The attack increases
-    1 - Pearson. No code was published, so this is a reconstruction. Secondary sources say that the
-    dissimilarity is 1 - Pearson. Weight, attack, attribution and softplus are not verified; the
+    1 - Pearson. No code was published, so this is a reconstruction. The dissimilarity 1 - Pearson
+    comes from secondary sources. Weight, attack, attribution and softplus are not verified; the
     attack has the settings of `IGNorm`.
 
     Attributes:

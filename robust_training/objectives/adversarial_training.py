@@ -20,9 +20,9 @@ class AdversarialTraining(AttackingObjective):
     The defaults are from the PGD baseline in ART's CUB code (train_adv.py): eps 2/255, 7 steps of
     0.5/255, random start, the model always in training mode. Kim, Seo and Jeon's study of gradients
     (arXiv 1903.11626, attacks.py) has pixels in [-1,1], so its lengths are halved here. It uses
-    PGD(norm="l2", eps=0.04 to 0.8, step_size=1, steps=40, random_start=False), where each step
-    ends on the border of the ball, or
-    PGD(eps=0.001 to 0.02, step_size=0.01, steps=40, random_start=False).
+    PGD(eps=0.001 to 0.02, step_size=0.01, steps=40, random_start=False), or
+    PGD(norm="l2", eps=0.04 to 0.8, step_size=1, steps=40, random_start=False). With the latter,
+    each step ends on the border of the ball.
 
     Attributes:
         attack: Increases the cross-entropy.

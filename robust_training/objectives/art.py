@@ -36,10 +36,10 @@ class ART(AttackingObjective):
         weight * mean log(1 + exp(d(g_y, image) - d(g_r, image))),   d = 1 - cosine,
 
     over clean and attacked images. g_y and g_r are the attributions (input gradients as published)
-    of the true and of the runner-up logit. A clean image and its attacked copy form a pair, and
-    for each of the two the worse map of the pair is used. If the loss is ln 2 = 0.693 (times
-    weight), both attributions are equally far from the image. An untrained network has a slightly
-    higher loss, because the worse map is used.
+    of the true and of the runner-up logit. A clean image and its attacked copy form a pair. Each
+    image is compared with both maps of its pair, and the worse one counts. If the loss is ln 2 =
+    0.693 (times weight), both attributions are equally far from the image. An untrained network has
+    a slightly higher loss, because the worse map counts.
     The defaults are from the published CUB code (train_Art.py, art_attack.py, loss_art.py). Only
     beta is from the name of the published run: the code itself passes beta 1 by mistake.
 
@@ -152,7 +152,7 @@ def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor) -> Tensor:
     """Mean soft-margin triplet loss with mining inside each pair (loss_art.py).
 
     Args:
-        anchor, true, runner_up: (2B, D), the clean rows, then the attacked ones in the same order.
+        anchor, true, runner_up: (2B, D), clean rows, then attacked rows in the same order.
     """
     batch = len(anchor) // 2
     rows = anchor.unflatten(0, (2, 1, batch))

@@ -17,7 +17,7 @@ Reduction = Literal["mean", "sum"]
 
 @dataclass
 class AttackState:
-    """State of an attack, for the next step on the same batch; empty before the first step.
+    """State of an attack, for the next step on the same batch. Empty before the first step.
 
     Attributes:
         perturbed: (N,3,H,W), the last images of the attack. The next attack starts at them.
@@ -42,8 +42,8 @@ class Objective(ABC):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        """Return the terms. An objective with an attack continues the attack of the step before:
-        it starts at the images in `state`, and stores its last images there.
+        """Return the terms. If the objective has an attack, it continues the attack of the step
+        before: it starts at the images in `state`, and stores its last images there.
         """
         return self(model, image, label)
 
@@ -57,7 +57,7 @@ class Objective(ABC):
 
 
 class AttackingObjective(Objective):
-    """An objective that trains on attacked images; subclasses have these two fields.
+    """An objective that trains on attacked images. Subclasses have these two fields.
 
     Attributes:
         attack: Increases the score of the method's inner maximisation.
@@ -82,7 +82,7 @@ class AttackingObjective(Objective):
         return state.perturbed
 
     def check_attack(self, *, random_start: bool = False) -> None:
-        """Raise ValueError if the attack has no steps, or no random start although it needs one."""
+        """Raise ValueError if the attack has no steps, or no random start and needs one."""
         name = type(self).__name__
         if self.attack.steps < 1:
             raise ValueError(f"attack.steps of {name} must be at least 1, not {self.attack.steps}")

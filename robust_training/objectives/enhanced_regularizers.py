@@ -25,8 +25,8 @@ from robust_training.objectives.ig_norm import IGSumNorm
 
 @dataclass(frozen=True)
 class EnhancedRegularizers(IGSumNorm):
-    """Sarkar et al., AAAI 2021 (arXiv 2012.14395), as in the authors' Flower code (model.py,
-    train_our.py), the only one that was published; its attack is IG-SUM-NORM's.
+    """Sarkar et al., AAAI 2021 (arXiv 2012.14395), as in the authors' code for Flower (model.py,
+    train_our.py); no other code was published. The attack is the attack of IG-SUM-NORM.
 
     Terms: `cross_entropy` on the attacked images, and, each times `weight`,
 
@@ -34,16 +34,16 @@ class EnhancedRegularizers(IGSumNorm):
         wacr = sum over same signs of b D + sum over other signs of |D|
 
     * U is uniform over the pixels.
-    * t and n are integrated gradients from black to the attacked image, summed over channels, of
-      the probability of the true class and of the runner-up at each point of the path.
+    * t and n are integrated gradients from black to the attacked image, summed over channels: of
+      the true class's probability, and of the runner-up's at each point of the path.
     * b are the integrated gradients of the true class's probability from black to the clean image.
     * D is minus the integrated gradients of the cross-entropy from the clean to the attacked image.
 
     Signs and runner-up are constants in the gradient. `cacr` can be negative and may be tiny: the
     attributions of a probability sum to at most 1 over all pixels, and the divergence is about half
-    their variance. On networks fine-tuned for ten classes it was 1e-6 to 1e-5 beside a
-    cross-entropy of 1 to 2. Its gradient was 3e-5 to 3e-4 of the cross-entropy's gradient. Training
-    warns of such terms.
+    their variance. On networks fine-tuned for ten classes it was 1e-6 to 1e-5, and the
+    cross-entropy was 1 to 2. Its gradient was 3e-5 to 3e-4 of the cross-entropy's gradient.
+    Training warns of such terms.
     The defaults are from IG-SUM-NORM-config.json, the file that the code opens (set1.json has
     weight 0.08 and 5 steps). It is not known which of the two files gave the paper's numbers.
 
@@ -51,7 +51,7 @@ class EnhancedRegularizers(IGSumNorm):
 
     Attributes:
         steps: Points of every path, for the weights; the time of a step is proportional to it.
-        cacr, wacr: Switch each regularizer on; at least one must be.
+        cacr, wacr: Whether each regularizer is used; at least one must be true.
     """
 
     steps: int = 20

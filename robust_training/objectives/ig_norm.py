@@ -47,7 +47,8 @@ class IGNorm(AttackingObjective):
             authors' "sum".
         curvature: The way in which gradients along the path are differentiated, for the weights.
         attack_curvature: The way in which they are differentiated in the attack.
-        attack_batch_norm: Mode of BatchNorm during the attack; the authors' networks have none.
+        attack_batch_norm: Mode of BatchNorm during the attack. The authors' networks do not have
+            BatchNorm.
     """
 
     weight: float = 0.1
@@ -96,8 +97,8 @@ class IGNorm(AttackingObjective):
     def loss_change(
         self, model: Classifier, image: Tensor, label: Tensor, steps: int, curvature: Curvature
     ) -> Callable[[Tensor], Tensor]:
-        """Return the function from attacked images (N,3,H,W) to the integrated gradients (N,3,H,W)
-        of the cross-entropy from `image` to them, which sum to its change for each image."""
+        """Return the function from attacked images (N,3,H,W) to integrated gradients (N,3,H,W) of
+        the cross-entropy from `image` to them. For each image they sum to its change."""
         loss = smoothly(cross_entropy_score(model, label), model, self.beta)
         gradients = partial(input_gradients, single(loss), create_graph=True, curvature=curvature)
         return lambda attacked: path_integrals(gradients, image, attacked, steps=steps)[0]

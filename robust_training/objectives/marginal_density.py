@@ -27,12 +27,12 @@ class MarginalDensity(Objective):
     logsumexp f up to a constant. Its gradient is the sum of the logits' gradients, weighted by the
     softmax. Two other densities are for comparison: the "conditional" log p(class | image), which
     is minus the cross-entropy, and the "joint" log p(image, class), which is the true logit.
-    No code was published. The norm and its power, weight, step and softplus are not verified. The
-    paper's own approximation is known only as "softmax and Taylor".
+    No code was published. The norm and its power, weight, step and softplus are not verified. We
+    only know that the paper uses softmax and Taylor approximations.
 
     Attributes:
         weight: Weight of the density term.
-        density: The density whose gradient is penalized.
+        density: The density with the penalized gradient.
         form: "exact" differentiates the gradient by `curvature`. "taylor" computes its length from
             a forward difference along it, with one more forward pass and no second derivative.
             "softmax_taylor" does so for the sum of the logits weighted by a constant softmax; it is

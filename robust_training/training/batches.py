@@ -1,4 +1,4 @@
-"""Batches of an epoch and their random draws; both depend only on seed, epoch and place."""
+"""Batches of an epoch and their random draws. Both depend only on seed, epoch and place."""
 
 import atexit
 import hashlib
@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, S
 
 
 def seed_of(*numbers: int | str) -> int:
-    """A seed of 64 bits that is a hash of `numbers`."""
+    """A hash of `numbers`, as a seed of 64 bits."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest())
 
 
@@ -154,8 +154,8 @@ def seed_generators(seed: int) -> None:
 
 
 def _loaded(loader: DataLoader) -> Iterator[Any]:
-    """Yield the batches of `loader`. Its processes end with this iterator, and Ctrl-C and SIGTERM
-    are blocked in them (not in persistent ones): both signals often reach every process of a job,
+    """Yield the batches of `loader`. Its processes end with this iterator. Ctrl-C and SIGTERM are
+    blocked in them (not in persistent processes): both signals often reach every process of a job,
     but the main process must finish its step first."""
     if loader.persistent_workers:
         yield from loader
@@ -188,8 +188,8 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _kill(processes: list[multiprocessing.Process]) -> None:
-    """Kill the processes that are alive. PyTorch's SIGCHLD handler would report this as a failure,
-    so it is replaced meanwhile."""
+    """Kill the processes that are alive, without PyTorch's SIGCHLD handler, which would report a
+    failure."""
     alive = [process for process in processes if process.is_alive()]
     has_handler = (
         hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()

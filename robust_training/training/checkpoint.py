@@ -63,8 +63,8 @@ def read_progress(fabric: Fabric, saved: dict[str, Any], of: int) -> EpochProgre
         return EpochProgress(of=of)
     if progress.of != of:
         raise ValueError(
-            f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, which "
-            f"has {of} now: resume it with the images and the batch size that it had"
+            f"the run stopped after {progress.batches} of {progress.of} batches of an epoch, but "
+            f"an epoch now has {of}: resume with the same images and batch size"
         )
     if not fabric.is_global_zero:  # the first process has the sums of all processes
         progress.sums = {name: [0.0, 0] for name in progress.sums}

@@ -47,9 +47,9 @@ def fit(
 ) -> list[Row]:
     """Train `model`, and keep `output`/{last.ckpt, best/, log.csv, tensorboard/} up to date.
 
-    `best/` holds the epoch chosen by `settings.selection`. If epochs are equal, the later one is
+    `settings.selection` determines the epoch in `best/`. If epochs are equal, the later one is
     kept. The same seed gives the same run: generators are seeded for every image and every step,
-    from seed, epoch and place in the epoch. So a resumed run equals the uninterrupted one.
+    from seed, epoch and place in the epoch. So a resumed run equals the uninterrupted run.
 
     Args:
         train, validation: DataLoaders that support `len()`. Their batches are dicts with `image`
@@ -64,7 +64,7 @@ def fit(
             caller must stop them, and they receive Ctrl-C.
         fabric: Devices, precision and processes; the best single device by default.
         resume: Continue from output/last.ckpt.
-        on_start: Called one time, after all checks and loading, before training.
+        on_start: Called once, after all checks and loading, before training.
 
     Returns:
         The rows of log.csv, one dict for each epoch; `lr` is the first parameter group's learning

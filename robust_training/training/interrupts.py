@@ -72,7 +72,7 @@ class Interrupts:
             name = signal.Signals(self._received).name if self._received else "another process"
             raise Stopped(
                 f"stopped by {name} in epoch {self._state['epoch'] + 1}, after {progress.batches} "
-                f"of {progress.of} batches; --resume goes on from there",
+                f"of {progress.of} batches; --resume continues there",
                 self._received or signal.SIGTERM,
             )
 

@@ -1,4 +1,4 @@
-"""A run's curves: log.csv, and the same for TensorBoard."""
+"""The log of a run: log.csv, and the same numbers for TensorBoard."""
 
 import csv
 import io
@@ -17,8 +17,8 @@ Row = dict[str, float]  # column -> value; one row for each epoch
 
 
 def write_log(output: Path, rows: Sequence[Row]) -> None:
-    """Write output/log.csv and output/tensorboard/ anew from all rows, so that both are complete
-    after a kill and no epoch is listed twice."""
+    """Rewrite output/log.csv and output/tensorboard/ from all rows, so that both are complete after
+    a kill and no epoch is listed twice."""
     write_bytes(output / "tensorboard" / "events.out.tfevents.0", _events(rows))
     write_text(output / "log.csv", csv_text(rows))
 
@@ -57,7 +57,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def _events(rows: Sequence[Row]) -> bytes:
-    """TensorBoard's records; their time is the time spent in training."""
+    """TensorBoard's records. The time of a record is the training time so far."""
     data = io.BytesIO()
     writer = RecordWriter(data)
     writer.write(Event(file_version="brain.Event:2").SerializeToString())

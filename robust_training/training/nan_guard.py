@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: found, skipped, kept on disk and computed again."""
+"""Finds steps with a loss or gradient that is not finite, skips them, saves and repeats them."""
 
 import copy
 import dataclasses
@@ -60,8 +60,8 @@ class MicroBatch:
 
 
 class NanGuard:
-    """Accepts only finite steps. A step that is not finite is skipped if the run may still skip
-    one. Otherwise it stops the run. Its batches are saved in `output` in both cases.
+    """Accepts only finite steps. Any other step is skipped if the run may still skip one, and stops
+    the run otherwise. Its batches are saved in `output` in both cases.
 
     Args:
         epochs: Epochs of the run, for messages.
@@ -137,7 +137,7 @@ class NanGuard:
         return False
 
     def _report(self, failed: Sequence[MicroBatch], epoch: int, step: int) -> None:
-        """Keep the batches that failed in this process; raise, or say that the step is skipped."""
+        """Save the batches that failed in this process. Raise, or report a skipped step."""
         line = f"not finite at epoch {epoch}/{self._epochs}, step {step}"
         if failed:
             subject = "a gradient is" if all(each.is_finite() for each in failed) else "the loss is"
@@ -174,7 +174,7 @@ class Replayed:
         names: Names of the images.
         terms: Values of the objective's terms.
         pixels: Names of images with pixels that are not finite.
-        gradients: Names of parameters whose gradient is not finite.
+        gradients: Names of parameters with a gradient that is not finite.
     """
 
     names: list[str]
@@ -198,7 +198,7 @@ def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Rep
         rows = saved["batches"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} holds no batch of this run: {reason}") from error
+        raise ValueError(f"{file} is not a saved batch of this run: {reason}") from error
     step.train()
     return [_replayed(row, step, fabric) for row in rows]
 

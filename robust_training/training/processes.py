@@ -1,4 +1,4 @@
-"""Communication between the processes of a run; a single process needs none."""
+"""Communication between the processes of a run."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -29,8 +29,8 @@ def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
     """Call `write` in the first process; all processes wait for it.
 
     Raises:
-        OSError: `write` raised one. It is raised in every process, so that none waits for another
-            that has gone.
+        OSError: `write` raised one. It is raised in every process, so that no process waits for one
+            that has ended.
     """
     problem = None
     if fabric.is_global_zero:
@@ -40,21 +40,21 @@ def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
             problem = error.strerror or str(error)
     problem = fabric.broadcast(problem)
     if problem is not None:
-        raise OSError(f"{problem}; what was saved before is whole, and the run can be resumed")
+        raise OSError(f"{problem}; the last checkpoint is complete, and the run can be resumed")
 
 
 def gather(fabric: Fabric | None, compute: Callable[[], _T]) -> list[_T] | None:
     """Call `compute` in every process and collect the results in the first process.
 
     Args:
-        fabric: None if there is one process.
+        fabric: The processes. If None, there is only this process.
 
     Returns:
         The results in the order of the processes' ranks. None in all processes but the first.
 
     Raises:
-        ValueError: `compute` raised one. It is raised in the first process, which never waits for a
-            process that has gone.
+        ValueError: `compute` raised one. It is raised in the first process, which does not wait for
+            a process that has ended.
     """
     if fabric is None or fabric.world_size == 1:
         return [compute()]

@@ -20,8 +20,8 @@ _IMAGES = 8
 
 
 def is_due(epoch: int, epochs: int) -> bool:
-    """Whether to check after `epoch` (from 0). The check runs once in a run. It waits some epochs,
-    because a new head starts at zero and some weights warm up."""
+    """Whether to check after `epoch` (from 0). The check runs once in a run, after some epochs,
+    because a new head starts at zero and some weights of terms have a warm-up."""
     return epoch + 1 == min(epochs, max(3, epochs // 10))
 
 
@@ -37,7 +37,7 @@ def check_terms(
     """
     total = sum(map(abs, terms.values()))
     found = [
-        f"{name} is {abs(value) / total:.0e} of the loss and trains next to nothing; its "
+        f"{name} is {abs(value) / total:.0e} of the loss and has almost no effect; its "
         "weight may be too small"
         for name, value in terms.items()
         if 0 < abs(value) < 1e-4 * total
@@ -66,7 +66,7 @@ def check_network(model: Classifier, objective: Objective, batch: Batch) -> list
         logits = model(image)
     spread = (logits - logits[:1]).abs().max()
     if len(image) > 1 and spread <= 1e-6 * logits.abs().max():
-        found.append("all images get the same logits: the network does not look at them")
+        found.append("all images get the same logits: the output does not depend on the image")
     gradient = input_gradient(class_score(model, label), image)
     empty = len(image) - int(gradient.flatten(1).any(dim=1).sum())
     if empty:
@@ -104,16 +104,16 @@ class _RecordedAttack:
     def complaints(self) -> Iterator[str]:
         for moved, before, after in self.seen:
             if moved == 0:
-                yield "the attack's steps leave images as they are: its eps or its gradient is zero"
+                yield "the attack's steps do not change the images: its eps or its gradient is zero"
             elif not after > before:
                 yield (
-                    f"the attack does not raise its score ({before:.4g} before its steps, "
-                    f"{after:.4g} after): step_size may be too large, or the score flat"
+                    f"the attack does not increase its score ({before:.4g} before its steps, "
+                    f"{after:.4g} after): step_size may be too large, or the gradient zero"
                 )
 
 
 def _recorded(objective: Objective, recorders: list[_RecordedAttack]) -> Objective:
-    """Replace the objective's attacks by ones that record, and add these to `recorders`."""
+    """Replace the objective's attacks by recording attacks, and add these to `recorders`."""
     if isinstance(objective, Sum):
         parts = tuple(
             dataclasses.replace(part, objective=_recorded(part.objective, recorders))

@@ -11,7 +11,7 @@ from robust_training.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The recipe of a training run: `optimizer`, `schedule` and `epochs` are required.
+    """The settings of a training run: `optimizer`, `schedule` and `epochs` are required.
 
     Attributes:
         optimizer: A function from parameter groups to a torch optimizer, for example
@@ -22,8 +22,8 @@ class TrainingSettings:
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate of the
             backbone's parameters; the first pattern found in a name counts.
         clip_norm: Largest gradient norm. If None, gradients are not clipped.
-        accumulate: Batches whose mean gradient makes one step of the optimizer. The last step of an
-            epoch uses the remaining batches. BatchNorm still uses one batch at a time.
+        accumulate: Number of batches for one step of the optimizer, by their mean gradient. The
+            last step of an epoch uses the remaining batches. BatchNorm uses one batch at a time.
         replays: Steps in a row on each batch. Each step continues the attack of the step before, so
             that single attack steps add up (Shafahi et al., NeurIPS 2019). An epoch keeps its
             number of steps and uses a fraction 1 / replays of its batches.
@@ -33,7 +33,7 @@ class TrainingSettings:
             epochs, or if early epochs are accurate but not yet robust.
         save_minutes: Minutes between two checkpoints within an epoch.
         skip_nonfinite: Steps of the run that may be skipped because a term or a gradient was not
-            finite. A skipped step leaves weights, optimizer and buffers as they were.
+            finite. A skipped step does not change weights, optimizer and buffers.
     """
 
     optimizer: Callable[[Iterable], Optimizer]
@@ -59,6 +59,6 @@ class TrainingSettings:
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
         if self.replays > 1 and self.accumulate > 1:
-            raise ValueError("replays must be 1 where gradients are accumulated (accumulate > 1)")
+            raise ValueError("replays must be 1 if gradients are accumulated (accumulate > 1)")
         if self.selection not in ("val_accuracy", "last"):
             raise ValueError(f'selection must be "val_accuracy" or "last", not {self.selection!r}')

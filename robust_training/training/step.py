@@ -40,7 +40,7 @@ class Step(nn.Module):
         self.objective = objective
 
     def forward(self, batch: Batch, epoch: float = 0.0) -> dict[str, Tensor]:
-        """Return the weighted terms, whose sum is the loss.
+        """Return the weighted terms; their sum is the loss.
 
         Args:
             epoch: Epochs trained so far, fractions included, for objectives that change over time.

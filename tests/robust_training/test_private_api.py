@@ -47,7 +47,7 @@ def private_uses(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("module", "name"), imported(FILE.read_text(encoding="utf-8")))
-def test_a_release_without_a_private_name_says_which(module, name, monkeypatch):
+def test_a_missing_private_name_is_named(module, name, monkeypatch):
     found = importlib.import_module(module)
     assert hasattr(found, name), f"{module} has no {name} any more: {FILE} says what it is for"
     monkeypatch.delattr(found, name)

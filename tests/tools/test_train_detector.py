@@ -130,7 +130,7 @@ def test_given_boxes_are_of_images_to_learn_from(small, toy, trained, tmp_path):
     for change, message in (
         ({"file_name": tested}, f"train.json of given has a box of {tested}, which is a test"),
         ({"file_name": f"../images/{tested}"}, "which is a test image"),
-        ({"width": 4000}, "train.json of given says that .* has 4000 x .* pixels; it has"),
+        ({"width": 4000}, "train.json of given: .* has 4000 x .* pixels; the file has"),
         ({"file_name": "nowhere.jpg"}, "cannot read image .*nowhere.jpg"),
     ):
         first, *others = given["images"]

@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, and the reference implementations they compare with."""
+"""Measurements of speed and memory, and reference implementations for comparison."""

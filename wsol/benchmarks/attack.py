@@ -12,7 +12,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.models.classifier import create_model
 from wsol.cli.parser import find_device
 
-_DEFAULT = MapAttack(PGD(random_start=False))  # all sizes of batches start at the same point
+_DEFAULT = MapAttack(PGD(random_start=False))  # the start does not depend on the batch size
 
 
 def time_attack(
@@ -27,7 +27,7 @@ def time_attack(
     """Seconds per image of an attack on random images, in batches and one image at a time.
 
     Args:
-        model: timm's name of a network, which gets random weights.
+        model: timm's name of a network. Its weights are random.
         size: Side of the images in pixels.
         images: Number of images attacked in batches of `batch`.
         singles: Number of images attacked one at a time; 0 leaves this row out.
@@ -45,7 +45,7 @@ def time_attack(
             attack(network, image[rows], label[rows]).intersection.cpu()
         return (time.perf_counter() - start) / images
 
-    seconds_each(batch, batch)  # the first call loads and chooses kernels
+    seconds_each(batch, batch)  # the first call is slow, because it loads kernels
     rows = [{"batch": batch, "s_per_image": seconds_each(images, batch)}]
     if singles:
         rows.append({"batch": 1, "s_per_image": seconds_each(singles, 1)})

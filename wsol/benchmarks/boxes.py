@@ -1,4 +1,4 @@
-"""Speed of reading boxes off a heatmap, compared with one OpenCV call for each threshold."""
+"""Speed from a heatmap to its boxes, compared with one OpenCV call for each threshold."""
 
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ def time_boxes(
 ) -> list[dict[str, Any]]:
     """Milliseconds for all 1,000 thresholds of each map, here and with OpenCV on one thread.
 
-    Measured are the boxes of the largest contours, and the best IoU of all contours' boxes.
+    It measures the boxes of the largest contours, and the best IoU of all contours' boxes.
 
     Args:
-        maps: .npz file of uint8 arrays called <name>_map; None draws synthetic maps.
+        maps: .npz file of uint8 arrays called <name>_map. If None, maps are synthetic.
         size: Side of synthetic maps in pixels.
-        repeats: Calls of OpenCV's loop, of which the median counts; ours are four times as many.
+        repeats: Calls of OpenCV's loop; our loop is called four times as often. Medians count.
 
     Raises:
         AssertionError: the boxes differ from OpenCV's.

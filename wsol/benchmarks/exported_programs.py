@@ -1,4 +1,4 @@
-"""The speed of exported localizers beside the classifiers that they were made from."""
+"""The speed of exported localizers, compared with the same models in PyTorch."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,19 @@ from wsol.localizer.predictors import explain_by_classifier, explain_by_program
 def program_speeds(
     names: Sequence[str], suffix: str, side: int, batches: Sequence[int], repeats: int
 ) -> Iterator[dict[str, Any]]:
-    """Images per second with random weights, heatmaps included: one row for each model and batch.
+    """Images per second with random weights, with heatmaps: one row for each model and batch.
 
     Args:
         names: timm's names of architectures.
         suffix: Format of the programs, "onnx" or "pt2".
         side: Side of the images in pixels.
-        repeats: Number of calls of each; the two take turns, and their medians are compared.
+        repeats: Number of calls of each. The calls alternate, and the medians are compared.
     """
     for name in names:
         torch.manual_seed(0)
         model = create_model(name, 200, image_size=side).eval()
         for parameter in model.backbone.get_classifier().parameters():
-            torch.nn.init.normal_(parameter, std=0.1)  # a head of zeros has no gradient
+            torch.nn.init.normal_(parameter, std=0.1)  # with a head of zeros, gradients are zero
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, f"localizer.{suffix}")
             write_program(export_program(model), Localizer(model), file)

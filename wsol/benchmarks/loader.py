@@ -7,7 +7,7 @@ from wsol.data.loaders import DataConfig
 
 
 def time_loader(data: DataConfig) -> list[dict[str, Any]]:
-    """Images per second that the training loader reads and augments, in its second epoch."""
+    """Images per second of the training loader with augmentation, in its second epoch."""
     start = time.perf_counter()
     images = data.training_loader()
     opened = time.perf_counter() - start

@@ -18,7 +18,7 @@ def reference_largest_boxes(heatmap: np.ndarray, thresholds: np.ndarray) -> np.n
 def reference_best_ious(
     heatmap: np.ndarray, truth: np.ndarray, thresholds: np.ndarray
 ) -> np.ndarray:
-    """(T,), the best IoU of any contour's box with any of the true boxes (K,4)."""
+    """(T,), the largest IoU of any contour's box with any of the true boxes (K,4)."""
     frame, best = heatmap.shape[::-1], []
     for contours in _contours(heatmap, thresholds):
         found = [_corners(cv2.boundingRect(contour)) for contour in contours] or [[0] * 4]

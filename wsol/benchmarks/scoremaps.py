@@ -23,13 +23,13 @@ def time_scoremaps(
     workers: list[int] | None = None,
     folder: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Reading and scoring a synthetic map for each image of a split, also with MaxBoxAccV2.
+    """Time for reading and scoring a synthetic map of each image, without and with MaxBoxAccV2.
 
     Args:
         metadata: Ground truth in a form that evaluate.py scoremaps takes.
         size: Side of the maps in pixels.
-        workers: Numbers of worker processes to compare; None is 1 and 2.
-        folder: Folder for the maps, which are kept; None is a temporary one.
+        workers: Numbers of worker processes to compare. If None, 1 and 2.
+        folder: Folder in which the maps are kept. If None, a temporary folder.
     """
     truth, edges, rows = read_ground_truth(metadata, "test"), bin_edges(THRESHOLDS), []
     with tempfile.TemporaryDirectory() as scratch:

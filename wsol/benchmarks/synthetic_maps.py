@@ -1,4 +1,4 @@
-"""Synthetic heatmaps that look like the maps of real methods, for measuring speed."""
+"""Synthetic heatmaps similar to maps of real methods, for measurements of speed."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def synthetic_maps(side: int) -> dict[str, np.ndarray]:
 
 
 def write_synthetic_maps(folder: Path, truth: GroundTruth, side: int) -> None:
-    """Write a noisy hill near the first true box of every image, as float64 .npy files."""
+    """Writes a .npy file for every image: a noisy blob near the first true box, float64."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side, :side] / side
     for index, name in enumerate(tqdm(truth.names, desc="writing", unit="map", leave=False)):

@@ -14,8 +14,8 @@ from wsol.report.number_format import markdown
 def seconds_in_turn(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
     """Seconds of each call, by name: float64 (repeats,).
 
-    The calls take turns, so that a change in the machine's load affects all of them. A first round
-    warms up and is not counted.
+    The calls alternate, so a change in the machine's load affects all of them. A first round is not
+    counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
@@ -27,7 +27,7 @@ def seconds_in_turn(calls: Mapping[str, Callable[[], object]], repeats: int) -> 
 
 
 def report(rows: Sequence[Mapping[str, Any]], output: str | None) -> None:
-    """Print rows with the same keys as a Markdown table, and write them to a JSON file if named."""
+    """Prints rows with the same keys as a Markdown table, and writes them to `output` as JSON."""
     cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
     print(markdown(list(rows[0]), cells, 1))
     if output:

@@ -50,22 +50,22 @@ def time_training_steps(
     channels_last: bool = False,
     repeats: PositiveInt = 5,
 ) -> list[dict[str, Any]]:
-    """Time and memory of a step of each objective, as multiples of the Standard step's.
+    """Time and memory of a step of each objective, divided by time and memory of a Standard step.
 
     Args:
-        model: timm's name of a network, which gets random weights.
+        model: timm's name of a network. Its weights are random.
         size: Side of the images in pixels.
         batch: Number of images in a batch.
-        objectives: Keys of `OBJECTIVES`; None is all. Standard is always measured.
-        precision: Fabric's.
-        repeats: Steps of each objective, of which the median counts.
+        objectives: Keys of `OBJECTIVES`. If None, all. Standard is always measured.
+        precision: Fabric's precision.
+        repeats: Steps of each objective; the median counts.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: `objectives` has an unknown name.
     """
     names = {"Standard", *(OBJECTIVES if objectives is None else objectives)}
     if not names <= set(OBJECTIVES):
-        raise ValueError(f"objectives to choose from are {', '.join(OBJECTIVES)}")
+        raise ValueError(f"--objectives must be among {', '.join(OBJECTIVES)}")
     place = find_device(device)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -95,7 +95,7 @@ def time_training_steps(
 
 
 def _train(step: nn.Module, image: Tensor, label: Tensor, replays: int = 1) -> None:
-    """Take steps of gradient descent on one batch, and wait for the device after each."""
+    """Takes steps of gradient descent on one batch, and waits for the device after each."""
     batch = Batch(image, label)
     for _ in range(replays):
         step.train()

@@ -1,17 +1,16 @@
-"""Boxes around the level sets of a map of bytes, equal to those of OpenCV's contours.
+"""Boxes around the level sets of a map of bytes. They equal the boxes of OpenCV's contours.
 
-A cut c keeps the pixels above c. Raising the cut only removes pixels, so the components of all 255
-binary maps form a tree, and one union-find over the pixels, brightest first, visits all of them.
-Three facts make the boxes equal to those of `cv2.findContours(..., RETR_TREE, ...)`:
+A cut c keeps the pixels above c. A higher cut only removes pixels, so the components of all 255
+binary maps form a tree. One union-find over the pixels, brightest first, visits all components.
+Four facts make the boxes equal to the boxes of `cv2.findContours(..., RETR_TREE, ...)`:
 
-* An outer contour encloses one 8-connected component, a hole's contour one 4-connected component
-  of the background that does not reach the border, and runs one pixel outside of it.
-* The contour area of a component without holes is a count over the squares between four pixel
-  centres: 1 for a square with four pixels in the component, 1/2 for one with three.
-* A contour inside another encloses less, so the largest is the outer contour of a component that
-  no other surrounds. Filling all that the border cannot reach (`level_sets`) leaves only those.
-
-Among contours of equal area, OpenCV lists the one first that begins last in reading order.
+* An outer contour encloses one 8-connected component. A hole is one 4-connected component of the
+  background that does not touch the border, and its contour lies one pixel outside of it.
+* The contour area of a component without holes is a sum over the squares between four pixel
+  centres: 1 for a square with four pixels in the component, 1/2 for a square with three.
+* A contour inside another one encloses less. So the largest contour is the outer contour of a
+  component that no other surrounds. Only these remain if all holes are filled (`level_sets`).
+* If contours have the same area, the one that begins last in reading order comes first.
 """
 
 import numpy as np
@@ -31,7 +30,7 @@ def outer_boxes_at(pixels: np.ndarray, cut: int) -> np.ndarray:
         pixels: uint8 (H,W), sides below 32768.
 
     Returns:
-        int16 (K,4) half-open xyxy; the first is `largest_by_cut`'s.
+        int16 (K,4) half-open xyxy; the first one is the box of `largest_by_cut`.
     """
     pixels = np.ascontiguousarray(pixels)
     boxes, areas, first = level_sets.outer(pixels, cut, _TOUCHED_8, _HALF_SQUARES)
@@ -45,13 +44,13 @@ def largest_by_cut(pixels: np.ndarray) -> np.ndarray:
         pixels: uint8 (H,W), sides below 32768.
 
     Returns:
-        int16 (256,4): half-open xyxy at cut 0, 1, ...; zeros where no pixel is above the cut.
+        int16 (256,4): half-open xyxy at cut 0, 1, ...; zeros if no pixel is above the cut.
     """
     return level_sets.largest(np.ascontiguousarray(pixels), _TOUCHED_8, _HALF_SQUARES)
 
 
 def boxes_by_cut(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes of all contours, of holes too, at every cut.
+    """The boxes of all contours, also of holes, at every cut.
 
     Args:
         pixels: uint8 (H,W), sides below 32768.

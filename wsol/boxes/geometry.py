@@ -1,6 +1,6 @@
 """Areas, overlaps and sizes of boxes, and the pixel conventions of the published evaluator.
 
-Boxes are half-open (x0, y0, x1, y1) unless a function says otherwise. Every function broadcasts.
+Boxes are half-open (x0, y0, x1, y1) unless stated otherwise. Every function broadcasts.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ NO_BOX = (0, 0, 0, 0)
 
 
 def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """Intersection over union of boxes (...,4) and `truths` (...,4); 0 where there is no area.
+    """Intersection over union of boxes (...,4) and `truths` (...,4); 0 without any area.
 
     Raises:
         ValueError: a box ends before it begins: x1 < x0 or y1 < y0.
@@ -25,7 +25,7 @@ def iou(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
 
 
 def intersection(boxes: ArrayLike, truths: ArrayLike) -> np.ndarray:
-    """The area that lies in boxes (...,4) and in `truths` (...,4)."""
+    """The common area of boxes (...,4) and `truths` (...,4)."""
     boxes, truths = np.asarray(boxes, np.float64), np.asarray(truths, np.float64)
     low = np.maximum(boxes[..., :2], truths[..., :2])
     high = np.minimum(boxes[..., 2:], truths[..., 2:])
@@ -39,35 +39,35 @@ def area(boxes: ArrayLike) -> np.ndarray:
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divides areas of one shape; 0 where `whole` has no area."""
+    """`part` / `whole`, arrays of one shape; 0 if `whole` has no area."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def rescale(boxes: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
-    """Boxes (...,4) of images of `size` (...,2: width, height) in images of size `to`: float64."""
+    """Scales boxes (...,4) from images of `size` (...,2: width, height) to images of size `to`."""
     return np.asarray(boxes, np.float64) * np.tile(np.asarray(to, np.float64) / size, 2)
 
 
 def published_boxes(boxes: np.ndarray, size: ArrayLike) -> np.ndarray:
-    """Boxes as the published evaluator scores them, in an image of `size` (width, height).
+    """Converts boxes in an image of `size` (width, height) to the published evaluator's convention.
 
-    It clips right and bottom ends to the last pixel and then counts both ends as inside, so a box
-    is one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
+    Right and bottom ends are clipped to the last pixel, and both ends count as inside. So a box is
+    one pixel too wide unless it touches the border: [x0, y0, min(x1 + 1, w), min(y1 + 1, h)].
     """
     return np.minimum(np.asarray(boxes) + (0, 0, 1, 1), np.tile(size, 2))
 
 
 def inclusive(box: ArrayLike, size: ArrayLike) -> np.ndarray:
-    """Boxes as the published metadata writes CUB's: ends are clipped to the last pixel."""
+    """Converts boxes to the published metadata's form: ends are clipped to the last pixel."""
     return np.minimum(box, np.tile(size, 2) - (0, 0, 1, 1))
 
 
 def published_truth(box: ArrayLike, size: ArrayLike, to: ArrayLike) -> np.ndarray:
-    """True boxes as the published evaluator scores them: inclusive corners, floored to size `to`.
+    """Converts true boxes to the published evaluator's convention in images of size `to`.
 
     Args:
-        box: (...,4) inclusive xyxy in images of `size` (...,2: width, height), as the published
-            metadata writes them.
+        box: (...,4) inclusive xyxy in images of `size` (...,2: width, height), from the published
+            metadata. Scaled corners are rounded down.
 
     Returns:
         int64 (...,4) half-open in images of size `to`.

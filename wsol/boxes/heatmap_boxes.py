@@ -1,8 +1,8 @@
-"""Heatmap x threshold -> boxes, by the published contour protocol (clovaai/wsolevaluation).
+"""Heatmap, threshold -> boxes, by the published contour protocol (clovaai/wsolevaluation).
 
-A heatmap in [0,1] becomes bytes by truncation; a threshold t keeps the bytes above the cut
-int(t * largest byte); boxes are bounding rectangles of OpenCV's contours. Boxes are half-open xyxy
-in the heatmap's pixels.
+A heatmap in [0,1] becomes bytes by truncation. A threshold t keeps the bytes above the cut
+int(t * largest byte). Boxes are bounding rectangles of OpenCV's contours, half-open xyxy in the
+heatmap's pixels.
 """
 
 import cv2
@@ -13,7 +13,7 @@ from wsol.boxes.component_tree import boxes_by_cut, largest_by_cut, outer_boxes_
 from wsol.boxes.geometry import NO_BOX, iou, published_boxes
 from wsol.boxes.level_sets import highest
 
-LARGEST_SIDE = 32767  # boxes are int16 inside
+LARGEST_SIDE = 32767  # boxes are computed in int16
 
 
 def largest_boxes(heatmap: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
@@ -24,7 +24,7 @@ def largest_boxes(heatmap: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
         thresholds: (T,) in [0,1], fractions of the heatmap's maximum.
 
     Returns:
-        int64 (T,4) half-open xyxy; zeros where nothing is above the threshold.
+        int64 (T,4) half-open xyxy; zeros if no pixel is above the threshold.
     """
     pixels = to_bytes(heatmap)
     return largest_by_cut(pixels)[cuts(thresholds, pixels.max())].astype(np.int64)
@@ -34,8 +34,8 @@ def outer_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
     """The boxes of the outer contours, the largest contour area first. Holes give no box.
 
     Returns:
-        int64 (K,4) half-open xyxy; one box of zeros where nothing is above the threshold. The first
-        is `largest_boxes`'s.
+        int64 (K,4) half-open xyxy; one box of zeros if no pixel is above the threshold. The first
+        one is the box of `largest_boxes`.
     """
     pixels = to_bytes(heatmap)
     (cut,) = cuts([threshold], pixels.max())
@@ -44,10 +44,10 @@ def outer_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def all_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
-    """The boxes of all contours in OpenCV's order, those of holes too, as MaxBoxAccV2 counts them.
+    """The boxes of all contours, also of holes, in OpenCV's order. MaxBoxAccV2 uses these boxes.
 
     Returns:
-        int64 (K,4) half-open xyxy; one box of zeros where nothing is above the threshold.
+        int64 (K,4) half-open xyxy; one box of zeros if no pixel is above the threshold.
     """
     pixels = to_bytes(heatmap)
     binary = (pixels > cuts([threshold], pixels.max())).astype(np.uint8)
@@ -57,14 +57,14 @@ def all_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
-    """At every cut, the best published IoU of any contour's box, which MaxBoxAccV2 counts.
+    """The largest published IoU of any contour's box at every cut, for MaxBoxAccV2.
 
     Args:
         pixels: uint8 (H,W), `to_bytes` of a heatmap.
         truths: (G,4), `published_truth` in the heatmap's frame.
 
     Returns:
-        float64 (256,), the best over all boxes and truths.
+        float64 (256,), the largest over all boxes and truths.
     """
     frame = pixels.shape[::-1]
     boxes, spans = boxes_by_cut(pixels)
@@ -76,7 +76,7 @@ def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
 
 
 def to_bytes(heatmap: np.ndarray) -> np.ndarray:
-    """Truncate a heatmap in [0,1] to uint8 (H,W), as the published evaluator does.
+    """Truncates a heatmap in [0,1] to uint8 (H,W), as the published evaluator does.
 
     Raises:
         ValueError: the shape is wrong, a side is too large, or a value is NaN or outside [0,1].
@@ -108,10 +108,9 @@ def to_float32(heatmap: np.ndarray) -> np.ndarray:
 
 
 def cuts(thresholds: ArrayLike, peak: ArrayLike) -> np.ndarray:
-    """The byte that foreground exceeds, int64 (...,T), for thresholds (T,) and largest byte (...).
+    """The cuts, int64 (...,T), for thresholds (T,) and the largest byte (...): foreground is above.
 
-    There are at most 255 different cuts. A threshold of 1 gives the peak itself, which no pixel
-    exceeds.
+    There are at most 255 different cuts. At threshold 1 no pixel is foreground.
     """
     thresholds = np.asarray(thresholds, dtype=np.float64)
     if thresholds.ndim != 1 or not ((thresholds >= 0) & (thresholds <= 1)).all():

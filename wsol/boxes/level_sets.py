@@ -1,27 +1,27 @@
 """The compiled part of `component_tree`: union-find over the pixels of a map, brightest first.
 
-A map is flattened with a frame around it, in rows of length 2**shift: the bits of a place are its
-row and column, and no neighbour needs a check. The root of a component holds its box and area.
+A map is flattened with a frame around it, in rows of length 2**shift. So the bits of a place are
+its row and column, and each pixel has all neighbours. The root of a component has its box and area.
 
-All compiled code is in this one file, because Numba's cache is renewed when the file of a function
-changes, but not when another file changes that the function calls.
+All compiled code is in this one file. Numba compiles a function again if its own file changes, but
+not if the file of a function that it calls changes.
 """
 
 import numpy as np
 from numba import njit
 
-CUTS = 256  # the last one, 255, keeps nothing
+CUTS = 256  # the last one, 255, keeps no pixel
 
 
 @njit(cache=True, nogil=True)
 def _ring_offsets(width):
-    """Distances to `pixel_neighbours.RING`'s pixels in a flat map with rows of length `width`."""
+    """Distances to the pixels of `pixel_neighbours.RING` in a flat map with rows of `width`."""
     return np.array([-width - 1, -width, -width + 1, 1, width + 1, width, width - 1, -1])
 
 
 @njit(cache=True, nogil=True)
 def _present(there, place, stride):
-    """One bit for each of `pixel_neighbours.RING`'s pixels that is present. Called the most."""
+    """One bit for each pixel of `pixel_neighbours.RING`: 1 if it is present."""
     above, below = place - stride, place + stride
     return (
         there[above - 1]
@@ -53,7 +53,7 @@ def _find(parent, pixel):
 
 @njit(cache=True, nogil=True)
 def _framed(pixels, shift):
-    """Flat, with a frame of zeros around the map, in rows 2**shift long."""
+    """A flat map with a frame of zeros around it, in rows of length 2**shift."""
     height, width = pixels.shape
     value = np.zeros((height + 2, 1 << shift), np.uint8)
     value[1:-1, 1 : width + 1] = pixels
@@ -62,9 +62,10 @@ def _framed(pixels, shift):
 
 @njit(cache=True, nogil=True)
 def _fill(value, height, width, shift):
-    """Fill holes at every cut, in place, and sort the pixels by the result.
+    """Fills holes at every cut, in place, and sorts the pixels by the result.
 
-    A pixel gets the smallest value that a 4-connected path from outside the map can keep to.
+    Each 4-connected path from outside the map to a pixel has a largest value. The pixel gets the
+    smallest of these.
 
     Returns:
         The pixels' places in rising order.
@@ -102,7 +103,7 @@ def _fill(value, height, width, shift):
 
 @njit(cache=True, nogil=True)
 def _empty_forest(size):
-    """Arrays over places: parent, presence, and of roots the first place, contour area and box."""
+    """Arrays over places: parent, presence; for roots also first place, contour area and box."""
     return (
         np.full(size, -1, np.int32),
         np.zeros(size, np.uint8),
@@ -114,7 +115,7 @@ def _empty_forest(size):
 
 @njit(cache=True, nogil=True)
 def _add(place, shift, forest, ring, touched, half_squares):
-    """Add a pixel to the components that it touches, which become one; returns the root."""
+    """Adds a pixel, joins the components that it touches, and returns their root."""
     parent, there, first, area, box = forest
     stride = 1 << shift
     present = _present(there, place, stride)
@@ -150,8 +151,8 @@ def _add(place, shift, forest, ring, touched, half_squares):
 
 @njit(cache=True, nogil=True)
 def outer(pixels, cut, touched, half_squares):
-    """The outer contours of one cut: boxes int16 (K,4), areas in half squares int32 (K,), and first
-    places in reading order int32 (K,)."""
+    """Outer contours at one cut: boxes int16 (K,4), areas in half squares int32 (K,), and the first
+    place of each in reading order, int32 (K,)."""
     height, width = pixels.shape
     shift = _row_shift(width)
     ring = _ring_offsets(1 << shift)
@@ -168,7 +169,7 @@ def outer(pixels, cut, touched, half_squares):
 
 @njit(cache=True, nogil=True)
 def largest(pixels, touched, half_squares):
-    """int16 (256,4): at every cut the box of the contour with the largest area, zeros for none."""
+    """int16 (256,4): the box of the contour with the largest area at every cut; zeros without."""
     height, width = pixels.shape
     shift = _row_shift(width)
     ring = _ring_offsets(1 << shift)
@@ -177,10 +178,10 @@ def largest(pixels, touched, half_squares):
     forest = _empty_forest(value.size)
     parent, _, first, area, box = forest
     result = np.zeros((CUTS, 4), np.int16)
-    # `best` is the root of a component with the largest area. Unless `stale`, it is the one that
-    # begins last among those of this area. Areas only grow, so a component can become the best only
-    # when it gets a pixel. But the first pixel of the best may move up; then another component of
-    # the same area may begin later, and a search finds it before the next cut is written.
+    # `best` is the root of a component with the largest area. Of several with this area, it is the
+    # one that begins last, unless `stale`. Areas only grow, so a component can become the best only
+    # when it gets a pixel. But if the best gets an earlier first pixel, another component of the
+    # same area may begin later. A search finds it before the next cut is written.
     best, best_area, best_first, stale = -1, -1, -1, False
     previous = value[order[-1]]
     for index in range(order.size - 1, -2, -1):
@@ -213,7 +214,7 @@ def largest(pixels, touched, half_squares):
 
 @njit(cache=True, nogil=True)
 def _rising(value, lowest):
-    """The places whose value is above `lowest`, sorted by value."""
+    """The places with a value above `lowest`, sorted by value."""
     start = np.zeros(257, np.int64)
     for place in range(value.size):
         start[value[place] + 1] += value[place] > lowest[place]
@@ -269,7 +270,7 @@ def _components(value, lowest, shift, touched):
                 merged += 1
                 x0, y0 = min(x0, box[root, 0]), min(y0, box[root, 1])
                 x1, y1 = max(x1, box[root, 2]), max(y1, box[root, 3])
-        # a component with the same box goes on; the spans of the others end here
+        # the span of a component with the same box continues; the spans of the others end here
         heir = -1
         for i in range(merged):
             root = roots[i]
@@ -301,22 +302,22 @@ def _components(value, lowest, shift, touched):
 
 @njit(cache=True, nogil=True)
 def every_component(pixels, touched_8, touched_4):
-    """Boxes and spans of the 8-connected components of all cuts, then those of the holes in them.
-    The spans of holes are mirrored: 254 minus the cut."""
+    """Boxes and spans of the 8-connected components at all cuts, then of the holes in them. The
+    spans of holes are mirrored: 254 minus the cut."""
     height, width = pixels.shape
     shift = _row_shift(width)
     value = _framed(pixels, shift)
     filled = value.copy()
     _fill(filled, height, width, shift)
     boxes, spans = _components(value, np.zeros_like(value), shift, touched_8)
-    # background is present from the pixel's own value on, and in a hole below the filled one
+    # a pixel is background at cuts from its own value on, and part of a hole below its filled value
     holes, mirrored = _components(255 - value, 255 - filled, shift, touched_4)
     return boxes, spans, holes, mirrored
 
 
 @njit(cache=True, nogil=True)
 def highest(values, spans):
-    """float64 (256,): for each cut, the largest value (M,) >= 0 of the spans (M,2) that hold it."""
+    """float64 (256,): for each cut, the largest value (M,) >= 0 of all spans (M,2) around it."""
     highest = np.zeros(CUTS)
     for row in range(values.size):
         for cut in range(spans[row, 0], spans[row, 1] + 1):

@@ -1,4 +1,4 @@
-"""Tables of what changes when a pixel is added to a set, indexed by which neighbours are in it."""
+"""Tables for adding a pixel to a set. The index of a row has one bit for each neighbour."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 def touched(*, diagonal: bool) -> np.ndarray:
     """int8 (256,5): one neighbour from each component that a new pixel touches, then -1.
 
-    Bit k of the row's number says that RING's pixel k is in the set. Neighbours that are connected
-    around the new pixel belong to one component already, so there are at most four.
+    Bit k of the row's index is 1 if pixel k of RING is in the set. Neighbours that are connected
+    around the new pixel already belong to one component, so there are at most four components.
 
     Args:
         diagonal: True for 8-connectivity, False for 4-connectivity.
@@ -29,7 +29,7 @@ def touched(*, diagonal: bool) -> np.ndarray:
                     group[a] |= group[b]
                     for member in group[b]:
                         group[member] = group[a]
-        # a pixel's edge neighbours are RING's odd ones
+        # neighbours with a common edge have odd numbers in RING
         adjacent = [k for k in group if diagonal or k % 2]
         chosen = {id(group[k]): k for k in adjacent}
         table[present, : len(chosen)] = list(chosen.values())
@@ -39,7 +39,7 @@ def touched(*, diagonal: bool) -> np.ndarray:
 def half_squares() -> np.ndarray:
     """int32 (256,): the number of half squares that a new pixel adds to the contour area.
 
-    A square between four pixel centres counts half from its third pixel, whole from its fourth.
+    A square between four pixel centres counts 1/2 with three pixels, and 1 with four.
     """
     table = np.zeros(256, np.int32)
     for present in range(256):

@@ -1,4 +1,4 @@
-"""Detectors, one kind a file. These imports are the registry."""
+"""Detectors, one kind in each file. These imports are the registry."""
 
 from wsol.detectors.base import Detections, Detector, Network
 from wsol.detectors.faster_rcnn import FasterRCNN

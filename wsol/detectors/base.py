@@ -29,12 +29,13 @@ class Detections:
         return Detections(self.boxes.cpu(), labels, self.scores.cpu())
 
     def best_box(self, label: int) -> Tensor:
-        """The most probable box (4,) of a class, else of all classes, else zeros."""
+        """The most probable box (4,) of a class; without one, of all classes; else zeros."""
         boxes, _ = self.of_class(label)
         return boxes[0] if len(boxes) else self.boxes.new_zeros(4)
 
     def of_class(self, label: int) -> tuple[Tensor, Tensor]:
-        """Boxes (K,4), scores (K,) of a class, else the most probable box of all with score 0."""
+        """Boxes (K,4) and scores (K,) of a class. Without any, the most probable box of all classes
+        with score 0."""
         if self.labels is None:
             return self.boxes, self.scores
         own = self.labels == label
@@ -48,8 +49,8 @@ class Network(nn.Module, ABC):
 
     Attributes:
         predicts_classes: Whether its boxes have labels.
-        settings: The settings that it was built with.
-        backbone: The classifier that it was built on. The classifier's head is unused.
+        settings: The settings of the network.
+        backbone: The classifier below the detector's head. The classifier's own head is unused.
         class_names: Class names of the training images, in the order of `Detections.labels`.
     """
 
@@ -65,7 +66,7 @@ class Network(nn.Module, ABC):
     def forward(self, image: Tensor) -> list[Detections]: ...
 
     def detect(self, image: Tensor) -> list[Detections]:
-        """`forward` and the steps that are too slow to repeat after every epoch of training."""
+        """`forward`, then the steps that are too slow for validation after every epoch."""
         return self(image)
 
     @abstractmethod
@@ -94,17 +95,17 @@ def stages(backbone: Classifier) -> list[dict]:
     """timm's description of the backbone's stages: channels ("num_chs"), stride ("reduction").
 
     Raises:
-        ValueError: timm describes none.
+        ValueError: timm does not describe the stages of this architecture.
     """
     timm_model = backbone.backbone
     if not hasattr(timm_model, "forward_intermediates"):
         architecture = timm_model.pretrained_cfg["architecture"]
-        raise ValueError(f"timm gives no feature maps of {architecture} to detect on")
+        raise ValueError(f"no detector on {architecture}: timm gives no feature maps of it")
     return list(timm_model.feature_info)
 
 
 def corner_scale(image: Tensor) -> Tensor:
-    """The sides of images (N,3,H,W) by which fractions (x0, y0, x1, y1) become pixels, (4,)."""
+    """Factors (4,) from fractions (x0, y0, x1, y1) to pixels of images (N,3,H,W)."""
     return image.new_tensor(image.shape[:1:-1]).repeat(2)
 
 

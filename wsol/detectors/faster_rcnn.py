@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN over a timm backbone."""
+"""torchvision's Faster R-CNN on a timm backbone."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class FasterRCNN(Detector):
     """Boxes with classes: Faster R-CNN (Ren et al., 2015) on a feature pyramid (Lin et al., 2017).
 
     Attributes:
-        levels: Number of the backbone's last stages in the pyramid, which adds one coarser level.
+        levels: Number of the backbone's last stages in the pyramid. It adds one coarser level.
         width: Channels of the pyramid. The layers of the box head have four times as many.
         anchor: Side of an anchor in strides of its level.
         most: Largest number of boxes kept in an image.
@@ -62,7 +62,7 @@ class _FasterRCNNNetwork(Network):
             box_roi_pool=pooling,
             box_head=TwoMLPHead(settings.width * 7**2, hidden),
             box_predictor=FastRCNNPredictor(hidden, len(class_names) + 1),  # 0 is background
-            # an image shows one object: an eighth of the numbers that are common for COCO
+            # an image shows one object: an eighth of the usual numbers for COCO
             rpn_pre_nms_top_n_train=256,
             rpn_pre_nms_top_n_test=256,
             rpn_post_nms_top_n_train=256,
@@ -88,7 +88,7 @@ class _FasterRCNNNetwork(Network):
 
 
 class _Pyramid(nn.Module):
-    """Images (N,3,H,W) -> maps by name, from fine to coarse; the last serves proposals only."""
+    """Images (N,3,H,W) -> maps by name, from fine to coarse. The last is for proposals only."""
 
     def __init__(self, backbone: Classifier, levels: int, width: int) -> None:
         super().__init__()

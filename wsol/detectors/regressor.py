@@ -1,4 +1,4 @@
-"""A detector of one box for each image, without a class."""
+"""A detector with one box for each image, without a class."""
 
 from dataclasses import dataclass, replace
 
@@ -19,18 +19,18 @@ from wsol.heatmaps.refined import refine_box
 class Regressor(Detector):
     """A class-agnostic box from the last feature map (the idea of PSOL, Zhang et al., CVPR 2020).
 
-    The head is a 1 x 1 convolution, pooling to a grid, and a linear layer whose sigmoids are centre
-    and size. Before training it predicts the centred box with half the image's sides.
+    The head is a 1 x 1 convolution, pooling to a grid, and a linear layer. The sigmoids of its
+    outputs are centre and size. Before training, the box is centred with half the image's sides.
 
     Attributes:
-        grid: Side of the grid that the features are pooled to; 1 is PSOL's global pooling.
+        grid: Side of the grid to which the features are pooled; 1 is PSOL's global pooling.
         width: Channels of the convolution.
         giou: Weight of the generalized IoU loss (Rezatofighi et al., CVPR 2019).
         smooth_l1: Weight of the smooth L1 distance of centres and sizes, as fractions of the image.
         beta: Distance below which the smooth L1 distance is quadratic.
         flip: Whether boxes are averaged over the image and its mirror image, at twice the cost.
-        refine: Whether `detect` averages each box with the region of similar colours at its middle
-            (`refine_box`), at the cost of a grabCut on the CPU for each image.
+        refine: Whether `detect` averages each box with the box around the region of similar colours
+            at its middle (`refine_box`). This costs a grabCut on the CPU for each image.
     """
 
     grid: int = 4

@@ -41,7 +41,7 @@ def save_detector(
     kind, settings = type(network.settings).__name__, dataclasses.asdict(network.settings)
     about = {"kind": kind, "settings": settings, "class_names": network.class_names}
     new = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(new, ignore_errors=True)  # a killed process may have left it
+    shutil.rmtree(new, ignore_errors=True)  # it may exist after a killed process
     try:
         save_model(network.backbone, new)
         safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
@@ -76,7 +76,7 @@ def load_detector(folder: str | os.PathLike) -> Network:
         network = settings.build(backbone, _names(about["class_names"]))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = f"no {error} in it" if isinstance(error, KeyError) else error
-        raise ValueError(f"cannot build the detector that {file} describes: {reason}") from error
+        raise ValueError(f"cannot build a detector from {file}: {reason}") from error
     try:
         head = safetensors.torch.load_file(weights)
     except SafetensorError as error:
@@ -96,7 +96,7 @@ def _kind(name: str) -> type[Detector]:
     kinds = {kind.__name__: kind for kind in Detector.__subclasses__()}
     if name not in kinds:
         raise ValueError(
-            f"no kind {name!r}; there are {', '.join(sorted(kinds))} (import the others' modules)"
+            f"no kind {name!r} among {', '.join(sorted(kinds))}: import the module of your own kind"
         )
     return kinds[name]
 
@@ -110,7 +110,7 @@ def _names(names: object) -> list[str]:
 
 
 def _head(network: Network) -> dict[str, Tensor]:
-    """The state that is not the backbone's, which other parts of the network may hold too."""
+    """The network's state without the backbone, which may be in several parts of the network."""
     shared = {id(each) for each in network.backbone.state_dict(keep_vars=True).values()}
     state = network.state_dict(keep_vars=True)
     return {name: each.detach() for name, each in state.items() if id(each) not in shared}

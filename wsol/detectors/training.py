@@ -1,4 +1,4 @@
-"""Training a detector on given boxes, such as pseudo labels."""
+"""Trains a detector on given boxes, for example pseudo labels."""
 
 import copy
 import time
@@ -23,7 +23,7 @@ class Training:
     Attributes:
         epochs: Passes over the training images.
         lr: Learning rate of the head.
-        backbone_lr: Factor on the learning rate for the backbone, which is trained already.
+        backbone_lr: Factor on the learning rate for the backbone.
         weight_decay: Weight decay of all weights.
         schedule: Factor on the learning rate over time.
         clip_norm: Largest gradient norm.
@@ -55,9 +55,9 @@ def fit_detector(
 ) -> list[dict[str, float]]:
     """Trains a network. At the end it has the weights of the best epoch, in evaluation mode.
 
-    The best epoch has the highest mean IoU with the boxes of `validation`, which have the same
-    source as the boxes of `training`. Of equal epochs, the later one is the best. Both loaders read
-    `wsol.data.dataset.LabelledImages`. Images whose box is outside of the crop are left out. The
+    The best epoch has the highest mean IoU with the boxes of `validation`. They have the same
+    source as the boxes of `training`. If epochs are equal, the later one is the best. Both loaders
+    read `wsol.data.dataset.LabelledImages`. Images without a box in the crop are left out. The
     same seed and network give the same detector.
 
     Returns:
@@ -100,8 +100,8 @@ def fit_detector(
                 bar.update()
             if not rows:
                 raise ValueError(
-                    "no batch held two images with a box: give a larger batch_size, or larger "
-                    "boxes, as random crops lost nearly all of these"
+                    "no batch had two images with a box in the random crop: give a larger "
+                    "batch_size, or larger boxes"
                 )
             means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
             agreement = mean_iou(network, validation)
@@ -137,7 +137,7 @@ def mean_iou(network: Network, loader: DataLoader) -> float:
 
 
 def _losses(network: Network, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Loss terms of images with a box in the crop. Empty if they are too few for BatchNorm."""
+    """Loss terms of images with a box in the crop. Empty if there are too few for BatchNorm."""
     image = batch["image"].to(network.backbone.device, memory_format=torch.channels_last)
     label, box = batch["label"].to(image.device), batch["box"].to(image.device)
     box = box / corner_scale(image)

@@ -29,7 +29,7 @@ class BoxTable:
         largest: int16 (N,256,4), the box of the largest contour at every cut.
         any_iou: float64 (N,256), the best published IoU of all contours' boxes at every cut, or
             None.
-        pixels: int32 (N,2,B) from `pixel_counts`. None without masks.
+        pixels: int32 (N,2,B) from `pixel_counts`, or None without masks.
     """
 
     frame: np.ndarray
@@ -65,8 +65,8 @@ class BoxTable:
         return np.take_along_axis(self.any_iou, cuts(thresholds, self.peak), axis=1)
 
     def distinct(self, thresholds: ArrayLike) -> np.ndarray:
-        """Leaves out each threshold that gives every heatmap the same box as the one before. At
-        most 255 remain if the maximum of all heatmaps is 1."""
+        """The thresholds, without those that give every heatmap the same box as the threshold
+        before. At most 255 remain if the maximum of all heatmaps is 1."""
         table = cuts(thresholds, np.unique(self.peak))
         return np.asarray(thresholds)[np.sort(np.unique(table, axis=1, return_index=True)[1])]
 

@@ -1,7 +1,6 @@
 """Error types of boxes, after TS-CAM (Gao et al., ICCV 2021).
 
-The fractions that separate the types were chosen by this project. They could not be checked against
-the paper's code.
+The fractions between the types are our choice. We could not compare them with the paper's code.
 """
 
 import numpy as np

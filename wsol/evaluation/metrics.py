@@ -29,12 +29,12 @@ def box_accuracy(ious: np.ndarray, iou_threshold: float = HIT) -> np.ndarray:
 
 
 def best_threshold(ious: np.ndarray) -> int:
-    """Index of the threshold with the most hits in ious (N,T). Of equal ones, the middle one."""
+    """Index of the threshold with the most hits in ious (N,T). If several are best, the middle."""
     return int(middle_argmax((ious >= HIT).sum(axis=0)))
 
 
 def middle_argmax(values: np.ndarray) -> np.ndarray:
-    """Index of the largest of values (...,T) in each row. Of equal ones, the middle one."""
+    """Index of the largest of values (...,T) in each row. If several are largest, the middle."""
     best = values == values.max(axis=-1, keepdims=True)
     wanted = best.sum(axis=-1, keepdims=True) // 2 + 1
     return (best.cumsum(axis=-1) >= wanted).argmax(axis=-1)
@@ -123,7 +123,7 @@ def mean_interval(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 def mean_with_interval(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """`mean` and 95 % `interval` of values (N,); both None without any."""
+    """`mean` and 95 % `interval` of values (N,); both None if there are no values."""
     if not len(values):
         return {"mean": None, "interval": None}
     values = np.asarray(values, float)

@@ -30,7 +30,7 @@ class Headline:
         boxes: (N,4) half-open xyxy in the files' pixels.
         iou: (N,), the best IoU with a true box.
         error_types: str (N,), one of `error_types.ERROR_TYPES` for each image.
-        results: The boxes as COCO results. None without probabilities.
+        results: The boxes as COCO results, or None without probabilities.
     """
 
     row: ScoreRow

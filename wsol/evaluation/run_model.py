@@ -27,7 +27,7 @@ _BatchOutput = tuple[np.ndarray, np.ndarray, dict[str, list[BoxTable]]]
 
 @dataclass(frozen=True)
 class SplitOutput:
-    """All that is scored on one split.
+    """The outputs of a model on one split, for scoring.
 
     Attributes:
         truth: Ground truth of the images.
@@ -40,7 +40,7 @@ class SplitOutput:
     tables: Mapping[str, BoxTable]
 
     def correct(self, k: int) -> np.ndarray | None:
-        """bool (N,): whether the true class is among the first k. None without predictions."""
+        """bool (N,): whether the true class is among the first k; or None without predictions."""
         return None if self.predictions is None else self.predictions.correct(self.truth.labels, k)
 
     def largest_boxes_only(self) -> "SplitOutput":
@@ -62,8 +62,8 @@ def run_model(
     """Predicts and localizes every image of a split.
 
     Args:
-        thresholds: Bins of the pixel metrics, for a split whose images all have a mask. If None,
-            these metrics are not computed.
+        thresholds: Bins of the pixel metrics; all images must then have a mask. If None, these
+            metrics are not computed.
         every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
         description: Title of the progress bar.
         fabric: Launched processes, which divide the batches among them. If None, this process runs

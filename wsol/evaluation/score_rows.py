@@ -17,12 +17,12 @@ class ScoreRow:
     Attributes:
         heatmap: Name of the heatmap method, or of the boxes.
         policy: Name of the threshold policy, see `threshold_policy.POLICIES`.
-        threshold: Fraction of the heatmap's maximum. None if boxes were given.
-        gt_known_loc: Fraction of images whose box is a hit.
-        top1_loc: Fraction of images whose box is a hit and whose class is predicted. None without
+        threshold: Fraction of the heatmap's maximum, or None if boxes were given.
+        gt_known_loc: Fraction of images with a hit.
+        top1_loc: Fraction of images with a hit and a correct prediction, or None without
             predictions.
-        top5_loc: Like `top1_loc`, with the class among the five most probable ones. None if fewer
-            are given.
+        top5_loc: Fraction of images with a hit and the true class among the five most probable
+            classes, or None if fewer are known.
         intervals: Score -> lower and upper end of its 95 % bootstrap interval.
         class_means: Score -> its mean over the classes.
     """

@@ -60,7 +60,7 @@ class ScoringConfig:
         threshold: If set, adds the policy `fixed:<threshold>`. A fraction of the heatmap's maximum,
             in [0,1].
         threshold_step: Distance between candidate thresholds, at least 0.0001 and below 1.
-        v2: Whether to compute MaxBoxAccV2, too, from the boxes of all contours.
+        v2: Whether to compute also MaxBoxAccV2, from the boxes of all contours.
         ious: IoU thresholds in [0,1] at which MaxBoxAcc is scored.
         seed: Seed of the bootstrap and of attacks.
     """
@@ -90,8 +90,8 @@ class ScoringConfig:
 
 
 def require_true_boxes(test: GroundTruth, validation: GroundTruth | None) -> None:
-    """Raises ValueError if some but not all test images have a true box, or if test images but no
-    validation image have one."""
+    """Raises ValueError if only some test images have a true box, or if test images have true boxes
+    and validation images do not."""
     if test.boxes.size and not test.boxed.all():
         raise ValueError("some of the images to score have no true box")
     if validation is not None and test.boxes.size and not validation.boxes.size:
@@ -169,8 +169,8 @@ def score_boxes(
 
 
 def accuracies(output: SplitOutput) -> dict[str, float | None]:
-    """Top-1 and top-5 accuracy: fraction of images whose true class has the highest, or one of the
-    five highest, probabilities."""
+    """Top-1 and top-5 accuracy: fraction of images with the true class as the first prediction, or
+    among the first five."""
     correct = {k: output.correct(k) for k in (1, 5)}
     return {
         f"top{k}_accuracy": None if hit is None else float(hit.mean()) for k, hit in correct.items()

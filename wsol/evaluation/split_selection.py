@@ -1,4 +1,4 @@
-"""The images of a data set that a model is scored on, prepared before any work begins."""
+"""Selects and checks the images for scoring a model, before the work begins."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from wsol.localizer.saved_models import ART_THRESHOLD, chosen_thresholds
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """A split that a model can be run on.
+    """A split with its ground truth.
 
     Attributes:
-        loader: Loads whole frames in order.
+        loader: Loads whole images in order.
         truth: Ground truth of the loader's images.
     """
 
@@ -42,7 +42,7 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class EvaluationSplits:
-    """The splits that a model is scored on.
+    """The splits for scoring a model.
 
     Attributes:
         data: Settings of the data set.
@@ -72,7 +72,7 @@ class EvaluationSplits:
 
 
 def prepare_split(loader: DataLoader) -> PreparedSplit:
-    """Reads the ground truth of a loader over an `ImageDataset` that yields whole frames in order.
+    """Reads the ground truth of a loader of an `ImageDataset` with whole images in order.
 
     Raises:
         ValueError: an image cannot be read, or a box lies outside of its image. The message names
@@ -90,10 +90,10 @@ def prepare_evaluation(
     threshold: float | None,
     test_alone: bool = False,
 ) -> EvaluationSplits:
-    """Prepares the data that a model is scored on.
+    """Prepares the data for scoring a model.
 
     Args:
-        folder: The model's run or model folder, if it has one.
+        folder: The run or model folder, or None.
         data: Settings or folder of the data set. If None, the data set of the run.
         threshold: Threshold for the model's maps, if it is given in advance.
         test_alone: Whether the data may be test images alone. Their classes are then found by name
@@ -185,7 +185,7 @@ def select_splits(
         return EvaluationSplits(data, prepared, None, None, chosen or {}, threshold, (note,))
     notes = []
     if len(test) < count:
-        notes.append(f"{len(test)} of {count} test images have a box; the scores are theirs alone")
+        notes.append(f"{len(test)} of {count} test images have a box; only these are scored")
     validation = None if chosen else _validation(data, classes)
     if chosen:
         notes.append("val is the threshold that the run chose on its own validation images")
@@ -198,7 +198,7 @@ def select_splits(
             )
         notes.append(
             f"{reason} boxes are read at ART's published {threshold:g} (--threshold gives another);"
-            " it suits no baseline: compare with the oracle's centred box"
+            " it does not suit the centred box: compare with its oracle"
         )
     unmasked = sum(example.mask is None for example in test.examples)
     if 0 < unmasked < len(test):

@@ -1,4 +1,4 @@
-"""Threshold policies: how the threshold is chosen at which a heatmap becomes a box.
+"""Threshold policies: methods for choosing the threshold at which a heatmap becomes a box.
 
 To add a policy, add a sentence to `POLICIES` and the policy's IoUs to `apply_policies`.
 """
@@ -32,7 +32,7 @@ class PolicyIous:
     Attributes:
         policy: "val", "fixed:<t>", "oracle", "reference" or "given".
         thresholds: float (T,), fractions of the heatmap's maximum. T is 1 if the threshold is fixed
-            before the images are scored. None if boxes were given.
+            before the images are scored. If boxes were given, None.
         ious: (N,T), the IoU of each image's box with its true box.
     """
 

@@ -1,1 +1,1 @@
-"""Whole experiments: evaluation, comparison of methods, remove-and-retrain, trained detectors."""
+"""Complete experiments: evaluation, comparison of methods, ROAR and KAR, detectors."""

@@ -1,18 +1,17 @@
 """Trains several configurations with equal budgets and seeds, and compares their scores."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from robust_training.atomic_io import write_texts
-from robust_training.training.checkpoint import LAST
 from wsol.cli.run_folder import record_settings
 from wsol.cli.subprocesses import run_parallel, run_script
 from wsol.data.image_folder import BOXES
 from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json
+from wsol.experiments.training_script import train
 from wsol.report.comparison import (
     GT_KNOWN,
     ROBUSTNESS,
@@ -34,7 +33,7 @@ class Comparison:
     Attributes:
         output: Folder of the runs, <method>/seed<n>, and of the results.
         configs: Name of a method -> its YAML file.
-        base: YAML files below each of `configs`.
+        base: YAML files that are read before each of `configs`.
         options: Options of train.py, for every run.
         device: Device for scoring.
         robustness: Option of evaluate.py: "false", "true", or a file of settings.
@@ -56,23 +55,24 @@ class Comparison:
             if not file.is_file():
                 raise ValueError(f"there is no configuration {file}")
         if self.robustness not in ("false", "true") and not Path(self.robustness).is_file():
-            raise ValueError(f"--robustness is true, false or a file, not {self.robustness}")
+            raise ValueError(f"--robustness must be true, false or a file, not {self.robustness}")
 
     def run(
         self, seeds: Sequence[int], *, epochs: int | None = None, minutes: float | None = None
     ) -> list[TrainedRun]:
         """Trains and scores every method with every seed.
 
-        Finished runs are not repeated; interrupted ones continue.
+        Finished runs are not repeated. Interrupted runs continue.
 
         Args:
             seeds: Seeds of the runs.
-            epochs: Budget of every run; or
-            minutes: as many epochs of every method as fit in this time, by a trial of one epoch.
+            epochs: Number of epochs of every run. If None, `minutes` is the budget.
+            minutes: Training time of every run. A trial of one epoch gives the number of epochs of
+                each method.
 
         Raises:
             ValueError: there is not exactly one budget, a seed is listed twice, earlier runs in the
-                output folder had other settings, or a process fails (its last line and its log).
+                output folder had other settings, or a process fails.
         """
         if (epochs is None) == (minutes is None):
             raise ValueError("give the budget: either --epochs or --minutes")
@@ -101,18 +101,16 @@ class Comparison:
         return [read_run(n, s, folders[n, s]) for n in self.configs for s in seeds]
 
     def _train(self, name: str, seed: int, epochs: int, folder: Path) -> None:
-        if len(epoch_seconds(folder)) >= epochs:
-            return
-        configs = (("--config", str(file)) for file in (*self.base, self.configs[name]))
-        own = ["--seed", str(seed), "--epochs", str(epochs), "--output", str(folder)]
-        resume = ["--resume"] if (folder / LAST).exists() else []
-        self._call("train.py", folder, [*itertools.chain(*configs), *self.options, *own, *resume])
+        if len(epoch_seconds(folder)) < epochs:
+            configs = [*self.base, self.configs[name]]
+            options = [*self.options, "--seed", str(seed), "--epochs", str(epochs)]
+            train(self.tools, configs, options, folder, at_once=self.jobs)
 
     def _evaluate(self, folder: Path) -> None:
-        """Scores a run, unless it was scored after its training and after the last change of its
-        boxes, with the same attacks."""
+        """Scores a run, unless its scores have the same attacks and are newer than its model and
+        its boxes."""
         metrics, scored_with = folder / "metrics.json", folder / "scored_with.json"
-        boxes = Path(read_data_config(folder).root) / BOXES  # people add to this file
+        boxes = Path(read_data_config(folder).root) / BOXES  # users add boxes to this file
         changed = [each.stat().st_mtime for each in (folder / "best", boxes) if each.exists()]
         fresh = metrics.exists() and metrics.stat().st_mtime >= max(changed)
         file = Path(self.robustness)
@@ -120,16 +118,13 @@ class Comparison:
         if self.robustness != "false":
             fresh &= scored_with.is_file() and read_json(scored_with) == attacks
         if not fresh:
-            options = ["--robustness", self.robustness, "--device", self.device]
-            self._call("evaluate.py", folder, [str(folder), *options])
+            options = [str(folder), "--robustness", self.robustness, "--device", self.device]
+            log = folder.with_name(f"{folder.name}.log")
+            run_script(self.tools / "evaluate.py", options, log, at_once=self.jobs)
             write_texts(folder, {scored_with.name: json.dumps(attacks)})
 
-    def _call(self, tool: str, folder: Path, arguments: Sequence[str]) -> None:
-        log = folder.with_name(f"{folder.name}.log")
-        run_script(self.tools / tool, arguments, log, at_once=self.jobs)
-
     def _fitting_epochs(self, minutes: float, seed: int) -> dict[str, int]:
-        """Number of epochs of each method that fit in the time. epochs.json keeps it."""
+        """The number of epochs of each method that fit in the time. It is kept in epochs.json."""
         file = self.output / "epochs.json"
         known: dict[str, int] = read_json(file) if file.is_file() else {}
         if not (isinstance(known, dict) and all(type(each) is int for each in known.values())):
@@ -144,20 +139,20 @@ class Comparison:
 
 
 def write_comparison(output: Path, runs: Sequence[TrainedRun], command: str, images: int) -> str:
-    """Writes comparison.md, comparison.csv and the pictures; returns the table in Markdown.
+    """Writes comparison.md, comparison.csv and the pictures. Returns the table in Markdown.
 
     Args:
         command: The command that made the runs.
-        images: Number of images on the sheet of maps.
+        images: Number of images in the picture of maps.
     """
     table, other = method_table(runs), differences(runs)
-    note = f"Apart from the objective the configurations differ in {', '.join(other)}.\n\n"
+    note = f"Besides the objective, the configurations differ in {', '.join(other)}.\n\n"
     text = (
         f"# Comparison\n\n`{command}`\n\n{table}\n\n{note if other else ''}Scores are percentages "
         "of the test images, means over seeds with 95 % intervals (Student's t). GT-known and "
-        "Top-1 Loc are those of gradient maps unless a column says otherwise, at the threshold "
-        "that validation images chose (where none of these has a box: at a fixed one). Images "
-        "without a box are left out of all scores, unless none has one.\n"
+        "Top-1 Loc are for gradient maps if the column names no other map. The threshold is chosen "
+        "on validation images; it is fixed if these have no box. Images without a box are left out "
+        "of all scores, unless no image has a box.\n"
     )
     write_texts(output, {"comparison.md": text, "comparison.csv": csv_table(runs)})
     pictures = {

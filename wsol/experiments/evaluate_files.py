@@ -34,8 +34,8 @@ def evaluate_scoremaps(
 
     Args:
         scoremaps: Folder with a file <image>.npy for each image: floating point in [0,1], of any
-            size, covering the whole image. If there are maps of validation images, the threshold of
-            the policy val is chosen on them.
+            size, for the whole image. If there are maps of validation images, the threshold of the
+            policy val is chosen on them.
         metadata: The published evaluator's metadata folder, a data set, or a COCO file.
         val_metadata: Metadata of the validation images; default: the val split of `metadata`.
         predictions: File of lines <image>,<class>[:<probability>],<class>,... with the most
@@ -50,7 +50,7 @@ def evaluate_scoremaps(
         scoring: Thresholds, IoU thresholds and seed.
 
     Raises:
-        ValueError: a file is missing or not valid; names it.
+        ValueError: a file is missing or not valid. The message names it.
     """
     require_folder(output)
     test = read_ground_truth(metadata, "test", masks=masks)
@@ -136,7 +136,7 @@ def evaluate_boxes(
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: a file is missing or not valid; names it.
+        ValueError: a file is missing or not valid. The message names it.
     """
     require_folder(output)
     truth = read_ground_truth(metadata, "test")
@@ -166,8 +166,8 @@ def evaluate_boxes(
 def _validation_truth(
     scoremaps: str | Path, metadata: str | Path, val_metadata: str | Path | None
 ) -> GroundTruth | None:
-    """Returns the images on which a threshold is chosen: `val_metadata`, or else the val split of
-    `metadata`. None if there are no maps of such images."""
+    """Returns the images for choosing a threshold: `val_metadata` or, if it is None, the val split
+    of `metadata`. Returns None if there are no maps of these images."""
     if val_metadata is not None:
         return read_ground_truth(val_metadata, "val")
     folder = Path(metadata)

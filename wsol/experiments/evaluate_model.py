@@ -48,7 +48,7 @@ def evaluate(
 
     Computes accuracy and, for each heatmap method, GT-known, Top-1 and Top-5 localization under
     every threshold policy. Each method is compared with its baseline. If the data set has
-    backgrounds.txt or null_patches.txt, spurious correlations are measured, too.
+    backgrounds.txt or null_patches.txt, spurious correlations are also measured.
 
     Args:
         model: A classifier, a run's folder, or a model folder.
@@ -68,8 +68,8 @@ def evaluate(
         (`image_rows()`).
 
     Raises:
-        ValueError: the model, the data, the settings and the output do not fit together. Settings
-            and files are checked before the work begins, if possible.
+        ValueError: the model, the data, the settings and the output do not fit together. Most
+            settings and files are checked before the work begins.
     """
     plan = plan_evaluation(
         model,
@@ -85,11 +85,11 @@ def evaluate(
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """An evaluation whose model, data and settings were checked.
+    """An evaluation with checked model, data and settings.
 
     Attributes:
         name: Name of the run.
-        folder: Folder of the run or model. None for a model without a folder.
+        folder: Folder of the run or model. None if the model has no folder.
         splits: The images to score, and the threshold that is given in advance.
         methods: Name -> heatmap method. Empty if no image has a true box.
         cues: The data set's information about spurious correlations, if it has any.
@@ -268,6 +268,4 @@ def require_comparable(plans: Sequence[EvaluationPlan], *, same_images: bool) ->
         if names.count(plan.name) > 1:
             raise ValueError(f"two runs are called {plan.name}; rename one folder")
         if same_images and plan.splits.test.truth.names != plans[0].splits.test.truth.names:
-            raise ValueError(
-                f"{plan.name} is scored on other images, so one report cannot hold both"
-            )
+            raise ValueError(f"{plan.name} is scored on other images: evaluate each run alone")

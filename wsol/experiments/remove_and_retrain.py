@@ -11,27 +11,29 @@ import torch
 
 from robust_training.atomic_io import write_texts
 from robust_training.models.classifier import load_model
-from robust_training.training.checkpoint import LAST
 from wsol.cli.run_folder import fingerprint, record_settings
-from wsol.cli.subprocesses import run_parallel, run_script
+from wsol.cli.subprocesses import run_parallel
 from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json, read_yaml
 from wsol.evaluation.metrics import student_interval
+from wsol.experiments.training_script import train
 from wsol.report.comparison import epoch_seconds
 from wsol.report.number_format import markdown, percent
 from wsol.report.plots import retraining_curves, trade_off
 from wsol.robustness.roar import IMPORTANCES, RANDOM, Mode, accuracy, area, write_replaced
 
-_DATA = "CUB_200_2011"  # folder of the images that lost pixels
+_DATA = "CUB_200_2011"  # folder of the images with replaced pixels
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """A network that is trained on images that lost pixels.
+    """A network that is trained on images with replaced pixels.
 
-    `attribution`, a key of `IMPORTANCES`, ranks the pixels by the model of the run `source`, and a
-    `fraction` of them is important. `folder` holds the images, which all seeds share unless the
-    pixels are random.
+    Attributes:
+        source: Run folder of the model that gives the attributions.
+        attribution: A key of `IMPORTANCES`; it ranks the pixels.
+        fraction: Fraction of the pixels that count as important.
+        folder: Folder of the images. All seeds use the same images, except with random pixels.
     """
 
     source: Path
@@ -48,7 +50,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class RetrainingResults:
-    """Accuracies of models and of the networks that were trained anew.
+    """Accuracies of models and of the new networks.
 
     Attributes:
         models: Name of a model -> its own accuracy.
@@ -73,9 +75,9 @@ class RemoveAndRetrain:
     """The settings of ROAR and KAR.
 
     Attributes:
-        runs: Run folders of the models under study.
+        runs: Run folders of the models that give attributions.
         output: Folder of the trainings and results.
-        configs: YAML files of the networks that are trained anew.
+        configs: YAML files of the new networks.
         options: Further options of train.py.
         attributions: Keys of `IMPORTANCES`; random pixels are added.
         fractions: Fractions of the pixels, in (0,1).
@@ -101,15 +103,15 @@ class RemoveAndRetrain:
     def __post_init__(self) -> None:
         known = [name for name in IMPORTANCES if name != RANDOM]
         if not set(self.attributions) <= set(known):
-            raise ValueError(f"--attributions to choose from are {', '.join(known)}")
+            raise ValueError(f"--attributions must be among {', '.join(known)}")
         if not set(self.modes) <= {"roar", "kar"}:
-            raise ValueError("--modes to choose from are roar, kar")
+            raise ValueError("--modes must be among roar, kar")
         if not all(0 < fraction < 1 for fraction in self.fractions):
             raise ValueError(f"--fractions must lie between 0 and 1, not {list(self.fractions)}")
         for name in ("attributions", "modes", "fractions", "seeds"):
             values = list(getattr(self, name))
             if len(set(values)) < len(values):
-                raise ValueError(f"--{name} {values} names one twice")
+                raise ValueError(f"--{name} {values} names a value twice")
         for file in self.configs:
             if not Path(file).is_file():
                 raise ValueError(f"there is no configuration {file}")
@@ -145,7 +147,7 @@ class RemoveAndRetrain:
         )
 
     def _plan(self) -> list[Retraining]:
-        """All trainings, after a check that earlier ones had the same settings."""
+        """All trainings. Raises ValueError if earlier ones had other settings."""
         settings = {
             "options": list(self.options),
             "configuration": "".join(Path(file).read_text() for file in self.configs),
@@ -159,7 +161,7 @@ class RemoveAndRetrain:
         trials = []
         for run, name in itertools.product(self.runs, (*self.attributions, RANDOM)):
             for mode, q, seed in itertools.product(self.modes, sorted(self.fractions), self.seeds):
-                if name == RANDOM:  # all models share these; every seed has pixels of its own
+                if name == RANDOM:  # the same for all models; every seed has its own pixels
                     folder = self.output / RANDOM / mode / f"{q:g}_seed{seed}"
                 else:
                     folder = self.output / run.name / mode / f"{name}_{q:g}"
@@ -185,12 +187,8 @@ class RemoveAndRetrain:
         result = trial.run / "accuracy.json"
         if result.is_file():
             return
-        configs = [option for file in self.configs for option in ("--config", str(file))]
         own = ["--data.root", str(trial.folder / _DATA), "--seed", str(trial.seed)]
-        own += ["--output", str(trial.run), *(["--resume"] if (trial.run / LAST).exists() else [])]
-        log = trial.folder / f"seed{trial.seed}.log"
-        options = [*configs, *self.options, *own]
-        run_script(self.tools / "train.py", options, log, at_once=self.jobs)
+        train(self.tools, self.configs, [*self.options, *own], trial.run, at_once=self.jobs)
         content = {"accuracy": self._accuracy(trial.run), "seconds": sum(epoch_seconds(trial.run))}
         write_texts(trial.run, {result.name: json.dumps(content)})
 
@@ -200,14 +198,14 @@ class RemoveAndRetrain:
 
 
 def _common_data(runs: Sequence[Path]) -> dict[str, str | int]:
-    """Data set and image size of all runs, which share the networks for random pixels.
+    """Data set and image size of all runs. The networks for random pixels are the same for all.
 
     Raises:
         ValueError: a folder is not a run, two runs have one name, or their data or sizes differ.
     """
     names = {run.name for run in runs}
     if len(names) < len(runs) or RANDOM in names:
-        raise ValueError(f"runs need names of their own, other than {RANDOM}: rename a folder")
+        raise ValueError(f"runs need different names, other than {RANDOM}: rename a folder")
     found = []
     for run in runs:
         if not (run / "best" / "model.safetensors").is_file():
@@ -215,12 +213,12 @@ def _common_data(runs: Sequence[Path]) -> dict[str, str | int]:
         config = read_data_config(run)
         found.append({"root": str(Path(config.root).resolve()), "image_size": config.image_size})
     if any(each != found[0] for each in found):
-        raise ValueError("the runs were trained on different data or image sizes: compare equals")
+        raise ValueError("the runs have different data or image sizes; give runs with equal ones")
     return found[0]
 
 
 def write_retraining(output: Path, results: RetrainingResults, command: str) -> str:
-    """Writes interpretability.md, .json and .png and trade_off.png; returns the table in Markdown.
+    """Writes interpretability.md, .json, .png and trade_off.png. Returns the table in Markdown.
 
     Args:
         command: The command that made the results.
@@ -230,14 +228,14 @@ def write_retraining(output: Path, results: RetrainingResults, command: str) -> 
         pair: np.array([results.areas(model, *pair) for model in results.models]) for pair in pairs
     }
     rows = [
-        # the models share one baseline of random pixels for every seed: differences are paired
+        # for a seed, all models have the same baseline of random pixels: differences are paired
         [model, percent(own), mode.upper(), name, _interval(values), _interval(values - every[0])]
         for (mode, name), every in areas.items()
         for (model, own), values in zip(results.models.items(), every, strict=True)
     ]
     for row in rows[:: len(results.models)]:
         row[-1] = "-"
-    heads = ("model", "its accuracy", "mode", "attribution", "area", "above the first model's")
+    heads = ("model", "accuracy", "mode", "attribution", "area", "area - first model's area")
     table = markdown(heads, rows, 4)
     listed = [
         [*key, seed, list(accuracies)]
@@ -256,9 +254,9 @@ def write_retraining(output: Path, results: RetrainingResults, command: str) -> 
     }
     text = (
         f"# Interpretability\n\n`{command}`\n\n"
-        f"{table}\n\nArea between the accuracy after random pixels and that after the "
-        "attribution's (ROAR), or the other way round (KAR): larger is better, 0 is random. "
-        f"Intervals: 95 % over {len(results.seeds)} seeds of the training (Student's t).\n"
+        f"{table}\n\nThe area is between two curves of accuracy over the fraction of pixels: for "
+        "random pixels minus for the attribution's (ROAR), or the reverse (KAR). Larger is better; "
+        f"random pixels have 0. Intervals: 95 % over {len(results.seeds)} seeds (Student's t).\n"
     )
     texts = {"interpretability.md": text, "interpretability.json": json.dumps(content, indent=2)}
     write_texts(output, texts)

@@ -1,4 +1,4 @@
-"""The whole experiment: pseudo labels from a classifier, detectors trained on them, scores."""
+"""The complete experiment: pseudo labels from a classifier, detectors trained on them, scores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -57,14 +57,14 @@ def train_detectors(
     Args:
         run: Run folder, or model folder with `root`. Its model gives heatmaps and the backbone.
         names: Kinds of pseudo labels: heatmap methods, "oracle", folders of COCO data sets.
-        output: Folder for pseudo labels and detectors; locked by the caller.
+        output: Folder for pseudo labels and detectors. The caller holds its lock.
         detector: Kind of detector, and its settings.
         root: Folder of the data set. If None, the data set of the run.
         weights: File of weights for the backbone, in place of the run's weights.
         threshold: Fraction of the heatmaps' maximum. If None, it is chosen on validation images.
 
     Raises:
-        ValueError: a name, a file or a setting is wrong, or `output` has detectors of other
+        ValueError: a name, a file or a setting is wrong, or detectors in `output` have other
             settings.
     """
     given = [read_pseudo_labels(Path(name)) for name in names if _is_folder(name)]
@@ -72,7 +72,7 @@ def train_detectors(
     every = [*methods, *(each.name for each in given), *[ORACLE] * names.count(ORACLE)]
     folders = [folder_name(name) for name in every]
     if len(set(folders)) < len(folders):
-        raise ValueError(f"--pseudo_labels {' '.join(names)} names the same ones twice")
+        raise ValueError(f"--pseudo_labels {' '.join(names)} names a source twice")
     model = load_classifier(run).to(device, memory_format=torch.channels_last)
     scored = prepare_evaluation(run, model, root, batch_size=batch_size, threshold=threshold)
     data = replace(scored.data, resize=None)
@@ -136,7 +136,7 @@ def train_detectors(
 
 
 def _score(labels: PseudoLabels, test: SplitOutput, folder: Path) -> BoxScore:
-    """Write results.json, the pseudo labels' boxes of the test images, and score it."""
+    """Writes the pseudo labels' boxes of the test images to results.json, and scores them."""
     results = coco_results(test.truth, test.predictions, labels.test_boxes)
     write_texts(folder, {"results.json": json.dumps(results)})
     return score_results(labels.name, labels.policy, [folder / "results.json"], test.truth)
@@ -162,7 +162,7 @@ def _backbone(run: Path, weights: str | None) -> Classifier:
 
 
 def true_boxes(splits: Mapping[str, PreparedSplit]) -> str:
-    """A text that changes with any true box that chooses a threshold ("val") or scores ("test")."""
+    """A text that depends on the true boxes for the threshold ("val") and the scores ("test")."""
     examples = [each for split in ("val", "test") for each in splits[split].dataset.examples]
     return repr([(example.name, example.boxes) for example in examples])
 
@@ -176,7 +176,7 @@ def _require_same_settings(
     output: Path, settings: Mapping[str, Any], folders: Sequence[str], given: Sequence[PseudoLabels]
 ) -> None:
     """Records the settings of all detectors, and the boxes of `given` pseudo labels. Raises
-    ValueError if detectors were trained with others, or `output` is another kind of folder."""
+    ValueError if earlier detectors had others, or if `output` is another kind of folder."""
     inside = {each.name for each in output.iterdir()} - {".lock"}
     if inside and TRAINED_WITH not in inside:
         raise ValueError(f"{output} exists already; name a new folder")

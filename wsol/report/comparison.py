@@ -1,4 +1,4 @@
-"""Compares training methods over seeds: table and pictures from the folders of their runs."""
+"""Compares training methods over seeds: tables and pictures from the folders of their runs."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
     attack, curve = (_value(metrics, "robustness", key, 0) for key in ("maps", "accuracy"))
     radius, radii = _value(attack, "attack", "attack", "eps"), _value(curve, "eps")
     place = radii.index(radius) if isinstance(radii, list) and radius in radii else None
-    # earlier versions called these measurements a laboratory
+    # in files of earlier versions, the key of these measurements is "laboratory"
     spurious = _value(metrics, "spurious_correlation") or _value(metrics, "laboratory")
     return {
         ACCURACY: _value(metrics, "top1_accuracy"),
@@ -68,7 +68,7 @@ def _value(content: Any, *keys: str | int | None) -> Any:
 
 
 def _localization(metrics: Metrics, heatmap: str, key: str) -> float | None:
-    """A score of a heatmap under the policy val, or else under a fixed threshold."""
+    """A score of a heatmap under the policy val. Without it, under a fixed threshold."""
     rows = [row for row in metrics["localization"] if row["heatmap"] == heatmap]
     for policy in ("val", "fixed:"):
         for row in rows:
@@ -85,7 +85,7 @@ class TrainedRun:
         method: Name of the training method.
         seed: Seed of the run.
         folder: Folder of the run.
-        scores: From `read_scores`. None if metrics.json has no number.
+        scores: From `read_scores`. A score is None if metrics.json does not contain it.
         seconds: Duration of each epoch, with validation.
         unmoved: A sentence for each term of the objective that training did not move.
     """
@@ -117,7 +117,7 @@ def epoch_seconds(folder: Path) -> list[float]:
     """Seconds of each finished epoch of a run; empty before the first one ends.
 
     Raises:
-        ValueError: log.csv is damaged (file and line).
+        ValueError: log.csv is damaged. The message names file and line.
     """
     file = folder / "log.csv"
     lines = list(read_lines(file)) if file.is_file() else []
@@ -132,7 +132,7 @@ def epoch_seconds(folder: Path) -> list[float]:
 
 
 def _fraction(name: str, value: Any) -> float | None:
-    """Checks a score of metrics.json; None where there is no number, or NaN."""
+    """Checks a score of metrics.json. A missing score or NaN becomes None."""
     if value is None or value != value:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -193,10 +193,10 @@ def accuracy_scatter(runs: Sequence[TrainedRun], score: str) -> bytes | None:
 
 
 def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8) -> bytes:
-    """PNG: gradient maps of the true class, images by methods.
+    """PNG: gradient maps of the true class, with a row for each image and a column for each method.
 
     The maps are computed with every method's first seed. They show the true boxes and the box at
-    the threshold that was chosen on validation images, or else at ART's threshold.
+    the threshold chosen on validation images. Without such a threshold, ART's is used.
 
     Args:
         images: Number of images, spread evenly over `dataset`.
@@ -227,7 +227,7 @@ def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8)
 
 
 def differences(runs: Sequence[TrainedRun]) -> list[str]:
-    """Names of settings that differ between the runs, apart from objective, seed and epochs."""
+    """Names of settings that differ between the runs, except objective, seed and epochs."""
     settings = [
         flat(read_yaml(run.folder / "config.yaml"))
         for run in runs

@@ -1,6 +1,6 @@
 """The data of the report's gallery: some images, their heatmaps, and their boxes at every cut.
 
-The page does not compute boxes, so its slider shows the boxes that were scored.
+The page does not compute boxes: its slider shows the boxes that were scored.
 """
 
 import base64
@@ -28,7 +28,7 @@ def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any
 
     Args:
         evaluations: Run name -> evaluation, all on the same images.
-        images: Number of images. Fewer are shown if many heatmaps would make the file large.
+        images: Number of images; fewer if there are many heatmaps, because the file would be large.
     """
     maps = [
         (run, evaluation, headline)
@@ -59,11 +59,11 @@ def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any
 
 
 def choose(headlines: Sequence[Headline], count: int) -> list[int]:
-    """Chooses images that show the best boxes, the worst ones and all error types of each heatmap.
+    """Chooses images with the best boxes, the worst boxes and all error types of each heatmap.
 
     Each heatmap has several rankings of the images: by falling IoU, by rising IoU, and one in
-    random order (seed 0) for each error type. The rankings give one image each, in turn, until
-    there are `count` different ones.
+    random order (seed 0) for each error type. In turn, each ranking gives its next image, until
+    there are `count` different images.
 
     Returns:
         Indices of the images, in the split's order.
@@ -132,7 +132,7 @@ def _boxes(evaluation: Evaluation, maps: BoxTable, index: int) -> list[list[int]
 
 
 def jpeg(pixels: np.ndarray, *, side: int) -> str:
-    """An RGB picture as a data URL; its longer side is at most `side` pixels."""
+    """An RGB picture as a data URL. Its longer side has at most `side` pixels."""
     scale = side / max(pixels.shape[:2])
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

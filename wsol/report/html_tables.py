@@ -18,13 +18,13 @@ class Html(str):
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:
-    """A table whose rows begin with the name of a run; empty without rows.
+    """An HTML table. The first cell of each row is the name of a run. Empty without rows.
 
-    The name is a line above its rows, or their first cell where all other cells are numbers.
+    If only the names are words, they stay first cells. Otherwise a name is a line above its rows.
 
     Args:
         rows: Cells of plain text or `Html`.
-        text_columns: Number of first columns that hold words; numbers are aligned to the right.
+        text_columns: Number of first columns with words. Numbers are aligned to the right.
     """
     beside = text_columns == 1
     shown = heads if beside else heads[1:]
@@ -60,8 +60,8 @@ def _cells(tag: str, texts: Iterable[str], words: int) -> str:
 
 
 def score_table(results: Results) -> str:
-    """The score table without accuracy. GT-known of the first policy is bold, and its interval is
-    also drawn."""
+    """The score table without accuracy. GT-known of the first policy is bold, and an extra cell
+    shows its interval as a picture."""
     (*heads, _), rows, words = score_tables.score_table(results)
     every = [(result, row) for result in results.values() for row in result["localization"]]
     shown = []
@@ -80,7 +80,7 @@ def _interval(row: Mapping[str, Any]) -> Html:
 
 
 def error_table(results: Results) -> str:
-    """The error types, also as a bar."""
+    """The table of error types, with a bar in each row."""
     heads, rows, words = score_tables.error_table(results)
     if not rows:
         return ""
@@ -106,7 +106,7 @@ def _fractions(fractions: Iterable[float]) -> Html:
 
 
 def summary(results: Results) -> str:
-    """The first heatmap of each run under its first policy, and below it the other heatmaps."""
+    """Scores of each run's first heatmap under its first policy, then of the other heatmaps."""
     articles = ""
     for run, result in results.items():
         rows = {row["heatmap"]: row for row in reversed(result["localization"])}
@@ -133,7 +133,7 @@ def summary(results: Results) -> str:
 
 
 def _cell(text: str) -> str:
-    """HTML of a cell; text in brackets is paler than the number before it."""
+    """HTML of a cell. Text in brackets is paler than the number before it."""
     if isinstance(text, Html):
         return text
     return re.sub(r" (\[.*?\]|\(.*?\))", r" <small>\1</small>", html.escape(text))

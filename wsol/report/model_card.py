@@ -1,4 +1,4 @@
-"""The model card of a run: the part that `save_model` writes, then training and scores."""
+"""The model card of a run: the text from `save_model`, then training and scores."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ def complete_card(run: Path, *, licence: str | None = None) -> None:
 
     Args:
         run: Folder with config.yaml, and with metrics.json if the run was evaluated.
-        licence: Licence of the weights, an SPDX identifier. None if it is not known.
+        licence: Licence of the weights, an SPDX identifier, or None if it is not known.
 
     Raises:
-        ValueError: config.yaml or metrics.json was not written for a run.
+        ValueError: config.yaml or metrics.json does not belong to a run.
     """
     file = model_folder(run) / "README.md"
     card = file.read_text(encoding="utf-8").partition(_OURS)[0]
     lines = [line for line in card.splitlines() if not line.startswith("license:")]
     if licence:
         lines.insert(1, yaml.safe_dump({"license": licence}, width=1000).strip())
-    terms = licence or "not stated; data and pretrained weights have licences of their own"
+    terms = licence or "not stated; data and pretrained weights have their own licences"
     added = [_OURS, *_training(run), "\n## Scores\n", *_scores(run), f"\n## Licence\n\n{terms}\n"]
     write_text(file, "\n".join([*lines, *added]))
 
@@ -68,14 +68,14 @@ def _scores(run: Path) -> list[str]:
     if not rows:
         return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
     return [
-        f"{count} test images, percent with 95 % intervals. The threshold of the policy *oracle* "
-        "is chosen on them, the threshold of the policy *val* is not.\n",
+        f"Percentages of {count} test images, with 95 % intervals. The threshold of the policy "
+        "*oracle* is chosen on test images, the threshold of the policy *val* is not.\n",
         markdown(heads, [cells for _, *cells in rows], words - 1),
     ]
 
 
 def shared_files(run: Path, programs: Path) -> dict[str, Path | str]:
-    """The files of a run that are shared with others; its scores contain no path of this machine.
+    """The files of a run for publication. Its scores contain no path of this machine.
 
     Returns:
         Name -> a file, or its text: model, card, exported programs and scores.

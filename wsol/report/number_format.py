@@ -7,7 +7,7 @@ Results = Mapping[str, Mapping[str, Any]]  # run name -> content of metrics.json
 
 
 class Table(NamedTuple):
-    """A table of text. The first `text_columns` hold words, the others numbers."""
+    """A table of text. The first `text_columns` columns hold words, the others numbers."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -15,7 +15,7 @@ class Table(NamedTuple):
 
 
 def percent(fraction: float | None, interval: Sequence[float] | None = None) -> str:
-    """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" where there is no number."""
+    """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" if `fraction` is None."""
     if fraction is None:
         return "-"
     ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
@@ -23,11 +23,11 @@ def percent(fraction: float | None, interval: Sequence[float] | None = None) -> 
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table whose columns after the first `text_columns` hold numbers."""
+    """A Markdown table. The first `text_columns` columns hold words, the others numbers."""
     if not rows:
         return ""
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    # a folder, and so a run, may be called anything: its name must not end the cell or the line
+    # the name of a folder, and so of a run, must not end the cell or the line
     cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in (heads, *rows)]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])

@@ -1,5 +1,5 @@
 "use strict";
-// The gallery. Boxes are looked up, not computed: Python embeds those of every cut.
+// The gallery. The page contains the boxes at every cut, so none is computed here.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@ const state = {
 
 // ---- boxes
 
-/** The row [first cut, x0, y0, x1, y1, kind] of a view at a threshold: wsol.boxes.heatmap_boxes.cuts, looked up. */
+/** The row [first cut, x0, y0, x1, y1, kind] of a view at a threshold, by the cut of wsol.boxes.heatmap_boxes.cuts. */
 function rowAt(view, threshold) {
   const cut = Math.floor(threshold * view.peak);
   return view.boxes.findLast((row) => row[0] <= cut);
@@ -34,7 +34,7 @@ function iou(a, b) {
   return union > 0 ? (width * height) / union : 0;
 }
 
-/** What a map says of an image at a threshold. */
+/** The box, IoU and error type of an image by a map at a threshold. */
 function reading(image, map, threshold = state.thresholds[map]) {
   return readRow(image, image.views[map], rowAt(image.views[map], threshold));
 }
@@ -91,7 +91,7 @@ function caption(element, found) {
   element.className = found.hit ? "hit" : "miss";
 }
 
-// ---- the large picture and what is said of it
+// ---- the large picture and its text
 
 function showImage(image) {
   state.image = image;
@@ -131,7 +131,7 @@ function facts(pairs) {
   }));
 }
 
-/** Steps of IoU over thresholds: each row holds from its cut to the next one's. */
+/** The curve of IoU over thresholds, in steps: a row applies from its cut to the next row's cut. */
 function drawProfile() {
   const { image, map } = state;
   const view = image.views[map];
@@ -149,7 +149,7 @@ function drawProfile() {
   );
 }
 
-/** Everything that the slider moves. */
+/** Shows everything that depends on the slider. */
 function showThreshold() {
   const { image, map } = state;
   const threshold = state.thresholds[map];
@@ -190,7 +190,7 @@ function showThreshold() {
 
 // ---- filters
 
-/** Kinds and order go by the chosen threshold, so that images stay while the slider moves. */
+/** Filters and sorts by the policy's threshold, so that images stay while the slider moves. */
 function filter() {
   const { map } = state;
   const score = (image) => reading(image, map, data.maps[map].threshold);
@@ -219,7 +219,7 @@ function options(select, all, names) {
   select.replaceChildren(...(all ? [new Option(all, "")] : []), ...names.map((name) => new Option(name)));
 }
 
-/** Another map: its kinds, its threshold. */
+/** Shows another map with its error types and threshold. */
 function showMap() {
   state.map = Number(find("map").value);
   const threshold = data.maps[state.map].threshold;
@@ -230,7 +230,7 @@ function showMap() {
   filter();
 }
 
-/** Arrows move through a grid whose columns depend on the window. */
+/** Moves through the grid with arrow keys. The number of columns depends on the window. */
 function move(event) {
   const all = [...find("thumbs").children];
   const here = all.findIndex((option) => option.image === state.image);

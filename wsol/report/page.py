@@ -37,7 +37,7 @@ def write_report(
     names = [example.name for example in first.dataset.examples]
     for run, evaluation in evaluations.items():
         if [example.name for example in evaluation.dataset.examples] != names:
-            raise ValueError(f"{run} was scored on other images, so one report cannot hold both")
+            raise ValueError(f"{run} was scored on other images: write a report for each")
     data = gallery(evaluations, images)
     results = {run: evaluation.metrics for run, evaluation in evaluations.items()}
     folders = {run: evaluation.folder for run, evaluation in evaluations.items()}
@@ -47,9 +47,7 @@ def write_report(
         runs=html.escape(", ".join(evaluations)),
         images=f"{len(names):,}",
         shown=len(data["images"]),
-        summary=html_tables.summary(
-            {run: evaluation.metrics for run, evaluation in evaluations.items()}
-        ),
+        summary=html_tables.summary(results),
         links="".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections),
         sections="".join(
             f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
@@ -66,19 +64,19 @@ def write_report(
 
 
 def script_data(data: Any) -> str:
-    """JSON in ASCII, without any character that begins HTML markup."""
+    """JSON in ASCII, without the character that begins HTML markup."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str, str]:
-    """Title -> content; empty where nothing was measured."""
+    """Title -> content; empty if there are no measurements."""
     return {
         "Scores": html_tables.score_table(results)
         + html_tables.table(*score_tables.accuracy_table(results))
         + html_tables.table(*score_tables.more_table(results))
         + _noted(
             _charts(threshold_charts(results)),
-            "On the test images. The dot is the threshold that validation images chose.",
+            "On the test images. The dot is the threshold chosen on validation images.",
         ),
         "Error types": _noted(
             html_tables.error_table(results),

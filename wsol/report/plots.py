@@ -18,8 +18,8 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 from robust_training.training.log import read_log
 from wsol.evaluation.metrics import student_interval
 
-# Matplotlib draws in these colours; the page replaces each by its variable (page.css), which has
-# another value in the dark scheme.
+# Matplotlib draws with these colours. The page replaces each by a variable of page.css, because the
+# dark scheme has other colours.
 _LINES = ("#2457c5", "#c2571a", "#5f6a78", "#177a48", "#8a3fa6", "#a88412")
 _TEXT, _GRID = "#62666e", "#e3e1dc"
 _VARIABLES = {colour: f"--line-{number}" for number, colour in enumerate(_LINES)} | {
@@ -33,10 +33,11 @@ _STYLE = {
     "font.size": 8,
     "lines.linewidth": 1.25,
     "lines.markersize": 5,
-    "svg.fonttype": "none",  # text stays text, in the font of the page
+    "svg.fonttype": "none",  # text stays text and has the page's font
     "svg.hashsalt": "report",  # the same chart gives the same file
 }
-_LAST = ("lr", "seconds")  # columns of a log that are drawn after the others
+_LAST = ("lr", "seconds")  # these columns of a log are drawn last
+_Ends = tuple[float, float] | None  # of an axis
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Line:
 
     Attributes:
         name: Text of the legend.
-        colour: Number of the line's colour; a run or heatmap keeps it in all charts.
+        colour: Number of the line's colour. A run or heatmap has the same number in all charts.
         x, y: Coordinates of the points.
         band: Lower and upper end of the interval at each point.
         mark: A point that is drawn as a dot.
@@ -60,19 +61,14 @@ class Line:
 
 
 def line_chart(
-    title: str,
-    x_label: str,
-    lines: Sequence[Line],
-    *,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
+    title: str, x_label: str, lines: Sequence[Line], x_range: _Ends = None, y_range: _Ends = None
 ) -> str:
     """An HTML <figure> with an SVG chart and its legend.
 
     Args:
-        x_range, y_range: Ends of the axes; None fits them to the lines.
+        x_range, y_range: Ends of the axes. If None, they fit the lines.
     """
-    svg = _svg(line_figure(x_label, lines, x_range=x_range, y_range=y_range))
+    svg = _svg(line_figure(x_label, lines, x_range, y_range))
     items = "".join(
         f'<li style="--colour: var(--line-{line.colour % len(_LINES)})">{html.escape(line.name)}'
         "</li>"
@@ -87,11 +83,7 @@ def line_chart(
 
 @mpl.rc_context(_STYLE)
 def line_figure(
-    x_label: str,
-    lines: Sequence[Line],
-    *,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
+    x_label: str, lines: Sequence[Line], x_range: _Ends = None, y_range: _Ends = None
 ) -> Figure:
     """The chart of `line_chart`."""
     figure = Figure(figsize=(3.4, 2), layout="constrained")
@@ -100,7 +92,7 @@ def line_figure(
         colour = _LINES[line.colour % len(_LINES)]
         x, y = np.array(line.x, float), np.array(line.y, float)
         shown = np.isfinite(x + y)
-        marker = "o" if shown.sum() == 1 else None  # a line of one point would not be seen
+        marker = "o" if shown.sum() == 1 else None  # a line with one point is invisible
         axes.plot(x[shown], y[shown], color=colour, marker=marker, clip_on=False)
         if line.band:
             low, high = np.transpose(line.band)
@@ -112,7 +104,7 @@ def line_figure(
         whole = bool(values) and all(float(v).is_integer() for each in values for v in each)
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole))
         axis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.autoscale_view()  # with these styles, before they are undone
+    axes.autoscale_view()  # otherwise it runs later, without these styles
     axes.set(xlim=x_range, ylim=y_range)
     axes.tick_params(length=0, pad=5, labelcolor=_TEXT)
     axes.grid(axis="y", color=_GRID, linewidth=0.7)
@@ -123,8 +115,8 @@ def line_figure(
 
 @mpl.rc_context(_STYLE)
 def _svg(figure: Figure) -> str:
-    """SVG for a page, after the opening `<svg `: without headers, styles and unused ids, which
-    would hold for the whole page, and with the page's colours."""
+    """The text of an SVG after `<svg `, with the page's colours. It has no headers, and no styles
+    and ids, which would apply to the whole page."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -143,7 +135,7 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
     """A chart for each column of the runs' log.csv; nothing for runs without a log.
 
     Args:
-        folders: Run name -> its folder; None for a model without one.
+        folders: Run name -> its folder, or None if the model has no folder.
     """
     logs = {run: read_log(folder) for run, folder in folders.items()}
     columns = dict.fromkeys(column for log in logs.values() for column in (log[0] if log else ()))
@@ -163,8 +155,8 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
 
 
 def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """GT-known against the heatmap threshold, a chart for each run; a dot marks the threshold that
-    the validation images chose."""
+    """A chart for each run: GT-known against the heatmap threshold. A dot marks the threshold
+    chosen on validation images."""
     charts = ""
     for run, result in metrics.items():
         if not result["curves"]:
@@ -190,7 +182,7 @@ def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def accuracy_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Accuracy with its 95 % interval against the radius of an attack, a chart for each norm."""
+    """A chart for each norm: accuracy with its 95 % interval against the radius of an attack."""
     curves = [
         (run, number, curve)
         for number, (run, result) in enumerate(metrics.items())
@@ -228,8 +220,8 @@ def scatter(
         points: Name of a method -> (x, y) of each of its runs.
 
     Returns:
-        A point for each method with intervals over its runs, and a dot for each run; None without
-        points.
+        A point for each method with intervals over its runs, and a dot for each run. Without
+        points, None.
     """
     if not any(points.values()):
         return None
@@ -255,12 +247,12 @@ def scatter(
     axes.grid(alpha=0.3)
     legend = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a `$` in a name begins no formula
+        text.set_parse_math(False)  # a `$` in a name must not begin a formula
     return _png(figure)
 
 
 def picture_grid(columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:
-    """PNG: pictures uint8 (H,W,3) of equal number below the title of each column."""
+    """PNG: columns with a title and equally many pictures, uint8 (H,W,3)."""
     count = len(next(iter(columns.values())))
     size = (1.5 * len(columns), 1.5 * count + 0.3)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
@@ -300,25 +292,25 @@ def retraining_curves(
 def trade_off(
     accuracies: Mapping[str, float], panels: Mapping[str, Mapping[str, np.ndarray]]
 ) -> bytes:
-    """PNG: area of ROAR or KAR, above that of the first model, against accuracy.
+    """PNG: difference between a model's and the first model's area of ROAR or KAR, over accuracy.
 
     Args:
-        accuracies: Model -> its accuracy, in the order of the line through the models.
+        accuracies: Model -> its accuracy. A line connects the models in this order.
         panels: "roar" or "kar" -> attribution -> areas (models,seeds).
     """
     x, first = [100 * each for each in accuracies.values()], next(iter(accuracies))
     for axes, (mode, lines) in zip(_panels(4.4, 3.4, len(panels)), panels.items(), strict=True):
         for name, areas in lines.items():
             above = areas - areas[0]
-            label = f"{name} (there {areas[0].mean():+.3f})"
+            label = f"{name} (first model: {areas[0].mean():+.3f})"
             (line,) = axes.plot(x, above.mean(axis=1), marker="o", linewidth=1, label=label)
             axes.plot(x, above, ".", color=line.get_color(), alpha=0.5, markersize=4)
         low = axes.get_ylim()[0]
         for place, label in zip(x, accuracies, strict=True):
             axes.text(place, low, label, fontsize=6, rotation=90, va="bottom", parse_math=False)
         axes.axhline(0, color="grey", linewidth=0.8, linestyle="--")
-        axes.set(title=mode.upper(), xlabel="accuracy of the model under study, %")
-        axes.set(ylabel=f"area above that of {first}".replace("$", r"\$"))
+        axes.set(title=mode.upper(), xlabel="accuracy of the model, %")
+        axes.set(ylabel=f"area - area of {first}".replace("$", r"\$"))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     return _png(axes.figure)

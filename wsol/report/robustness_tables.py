@@ -21,7 +21,7 @@ _BOX_HEADS = ("GT-known", "attacked", "change", "Top-1 Loc", "attacked", "change
 
 
 def robustness_tables(results: Results) -> list[Table]:
-    """Maps, boxes and predictions under attack, with a row for each run and attack."""
+    """Tables of maps, boxes and predictions under attack: a row for each run and attack."""
     found = [(run, each["robustness"]) for run, each in results.items() if "robustness" in each]
     maps = [(run, one, each["images"]) for run, each in found for one in each["maps"]]
     curves = [(run, one, each["images"]) for run, each in found for one in each["accuracy"]]
@@ -46,7 +46,7 @@ def _map_cells(one: Mapping[str, Any], total: int) -> list[str]:
     top, shift = measures["top_k_intersection"], measures["centre_shift"]
     others = ("local_top_k_intersection", "kendall", "spearman", "cosine", "ssim")
     left_out = f", {one['without_map']} without a map" if one["without_map"] else ""
-    images = f"{one['correct']} right of {total} images{left_out}"
+    images = f"{one['correct']} correct of {total} images{left_out}"
     pixels = "-"
     if shift["mean"] is not None:
         low, high = shift["interval"]
@@ -85,7 +85,7 @@ def _curve_cells(one: Mapping[str, Any], total: int) -> list[str]:
 def _attack(settings: Mapping[str, Any]) -> str:
     steps, k = settings["attack"], settings["top_k"]
     norm = steps.get("norm")
-    moves = (  # results of earlier versions do not name the class of their attack, PGD
+    moves = (  # in results of earlier versions, an attack without a class is PGD
         f"{norm} {radius(steps['eps'], norm)}, {steps['steps']} steps of "
         f"{radius(steps['step_size'], norm)}"
         if steps.get("class", "PGD") == "PGD"
@@ -98,7 +98,7 @@ def _attack(settings: Mapping[str, Any]) -> str:
 
 
 def _class(settings: Mapping[str, Any]) -> str:
-    """The name of a class and its settings, such as `SmoothGrad (samples 8, noise 0.1)`."""
+    """The name of a class and its settings: `SmoothGrad (samples 8, noise 0.1)`."""
     inside = ", ".join(
         f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
         for key, value in settings.items()
@@ -108,5 +108,5 @@ def _class(settings: Mapping[str, Any]) -> str:
 
 
 def radius(eps: float, norm: str) -> str:
-    """A radius as the field writes it: in 255ths for linf."""
+    """A radius as text: in 255ths for linf."""
     return f"{255 * eps:.3g}/255" if norm == "linf" else f"{eps:.3g}"

@@ -17,7 +17,7 @@ def score_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def score_table(results: Results) -> Table:
-    """Every policy of every heatmap."""
+    """The scores of every heatmap under every policy."""
     heads = ("model", "heatmap", "threshold policy", "GT-known", "Top-1 Loc", "Top-5 Loc")
     rows = [
         [run, row["heatmap"], *score_cells(row), percent(result["top1_accuracy"])]
@@ -28,7 +28,7 @@ def score_table(results: Results) -> Table:
 
 
 def accuracy_table(results: Results) -> Table:
-    """Accuracy over all test images, where predictions are known and no other table shows it."""
+    """Accuracy over all test images, for runs with predictions, if no other table has it."""
     rows = []
     for run, result in results.items():
         found = result.get("all_test_images", result)
@@ -40,7 +40,7 @@ def accuracy_table(results: Results) -> Table:
 
 
 def baseline_table(results: Results) -> Table:
-    """Each heatmap beside its baseline."""
+    """The score of each heatmap and of its baseline."""
     heads = ("model", "heatmap", "baseline", "policy")
     rows = [
         [
@@ -55,16 +55,16 @@ def baseline_table(results: Results) -> Table:
         for run, result in results.items()
         for name, found in result.get("baselines", {}).items()
     ]
-    return Table((*heads, "GT-known", "of the baseline", "difference, paired"), rows, 4)
+    return Table((*heads, "GT-known", "baseline's GT-known", "difference, paired"), rows, 4)
 
 
 def more_table(results: Results) -> Table:
-    """The scores without a threshold policy of their own."""
+    """The scores that do not depend on the threshold policy."""
     heads = (
         "model",
         "heatmap",
-        "MaxBoxAcc (oracle each)",
-        "MaxBoxAccV2 (oracle each)",
+        "MaxBoxAcc (oracles)",
+        "MaxBoxAccV2 (oracles)",
         "AP50",
         "PxAP",
         "pIoU (oracle)",
@@ -126,7 +126,7 @@ def _spurious_cells(found: Mapping[str, Any]) -> list[str]:
     if groups.get("worst"):
         group = groups["worst"]
         worst = (
-            f"{percent(group['accuracy'])} ({group['class']} before {group['background']}, "
+            f"{percent(group['accuracy'])} ({group['class']} on {group['background']}, "
             f"{group['images']} images)"
         )
     mass = percent(inside.get("mass"), inside.get("intervals", {}).get("mass"))

@@ -44,7 +44,7 @@ class AccuracyCurve:
                 f"above 0, not {self.restarts}, {self.attack.steps}, {self.attack.eps}"
             )
         if self.restarts > 1 and not self.attack.random_start:
-            raise ValueError("restarts of an AccuracyCurve need a random start of its attack")
+            raise ValueError("restarts above 1 of an AccuracyCurve need attack.random_start: true")
 
     def at(self, radius: float) -> PGD:
         """The attack with a radius above 0."""
@@ -57,9 +57,10 @@ def accuracy_curve(
 ) -> dict[str, Any]:
     """Fraction of images that are classified correctly under every attack, for each radius.
 
-    Each restart attacks twice: it raises the cross-entropy, and the margin between the highest
-    other logit and the true one, whose gradient does not vanish where the network is sure. An image
-    that is misclassified at one radius also counts as misclassified at all larger ones.
+    Each restart runs two attacks. One increases the cross-entropy. The other increases the highest
+    other logit minus the true logit, because this gradient does not vanish if the network is
+    confident. If an image is misclassified at one radius, it also counts as misclassified at all
+    larger ones.
 
     Returns:
         `eps`, `accuracy` and `intervals` (95 %, over images), lists with one entry for each radius,
@@ -88,7 +89,7 @@ def accuracy_curve(
 def _attack(
     model: Classifier, image: Tensor, label: Tensor, withstood: Tensor, attack: PGD, restarts: int
 ) -> None:
-    """Attacks the images marked in `withstood`, bool (N,), and clears those that fail."""
+    """Attacks the images with True in `withstood`, bool (N,). Misclassified images become False."""
     for _ in range(restarts):
         for make_score in (cross_entropy_score, margin_score):
             if withstood.any():

@@ -1,9 +1,9 @@
-"""ROAR and KAR: does a network that is trained anew need the pixels that an attribution ranks high?
+"""ROAR and KAR: does a new network need the pixels with large values in an attribution?
 
 Remove And Retrain (Hooker et al., NeurIPS 2019) and Keep And Retrain, as in Kim, Seo and Jeon
 (2019, arXiv 1903.11626; notebooks 3.4 and 3.5). ROAR replaces the most important pixels of every
 image by the channel means of the training images, and KAR replaces all others. A network is trained
-from scratch on these images, and its accuracy is compared with that after random pixels.
+from scratch on these images. The baseline is the accuracy after random pixels were replaced.
 """
 
 import os
@@ -36,12 +36,12 @@ RANDOM = "random"
 
 
 def gradient(model: Classifier, image: Tensor) -> Tensor:
-    """G: gradient magnitudes of the predicted class's cross-entropy, summed over channels."""
+    """Gradient magnitudes of the predicted class's cross-entropy, summed over channels."""
     return _sum(input_gradient(_loss(model, image), image))
 
 
 def gradient_x_input(model: Classifier, image: Tensor) -> Tensor:
-    """GX: gradient times pixel; mid-grey is 0, because the pixels of the source lie in [-1,1]."""
+    """Gradient times pixel. Mid-grey is 0, because pixels of the source lie in [-1,1]."""
     return _sum((image - 0.5) * input_gradient(_loss(model, image), image))
 
 
@@ -134,7 +134,7 @@ def write_replaced(
             for pixels, index, box in zip(
                 changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
             ):
-                if not any(box):  # the layout needs a box, accuracy does not
+                if not any(box):  # the layout needs a box; it does not affect accuracy
                     box = (0, 0, *pixels.shape[:0:-1])
                 example = dataset.examples[index]
                 name = f"{example.name}.png"  # a.jpg and a.png must not become one file
@@ -162,7 +162,7 @@ def _write_image(file: Path, pixels: Tensor) -> None:
 
 
 def accuracy(model: Classifier, loader: DataLoader) -> float:
-    """Fraction of images whose class is predicted."""
+    """Fraction of images that are classified correctly."""
     model.eval()
     hits = [
         is_correct(model, batch["image"].to(model.device), batch["label"].to(model.device))
@@ -174,13 +174,13 @@ def accuracy(model: Classifier, loader: DataLoader) -> float:
 def area(
     fractions: Sequence[float], accuracy: Sequence[float], random: Sequence[float], mode: Mode
 ) -> float:
-    """Area between two curves of accuracy against the fraction of replaced pixels.
+    """Area between two curves of accuracy over the fraction of replaced pixels.
 
-    Larger is better. ROAR counts the accuracy lost beyond random pixels, KAR that kept beyond
-    random pixels. Both curves have the same ends: no pixel, and every pixel replaced.
+    Larger is better. For ROAR it is the curve of random pixels minus the curve of the attribution,
+    for KAR the reverse. Both curves have the same ends: no pixel or every pixel is replaced.
     """
     if not len(fractions) == len(accuracy) == len(random) == len(set(fractions)):
-        raise ValueError("an area needs one accuracy for each of different fractions")
+        raise ValueError("an area needs different fractions, and one accuracy for each")
     gain = np.subtract(random, accuracy) if mode == "roar" else np.subtract(accuracy, random)
     replaced = np.array(fractions) if mode == "roar" else 1 - np.array(fractions)
     order = np.argsort(replaced)

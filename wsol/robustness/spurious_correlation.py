@@ -3,9 +3,9 @@
 Data sets in CUB's layout can contain files for three measurements:
 
 * Accuracy over groups of class and background (`backgrounds.txt`; Sagawa et al., ICLR 2020). Images
-  whose background is rare for their class in training are misclassified first.
+  with a background that is rare for their class in training are misclassified first.
 * The fraction of attribution mass inside the object's mask. It is reported with the mask's fraction
-  of the area. A constant map would give that value.
+  of the area, which is the value of a constant map.
 * Leakage: attribution mass on a patch that is independent of the class (`null_patches.txt`; Shah et
   al., NeurIPS 2021).
 """
@@ -58,7 +58,7 @@ def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues 
         None if the data set has neither file, or another layout.
 
     Raises:
-        ValueError: a file is malformed or has no line for an image, or a patch extends outside of
+        ValueError: a file is malformed or has no line for an image, or a patch is partly outside of
             its image. The message names the file.
     """
     if not isinstance(dataset, CUB200):
@@ -129,8 +129,8 @@ def group_accuracy(
 
     Returns:
         `groups`: class, background, size and accuracy of each group of at least `FEWEST` images.
-        `mean_accuracy`: mean over the groups. None if there is no group.
-        `worst`: the group with the lowest accuracy, the largest of several. None if there is none.
+        `mean_accuracy`: mean over the groups, or None without groups.
+        `worst`: the group with the lowest accuracy, the largest of several; None without groups.
         `left_out`: number of smaller groups.
         `fewest_images`: `FEWEST`.
     """
@@ -180,9 +180,9 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
         seed: Seed of the bootstrap.
 
     Returns:
-        `mass`, `area`: mean fractions. None without images.
-        `leakage`: mass / area. It is 1 for a constant map. A value above 1 does not prove learning:
-        random networks can also exceed 1 in a high-contrast region. None if the area is 0.
+        `mass`, `area`: mean fractions, or None without images.
+        `leakage`: mass / area, or None if the area is 0. It is 1 for a constant map. A value above
+        1 does not prove learning: random networks can also exceed 1 in a high-contrast region.
         `intervals`: 95 % intervals of mass and leakage.
         `left_out`: number of images with mass 0.
     """
@@ -203,7 +203,7 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divides; NaN where the denominator is not above 0."""
+    """Divides; NaN if the denominator is not above 0."""
     nan = np.full(len(denominator), np.nan)
     return np.divide(numerator, denominator, out=nan, where=denominator > 0)
 
@@ -211,7 +211,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def _read_column(
     dataset: CUB200, name: str, columns: int, parse: Callable[[list[str]], Any]
 ) -> list[Any] | None:
-    """Reads a value for each image, in order, from the data set's file `name`. None without a file.
+    """Reads a value for each image, in order, from the data set's file `name`, if there is one.
 
     Raises:
         ValueError: the file is malformed (`read_table`), or an image has no line.
@@ -252,7 +252,7 @@ def _mass_and_area(
 
 
 def _patch(box: Box, size: list[int], shape: torch.Size) -> np.ndarray:
-    """bool of `shape` (H,W): mask of a box in an image file of `size`, resized like other masks."""
+    """The mask of a box in an image file of `size`, resized like other masks: bool of `shape`."""
     (width, height), (x0, y0, x1, y1) = size, box
     pixels = np.zeros((height, width), np.uint8)
     pixels[round(y0) : round(y1), round(x0) : round(x1)] = 1

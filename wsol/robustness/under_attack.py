@@ -1,4 +1,4 @@
-"""Robustness: how much attacks change a classifier's maps, boxes and predictions."""
+"""Robustness: attacks on a classifier's maps, boxes and predictions, and the changes they cause."""
 
 import dataclasses
 import time
@@ -47,12 +47,12 @@ def _accuracy_curves() -> list[AccuracyCurve]:
 
 @dataclass(frozen=True)
 class RobustnessConfig:
-    """The attacks that robustness is measured with.
+    """The attacks for measuring robustness.
 
     Attributes:
         maps: Attacks on attribution maps.
         accuracy: Attacks on predictions.
-        images: Number of attacked images, spread evenly over the split; None attacks all.
+        images: Number of attacked images, spread evenly over the split. If None, all images.
     """
 
     maps: list[MapAttack] = field(default_factory=_map_attacks)
@@ -64,7 +64,7 @@ class RobustnessConfig:
             raise ValueError(f"images of a RobustnessConfig must be at least 1, not {self.images}")
 
     def require_size(self, side: int) -> None:
-        """Raises ValueError where maps of `side` x `side` pixels are too small to be compared."""
+        """Raises ValueError if maps of `side` x `side` pixels are too small to be compared."""
         if side < SMALLEST:
             raise ValueError(f"maps need {SMALLEST} pixels a side to be compared, not {side}")
         for attack in self.maps:
@@ -95,19 +95,19 @@ def measure_robustness(
         on predictions. Intervals are 95 %, over images; numbers are None without images.
 
         `measures` of `maps` compare the clean with the attacked map by each of
-        `similarity.MEASURES`, for correctly classified images. `mean` is over images where an
-        iterate of the attack kept the class (as ART reports). `flipped_as_same` is over all of
-        them, and the others count as unchanged (as IG-NORM reports). `under_noise` is the baseline
-        of any attack: the mean for random steps of the same length, over those images of `mean`
-        that keep their class under noise, too. Images whose clean map is constant are left out and
-        counted in `without_map`.
+        `similarity.MEASURES`, for correctly classified images. Images with a constant clean map are
+        left out, and `without_map` is their number. `mean` is over the images with an iterate that
+        keeps the class, as ART reports. `flipped_as_same` is over all images, and the others count
+        as unchanged, as IG-NORM reports. `under_noise` is the baseline of an attack: the mean for
+        random steps of the same length, over the images of `mean` that keep their class under
+        noise.
 
         `boxes` of `maps` are GT-known and Top-1 Loc of gradient maps, for clean and attacked
-        images, and the difference. An image without an iterate that kept its class stays clean.
-        They are left out where an image has no true box.
+        images, and the difference. An image without an iterate that keeps its class stays clean.
+        There are no `boxes` if an image has no true box.
 
     Raises:
-        ValueError: an attack counts more pixels than a map has, or a map is not finite.
+        ValueError: `top_k` of an attack exceeds the pixels of a map, or a map is not finite.
     """
     total = len(loader.dataset)
     loader = _spread(loader, min(config.images or total, total))
@@ -165,9 +165,9 @@ def _attack_batch(
     attack: MapAttack,
     threshold: float,
 ) -> Columns:
-    """Arrays (N,): whether an image is correct, has a map that is not constant, and kept its class
-    under attack and noise; whether its clean and attacked boxes are hits; each measure of
-    similarity after the attack and, with the suffix " noise", after noise."""
+    """Arrays (N,). bool: an image is classified correctly, has a map that is not constant, keeps
+    its class under attack and under noise; its clean and attacked boxes are hits. float: each
+    measure of similarity after the attack and, with the suffix " noise", after noise."""
     result = attack(model, image, label)
     random = dataclasses.replace(attack, goal=Noise())(model, image, label)
     clean, k = _numpy(result.clean_maps), attack.count_pixels(result.clean_maps)
@@ -206,7 +206,7 @@ def _numpy(maps: Tensor) -> np.ndarray:
 
 
 def _settings(attack: MapAttack) -> dict[str, Any]:
-    """Settings of an attack as plain values; classes by their names."""
+    """Settings of an attack as plain values, with the names of classes."""
     return dataclasses.asdict(attack) | {
         name: {"class": type(part).__name__, **dataclasses.asdict(part)}
         for name in ("attack", "goal", "attribution")

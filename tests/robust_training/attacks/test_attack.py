@@ -1,4 +1,4 @@
-"""An attack of one's own works wherever PGD does."""
+"""Your own attack can replace PGD everywhere."""
 
 from dataclasses import dataclass
 
@@ -37,12 +37,12 @@ class FGSM(Attack):
 
 @dataclass(frozen=True)
 class Shrinking(FGSM):
-    """Several steps, for the base class's loop."""
+    """An attack with several steps, for the loop of the base class."""
 
     steps: int = 3
 
 
-def test_an_attack_says_one_step_and_is_called_like_pgd(tiny, batch):
+def test_an_attack_defines_one_step_and_is_called_like_pgd(tiny, batch):
     image, label = batch
     score = cross_entropy_score(tiny.eval(), label)
     one = PGD(eps=2 / 255, step_size=2 / 255, steps=1, random_start=False)
@@ -71,13 +71,13 @@ def test_objectives_train_on_it(objective, tiny, batch):
     assert all(parameter.grad is not None for parameter in tiny.parameters())
 
 
-def test_objectives_whose_score_is_flat_at_the_image_refuse_an_attack_without_a_random_start():
+def test_objectives_without_a_gradient_at_the_image_need_a_random_start():
     for objective in (AAT, IGNorm):
         with pytest.raises(ValueError, match="attack.random_start of"):
             objective(attack=FGSM())
 
 
-def test_map_attacks_take_its_steps(network, images):
+def test_map_attacks_use_its_steps(network, images):
     image, label = images
     found = MapAttack(FGSM(eps=8 / 255))(network, image, label)
     expected = MapAttack(PGD(8 / 255, 8 / 255, 1, random_start=False))(network, image, label)
@@ -85,13 +85,13 @@ def test_map_attacks_take_its_steps(network, images):
     assert found.intersection.mean() < 1
 
 
-def test_sanity_checks_watch_it(tiny, batch):
+def test_sanity_checks_check_it(tiny, batch):
     for eps, told in ((2 / 255, False), (0.0, True)):
         found = check_network(tiny, AdversarialTraining(attack=FGSM(eps)), Batch(*batch))
-        assert any("leave images as they are" in sentence for sentence in found) == told
+        assert any("do not change the images" in sentence for sentence in found) == told
 
 
-def test_a_configuration_names_it(tmp_path):
+def test_a_configuration_can_name_it(tmp_path):
     file = tmp_path / "fgsm.yaml"
     file.write_text(
         "objective:\n  class_path: ART\n  init_args:\n    attack:\n"
@@ -105,7 +105,7 @@ def test_a_configuration_names_it(tmp_path):
 
 
 def test_settings_of_pgd_need_no_class_path(tmp_path):
-    """Files that name no class change the settings of the file before them."""
+    """A file without a class changes the settings of the file before it."""
     file = tmp_path / "steps.yaml"
     file.write_text("objective: {class_path: ART, init_args: {attack: {steps: 7}}}")
     base = ROOT / "configs" / "toy_art.yaml"

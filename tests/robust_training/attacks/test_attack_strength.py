@@ -15,9 +15,9 @@ from wsol.data.loaders import DataConfig
 
 
 @pytest.mark.slow
-def test_a_first_order_attack_reaches_the_exact_ones_loss(shared):
-    """100 photographs, each seen three times, one start for both, three steps: at least 98 % of the
-    exact attack's gain. Sign steps amplify rounding: a single pass strays by several per cent."""
+def test_a_first_order_attack_reaches_the_loss_of_the_exact_attack(shared):
+    """On 100 photographs, each used three times, three steps from the same start reach at least
+    98 % of the exact attack's gain. Sign steps amplify rounding: one pass varies by several %."""
     weights = shared / "weights" / "mobilenetv2_100.imagenet.safetensors"
     torch.manual_seed(0)
     model = create_model("mobilenetv2_100", 10, weights=weights, image_size=96).train()

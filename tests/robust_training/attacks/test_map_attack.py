@@ -14,6 +14,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.class_activation import class_activation
 from robust_training.attribution.explanation import (
     ClassActivation,
+    Differentiation,
     InputXGradient,
     IntegratedGradients,
     SmoothGrad,
@@ -38,7 +39,7 @@ def test_a_linear_map_never_changes(images):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_attack_beats_noise_and_keeps_class_ball_and_range(network, images, norm):
+def test_the_attack_beats_noise_and_keeps_class_radius_and_range(network, images, norm):
     image, label = images
     eps = 8 / 255 if norm == "linf" else 1.0
     attack = MapAttack(PGD(eps, eps / 4, steps=8, norm=norm))
@@ -63,7 +64,7 @@ def test_the_attack_beats_noise_and_keeps_class_ball_and_range(network, images, 
 
 
 def test_other_goals_are_reached(network, images):
-    """Mass moves into the region, and its centre away, further than under noise."""
+    """More mass moves into the region than under noise, and the centre moves further away."""
     image, label = images
     attack = MapAttack(PGD(8 / 255, 2 / 255, steps=8))
     clean = attack.maps(network, image, label)
@@ -106,8 +107,8 @@ def test_images_of_a_batch_do_not_depend_on_each_other(network, images, curvatur
         assert one.intersection == together.intersection[index]
 
 
-def test_a_longer_attack_and_more_starts_keep_no_more(network, images):
-    """From the same starts, the best of more iterates is the best of fewer, or better."""
+def test_a_longer_attack_and_more_starts_are_not_weaker(network, images):
+    """From the same starts, the best of more iterates is at least as good as the best of fewer."""
     image, label = images
     intersections = []
     for steps, restarts in ((1, 1), (4, 1), (8, 1), (8, 3)):
@@ -121,13 +122,13 @@ def test_a_longer_attack_and_more_starts_keep_no_more(network, images):
 
 
 @pytest.mark.parametrize("corner", [Region(0.9, 0.9, 0.92, 0.92), Region(0.99, 0.99, 1, 1)])
-def test_a_region_holds_a_pixel(images, corner):
+def test_a_region_contains_at_least_one_pixel(images, corner):
     mass = torch.ones(1, 32, 32) / 1024
     score = corner.score(lambda image: mass, mass, 1)
     assert score(images[0][:1]) > 0
 
 
-def test_a_wider_ball_keeps_less(network, images):
+def test_a_larger_radius_lowers_the_intersection(network, images):
     image, label = images
     intersections = []
     for eps in (1 / 255, 4 / 255, 16 / 255):
@@ -138,7 +139,7 @@ def test_a_wider_ball_keeps_less(network, images):
 
 
 class TwoUnits(torch.nn.Module):
-    """relu(a . x - 0.2) + 3 relu(b . x - 0.2): a looks at the left half, b at the right one."""
+    """relu(a . x - 0.2) + 3 relu(b . x - 0.2): a is zero on the right half, b on the left half."""
 
     num_classes = 2
 
@@ -178,7 +179,7 @@ def test_the_attack_finds_the_worst_direction_of_two_units():
     ids=lambda each: type(each).__name__,
 )
 def test_every_explanation_can_be_attacked(network, images, attribution):
-    side = 96 if attribution == ClassActivation() else 32  # where test_resnet leaves 3 x 3
+    side = 96 if attribution == ClassActivation() else 32  # its last map has 3 x 3 pixels
     image = F.interpolate(images[0], side)
     attack = MapAttack(PGD(8 / 255, 2 / 255, steps=6), attribution=attribution)
     label = network(image).argmax(dim=1)
@@ -194,7 +195,7 @@ def test_every_explanation_can_be_attacked(network, images, attribution):
     assert found.intersection.mean() < noise.intersection.mean() - 0.02
 
 
-def test_maps_are_those_of_the_plain_functions(network, images):
+def test_maps_equal_the_plain_functions(network, images):
     image, label = images
     score = class_score(network, label)
     pairs = (
@@ -221,7 +222,7 @@ def test_maps_are_those_of_the_plain_functions(network, images):
 def test_the_gradient_of_a_map_equals_central_differences(network, images, attribution, curvature):
     image, label = images[0][:2].double(), images[1][:2]
     model = deepcopy(network).double()
-    maps = attribution.maps(model, label, create_graph=True, curvature=curvature, beta=10.0)
+    maps = attribution.maps(model, label, Differentiation(curvature=curvature, beta=10.0))
     weight = torch.rand(2, 32, 32, dtype=torch.float64)
     leaf = image.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((maps(leaf) * weight).sum(), leaf)
@@ -233,7 +234,7 @@ def test_the_gradient_of_a_map_equals_central_differences(network, images, attri
 
 
 class Held:
-    """A tensor that a graph keeps."""
+    """A tensor that a graph stores."""
 
     kept: ClassVar[int] = 0
 
@@ -245,13 +246,13 @@ class Held:
         Held.kept -= self.tensor.numel()
 
 
-def test_a_long_path_keeps_only_its_images(network, images):
-    """With every point a graph grows by images, not by the network's layers."""
+def test_a_long_path_stores_only_its_images(network, images):
+    """Each point adds images to the graph, but no activations of layers."""
     image, label = images
     held = {}
     for steps in (2, 12):
         explained = IntegratedGradients(steps)
-        maps = explained.maps(network, label, create_graph=True, curvature=Recomputed("exact"))
+        maps = explained.maps(network, label, Differentiation(curvature=Recomputed("exact")))
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
             before, result = Held.kept, maps(image.clone().requires_grad_())
             held[steps] = Held.kept - before
@@ -259,7 +260,7 @@ def test_a_long_path_keeps_only_its_images(network, images):
     assert 0 < held[12] - held[2] <= 10 * 2 * image.numel()
 
 
-def test_a_radius_of_zero_leaves_every_map(network, images):
+def test_a_radius_of_zero_changes_no_map(network, images):
     image, label = images
     found = MapAttack(PGD(eps=0.0, step_size=1 / 255, steps=2))(network, image, label)
     torch.testing.assert_close(found.image, image)

@@ -46,7 +46,7 @@ def test_every_image_stays_in_its_ball_and_range(eps, step, steps, norm, seed):
     assert attacked.max() <= 1
 
 
-def test_the_attack_raises_the_score_and_needs_no_weight_gradient(tiny, batch):
+def test_the_attack_increases_the_score_and_needs_no_weight_gradient(tiny, batch):
     image, label = batch
     tiny.eval()
     score = cross_entropy_score(tiny, label)
@@ -56,7 +56,7 @@ def test_the_attack_raises_the_score_and_needs_no_weight_gradient(tiny, batch):
     assert not attacked.requires_grad
 
 
-def test_same_generator_same_attack(tiny, batch):
+def test_the_same_generator_gives_the_same_attack(tiny, batch):
     image, label = batch
     runs = []
     for _ in range(2):

@@ -47,8 +47,8 @@ def test_integrated_gradients_are_complete(tiny, batch):
     torch.testing.assert_close(total, score(image) - score(baseline), rtol=0, atol=1e-4)
 
 
-def test_functions_and_settings_are_one_attribution(tiny, batch):
-    """They have equal defaults, and noise that does not depend on the global generator."""
+def test_functions_and_settings_give_the_same_attribution(tiny, batch):
+    """Defaults are equal, and the noise does not depend on the global generator."""
     image, label = batch
     score = class_score(tiny.eval(), label)
     for function, settings in (
@@ -91,7 +91,7 @@ def test_two_scores_share_one_forward_pass(tiny, batch, curvature):
     torch.testing.assert_close(true.detach(), input_gradient(class_score(tiny, label), image))
 
 
-def test_the_runner_up_is_held():
+def test_the_runner_up_stays_the_same():
     logits = [torch.tensor([[5.0, 1.0, 2.0]]), torch.tensor([[5.0, 3.0, 2.0]])]
     scores = class_and_runner_up_scores(lambda image: logits[int(image)], torch.tensor([0]))
     assert scores(torch.tensor(0))[1].item() == 2

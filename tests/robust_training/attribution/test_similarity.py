@@ -1,4 +1,4 @@
-"""Similarity of two maps: of rows of tensors, and by the measures of reports."""
+"""Similarity of two maps: rows of tensors, and the measures of reports."""
 
 import numpy as np
 import pytest
@@ -30,14 +30,14 @@ def test_top_k_intersection_by_hand():
             top_k_intersection(first, second, k)
 
 
-def test_pearson_equals_numpy_and_a_constant_has_none():
+def test_pearson_equals_numpy_and_is_zero_for_a_constant():
     rows = torch.randn(2, 4, 30, dtype=torch.float64)
     expected = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(*rows, strict=True)]
     torch.testing.assert_close(pearson(*rows), torch.stack(expected), rtol=1e-6, atol=1e-6)
     assert pearson(torch.ones(5), torch.randn(5)) == 0
 
 
-def test_equal_pixels_count_in_their_order():
+def test_equal_pixels_are_ranked_in_their_order():
     zeros, corner = torch.zeros(1, 100), torch.zeros(1, 100)
     corner[:, :10] = 1
     assert top_k_intersection(zeros, corner, 10) == 1

@@ -1,4 +1,4 @@
-"""Finite-difference curvature against the exact one."""
+"""Finite-difference curvature, compared with exact curvature."""
 
 import math
 
@@ -17,7 +17,7 @@ from tests.conftest import cosine
 
 
 def test_products_equal_exact_ones_in_float64(tiny, batch):
-    """First derivatives of a function of the gradient, towards image and every parameter."""
+    """Derivatives of a function of the gradient with respect to the image and each parameter."""
     image, label = batch
     image.requires_grad_()
     score = class_score(tiny, label)
@@ -37,7 +37,7 @@ def test_products_equal_exact_ones_in_float64(tiny, batch):
 
 
 def test_merged_differences_are_right_on_average(tiny, batch):
-    """Two scores have two relative signs, whose cross terms cancel."""
+    """Two scores have two relative signs. Their cross terms cancel."""
     image, label = batch
     image.requires_grad_()
 
@@ -85,7 +85,7 @@ def test_one_sided_products_approach_exact_ones(tiny, batch):
 
 
 def test_extra_passes_leave_no_trace():
-    """Running statistics and the random generator end as after one pass; dropout is repeated."""
+    """Running statistics and the random generator end as after one pass. Dropout is repeated."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3),
@@ -114,8 +114,9 @@ def test_extra_passes_leave_no_trace():
     torch.testing.assert_close(first[2], exact[2], rtol=0, atol=0)
 
 
-def test_max_pooling_keeps_its_pixel_where_pixels_tie():
-    """A flat image ties every window: without held pixels the difference is 1/step too large."""
+def test_max_pooling_keeps_its_pixel_if_pixels_are_equal():
+    """In a flat image all pixels of a window are equal. If the pixel changed, the difference would
+    be 1/step too large."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 1)
@@ -134,7 +135,7 @@ def test_max_pooling_keeps_its_pixel_where_pixels_tie():
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_rounding_is_held():
+def test_rounding_stays_the_same():
     """A column of pixels halfway between two levels: each one that jumped would be 1/step off."""
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -210,8 +211,8 @@ def test_agrees_with_exact_on_real_architectures(name, training):
     assert cosine(list(exact[1:]), list(first[1:])) > least
 
 
-def test_modes_around_the_gradient_are_those_of_its_derivative(tiny, batch):
-    """Smooth activations and BatchNorm modes that ended before the backward pass still hold."""
+def test_modes_around_the_gradient_apply_to_its_derivative(tiny, batch):
+    """Smooth activations and BatchNorm modes also apply if they ended before the backward pass."""
     image, label = batch
     image.requires_grad_()
 
@@ -232,8 +233,8 @@ def test_modes_around_the_gradient_are_those_of_its_derivative(tiny, batch):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_images_with_small_vectors_keep_their_precision_where_they_can(training):
-    """float32, rows of v from 1 to 1e-4: in evaluation mode each image has a step of its own."""
+def test_images_with_small_vectors_keep_their_precision_in_evaluation_mode(training):
+    """float32, rows of v from 1 to 1e-4: in evaluation mode each image has its own step."""
     torch.manual_seed(0)
     model = create_model("resnet10t", 3, image_size=64)
     torch.nn.init.normal_(model.backbone.fc.weight)
@@ -257,7 +258,7 @@ def test_images_with_small_vectors_keep_their_precision_where_they_can(training)
     assert min(rows[:1] if training else rows) > 0.98
 
 
-def test_autocast_does_not_reach_the_differences():
+def test_differences_ignore_autocast():
     torch.manual_seed(0)
     model = create_model("resnet10t", 3, image_size=32).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)

@@ -1,4 +1,4 @@
-"""Layers with cheap second derivatives against PyTorch's own, in float64."""
+"""Layers with cheap second derivatives, compared with PyTorch's layers in float64."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_batch_norm(shape, training):
     torch.testing.assert_close(*running)
 
 
-def test_one_value_per_channel_is_refused_as_ever():
+def test_one_value_per_channel_is_refused_as_in_pytorch():
     norm = nn.BatchNorm2d(3)
     with EfficientDoubleBackward(), pytest.raises(ValueError, match="more than 1 value"):
         norm(torch.rand(1, 3, 1, 1))
@@ -81,7 +81,7 @@ def test_one_value_per_channel_is_refused_as_ever():
 
 @pytest.mark.parametrize("beta", [1.0, 5.0, 50.0])
 def test_softplus(beta):
-    # PyTorch's derivative jumps to 1 at 20 / beta, where it is 1 - 2e-9
+    # at 20 / beta the derivative is 1 - 2e-9, and PyTorch's is 1 above
     points = 2 * random(3, 4, 5, 6)
     assert_same(lambda x: softplus(x, beta), lambda x: F.softplus(x, beta), points, atol=1e-6)
 
@@ -122,8 +122,8 @@ def test_whole_networks(name):
     torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_weights_take_no_time_where_only_the_image_has_a_gradient(monkeypatch):
-    """The kernels compute the image's gradient and no other."""
+def test_gradients_of_weights_are_not_computed_if_only_the_image_needs_one(monkeypatch):
+    """The kernels compute only the image's gradient."""
     masks = []
     kernel = double_backward._convolution_backward
 
@@ -141,7 +141,7 @@ def test_weights_take_no_time_where_only_the_image_has_a_gradient(monkeypatch):
     assert all(parameter.grad is not None for parameter in net[0].parameters())
 
 
-def test_a_third_derivative_is_refused_not_wrong():
+def test_a_third_derivative_is_refused():
     weight, bias = random(3, seed=1), random(3, seed=2)
     image = random(4, 3, 5, 5).requires_grad_()
     output = double_backward.batch_norm(image, None, None, weight, bias, True)
@@ -151,7 +151,7 @@ def test_a_third_derivative_is_refused_not_wrong():
         second.sum().backward()
 
 
-def test_autocast_reaches_the_layers():
+def test_the_layers_follow_autocast():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus())
     image = torch.rand(4, 3, 8, 8, requires_grad=True)
     results = []

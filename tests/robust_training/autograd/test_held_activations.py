@@ -5,8 +5,8 @@ from robust_training.autograd.held_activations import _LINES, HoldActivations, R
 
 
 @pytest.mark.parametrize("function", [*_LINES], ids=lambda function: function.__name__)
-def test_held_lines_are_those_of_the_function(function):
-    """Replayed where it was recorded a line has the function's values and derivatives."""
+def test_recorded_lines_equal_the_function(function):
+    """At the recorded inputs, a line has the function's values and derivatives."""
     torch.manual_seed(0)
     records = []
     leaf = (4 * torch.randn(1000, dtype=torch.float64)).requires_grad_()

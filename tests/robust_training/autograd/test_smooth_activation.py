@@ -51,12 +51,12 @@ def test_every_form_becomes_smooth(name, activation):
     torch.testing.assert_close(result, EXPECTED[name](points))
     (gradient,) = torch.autograd.grad(result.sum(), leaf, create_graph=True)
     (second,) = torch.autograd.grad(gradient.sum(), leaf)
-    assert second.abs().max() > 0.5  # curvature where the kinks were
+    assert second.abs().max() > 0.5  # a second derivative near the kinks
     torch.testing.assert_close(activation(points.clone()), plain)  # and back to normal
 
 
 @pytest.mark.parametrize("call", [torch.relu_, lambda x: F.relu(x, inplace=True)])
-def test_a_statement_in_place_overwrites(call):
+def test_operations_in_place_overwrite(call):
     values = torch.tensor([-1.0, 2.0])
     with smooth(nn.Identity()):
         call(values)
@@ -64,13 +64,13 @@ def test_a_statement_in_place_overwrites(call):
 
 
 @pytest.mark.parametrize("activation", [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.Sigmoid()])
-def test_smooth_activations_stay(activation):
+def test_smooth_activations_are_not_replaced(activation):
     points = torch.linspace(-3, 3, 11)
     with smooth(activation):
         torch.testing.assert_close(activation(points), activation(points))
 
 
-def test_beta_follows_pytorch_and_flags_return(tiny):
+def test_beta_is_pytorchs_and_inplace_flags_are_restored(tiny):
     with smooth(tiny, 1.0):
         torch.testing.assert_close(torch.relu(torch.zeros(1)), torch.tensor([0.6931471805599453]))
         assert not tiny.backbone.act.inplace

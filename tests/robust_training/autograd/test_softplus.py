@@ -1,4 +1,4 @@
-"""The forms of softplus against PyTorch's, and the kernels' rounding."""
+"""The forms of softplus, compared with PyTorch's, and the kernels' rounding."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def test_softplus(keep_output, dtype, beta):
     torch.testing.assert_close(*results, rtol=rounding, atol=rounding)
 
 
-def test_another_threshold_is_pytorchs():
+def test_another_threshold_equals_pytorch():
     points = torch.linspace(-3, 3, 50)
     actual = once_differentiable_softplus(points, 1.0, 1.0, keep_output=True)
     torch.testing.assert_close(actual, F.softplus(points, 1.0, 1.0))
@@ -63,13 +63,13 @@ def test_every_layout(layout, images):
     torch.testing.assert_close(ramp(images, 50.0, 0, 6), both, rtol=1e-6, atol=1e-6)
 
 
-def test_a_ramp_in_half_precision_is_fine_near_its_lower_end():
+def test_a_ramp_in_half_precision_is_accurate_near_its_lower_end():
     points = torch.linspace(-0.05, 0.05, 101, dtype=torch.bfloat16)
     expected = F.softplus(points.double(), 50.0)
     torch.testing.assert_close(ramp(points, 50.0, 0, 6).double(), expected, rtol=0.02, atol=1e-3)
 
 
-def test_not_a_number_stays_one():
+def test_nan_stays_nan():
     points = torch.tensor([float("nan"), float("inf"), float("-inf"), 1.0])
     soft = once_differentiable_softplus(points, 50.0, keep_output=True)
     assert soft.isnan().tolist() == [True, False, False, False]
@@ -79,8 +79,8 @@ def test_not_a_number_stays_one():
     assert smooth[1:].tolist() == pytest.approx([6.0, 0.0, 1.0], abs=1e-6)
 
 
-def test_the_kernels_leave_pytorch_its_threads():
-    """numba raises OpenMP's thread count as it starts, which slows processes on common cores."""
+def test_the_kernels_do_not_change_pytorchs_threads():
+    """numba sets OpenMP's thread count to all cores, which slows processes that share cores."""
     code = (
         "import torch; from robust_training.autograd import softplus_kernels;"
         "softplus_kernels.softplus(torch.ones(9), 50.0); print(torch.get_num_threads())"

@@ -209,7 +209,7 @@ def test_pretrained_weights_of_real_birds_load(shared):
     assert model.backbone.conv_stem.weight.abs().sum() > 0
 
 
-def test_unknown_names_get_near_ones():
+def test_the_message_about_an_unknown_name_has_similar_names():
     with pytest.raises(ValueError, match="did you mean resnet50"):
         create_model("resnet5O", 3)
     with pytest.raises(ValueError, match="num_classes"):
@@ -229,7 +229,7 @@ def test_last_stride_one_doubles_the_last_map_and_keeps_weights(name):
     assert dilations == {(1, 1)}
 
 
-def test_last_stride_without_a_place_is_refused():
+def test_a_last_stride_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="last_stride cannot be set for 'vit_tiny"):
         create_model("vit_tiny_patch16_224", 2, last_stride=1, image_size=32)
     with pytest.raises(ValueError, match="does not double the last feature map of 'convnext"):
@@ -239,7 +239,7 @@ def test_last_stride_without_a_place_is_refused():
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "mobilenetv2_035", "vit_tiny_patch16_224"])
-def test_a_saved_folder_opens_in_plain_timm_and_here(tmp_path, name):
+def test_a_saved_folder_opens_in_timm_and_here(tmp_path, name):
     torch.manual_seed(0)
     model = create_model(name, 3, image_size=32).eval()
     torch.nn.init.normal_(model.backbone.get_classifier().weight)
@@ -257,7 +257,7 @@ def test_a_saved_folder_opens_in_plain_timm_and_here(tmp_path, name):
     torch.testing.assert_close(plain(model.normalize(image)), model(image))
 
 
-def test_last_stride_survives_the_folder(tmp_path):
+def test_last_stride_is_saved_in_the_folder(tmp_path):
     model = create_model("resnet10t", 3, last_stride=1).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)
     save_model(model, tmp_path / "best")
@@ -266,7 +266,7 @@ def test_last_stride_survives_the_folder(tmp_path):
     assert "stride 1" in (tmp_path / "best" / "README.md").read_text()
 
 
-def test_folders_that_are_no_models_are_refused(tmp_path):
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"there is no config\.json"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))

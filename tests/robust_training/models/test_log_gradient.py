@@ -52,7 +52,7 @@ def test_a_constant_image_gives_zeros(bits, value):
 
 
 @pytest.mark.parametrize("bits", [2, 3, 5])
-def test_the_levels_are_those_promised(bits):
+def test_the_levels_by_hand(bits):
     front = LogGradient(bits=bits, limit=0.8)
     found = front(some_images(4, 40)).unique()
     # sums of multiples of a step differ in the last digit
@@ -64,7 +64,7 @@ def test_the_levels_are_those_promised(bits):
     assert (front(some_images(4, 40)) - plain).abs().max() <= 0.8 / (2**bits - 2) + 1e-12
 
 
-def test_the_derivatives_are_those_of_the_clipped_differences():
+def test_derivatives_equal_the_clipped_differences():
     image = some_images().requires_grad_()
 
     def clipped(x):
@@ -118,7 +118,7 @@ def short(objective):
         ART(curvature="finite_difference", attack_curvature="finite_difference"),
     ],
 )
-def test_every_objective_trains_behind_it(objective):
+def test_every_objective_trains_with_it(objective):
     torch.manual_seed(0)
     network = create_model("test_resnet", 3, image_size=32, log_gradient=LogGradient(bits=4))
     torch.nn.init.normal_(network.backbone.fc.weight)
@@ -129,8 +129,8 @@ def test_every_objective_trains_behind_it(objective):
     assert next(network.backbone.parameters()).grad.any()
 
 
-def test_a_slope_is_refused_behind_levels(model):
-    """A step of 0.01 stays between two levels, or jumps by a whole one."""
+def test_a_forward_difference_is_refused_with_rounding(model):
+    """A step of 0.01 changes no level, or changes a whole level."""
     with pytest.raises(ValueError, match="log_gradient with bits"):
         InputGradientPenalty()(model, torch.rand(2, 3, 64, 64), torch.tensor([0, 1]))
     network = Classifier(model.backbone, log_gradient=LogGradient())
@@ -153,7 +153,7 @@ def test_the_light_does_not_change_the_logits_of_a_whole_network(model):
 
 
 @pytest.mark.parametrize("last_stride", [None, 1])
-def test_it_survives_the_folder(tmp_path, last_stride):
+def test_it_is_saved_in_the_folder(tmp_path, last_stride):
     torch.manual_seed(0)
     front = LogGradient(offset=0.02, bits=4, limit=0.5)
     saved = create_model(

@@ -1,4 +1,4 @@
-"""ART's own formula; test_objectives.py tests all objectives together."""
+"""ART's formula. test_objectives.py tests all objectives together."""
 
 import math
 
@@ -13,7 +13,7 @@ from robust_training.objectives.art import attribution_loss
 from tests.helpers.attacks import fixed
 
 
-def test_art_without_weight_or_attack_is_standard(tiny, batch):
+def test_art_without_weight_and_attack_equals_standard(tiny, batch):
     image, label = batch
     art = ART(weight=0.0, attack=PGD(eps=0.0, steps=0))
     terms = art(tiny.eval(), image, label)
@@ -24,7 +24,7 @@ def test_art_without_weight_or_attack_is_standard(tiny, batch):
 
 
 def test_attribution_loss_by_hand():
-    """One pair in the plane, every cosine known, the worse candidate mined."""
+    """One pair in the plane with known cosines; the worse candidate counts."""
     anchor = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     true = torch.tensor([[1.0, 0.0], [1.0, 1.0]])  # distances 0 and 1 - sqrt(.5): the worse counts
     runner_up = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # distances 1 and 2: the closer counts
@@ -32,7 +32,7 @@ def test_attribution_loss_by_hand():
     assert attribution_loss(anchor, true, runner_up).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_mining_never_mixes_images():
+def test_mining_stays_within_a_pair():
     generator = torch.Generator().manual_seed(0)
     rows = [torch.rand(8, 5, generator=generator) for _ in range(3)]
     each = [attribution_loss(*(r[[i, i + 4]] for r in rows)) for i in range(4)]
@@ -40,7 +40,7 @@ def test_mining_never_mixes_images():
 
 
 def test_a_linear_model_attributes_by_its_weights(batch):
-    """Hand-computed ART on a linear classifier: its gradients are rows of its weight matrix."""
+    """ART by hand on a linear classifier: its gradients are rows of its weight matrix."""
     image, label = batch
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(147, 3)).double()
@@ -65,14 +65,14 @@ def test_a_linear_model_attributes_by_its_weights(batch):
 
 
 @pytest.mark.parametrize("mode", ["update", "batch", "running"])
-def test_batch_norm_of_the_attack_is_a_choice(tiny, batch, mode):
+def test_batch_norm_of_the_attack_is_a_setting(tiny, batch, mode):
     image, label = batch
     ART(attack_batch_norm=mode).attack_images(tiny, image, label)
     # one pass for the support and three steps when running statistics follow
     assert tiny.backbone.bn.num_batches_tracked.item() == (4 if mode == "update" else 0)
 
 
-def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
+def test_the_attack_increases_the_loss_by_the_support_only(tiny, batch):
     image, label = batch
     tiny.eval()
     art = ART(attack=PGD(eps=0.05, step_size=0.02, steps=5), top_k=10, beta=5.0)
@@ -89,7 +89,7 @@ def test_the_attack_moves_the_support_alone_and_raises_the_loss(tiny, batch):
 
 
 def test_a_new_head_of_zeros_does_not_explode():
-    """All gradients are zero at the first step; a plain cosine has a gradient of 1e8 there."""
+    """All gradients are zero at the first step. A plain cosine has a gradient of 1e8 there."""
     torch.manual_seed(0)
     model = create_model("resnet10t", 4, image_size=32)
     image, label = torch.rand(4, 3, 32, 32), torch.arange(4)

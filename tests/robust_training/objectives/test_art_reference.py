@@ -106,7 +106,7 @@ def attack_equality(shared, case):
 
 
 def test_a_finite_difference_attack_is_as_strong(shared):
-    """Same start, three steps: the attribution loss reached, against the exact attack's."""
+    """The attribution loss after three steps from one start, compared with the exact attack."""
     model, _, _, image, label, _ = reference_case(shared, "eval_stride1")
     gains = {}
     for curvature in ("exact", "finite_difference"):

@@ -20,7 +20,7 @@ FAMILIES = {
     "regnety_002": {"depth": 7},  # of 13; four stages
     "vgg11_bn": {"cfg": (16, "M", 24, "M", 32, "M"), "mlp_ratio": 0.02},
     "densenet121": {"block_config": (2, 2, 2, 2), "growth_rate": 8},
-    "tinynet_e": {},  # EfficientNet's smallest sister
+    "tinynet_e": {},  # a very small EfficientNet
     "mobilenetv2_035": {},
     "mobilenetv3_small_050": {},
     "convnext_atto": {"dims": (16, 16, 24, 32), "depths": (1, 1, 1, 1)},
@@ -34,11 +34,11 @@ FAMILIES = {
         "window_size": 4,
     },
 }
-SIZES = {"mobilenetv2_035": 48}  # where 32 pixels end as one, batch statistics of 6 are chaos
+SIZES = {"mobilenetv2_035": 48}  # at 32 px the last map has one pixel: too few for batch statistics
 
 
 def small(name: str) -> Classifier:
-    """A member of the family, thin enough for a test, with random weights."""
+    """A small network of the family with random weights."""
     torch.manual_seed(0)
     settings = FAMILIES[name]
     if name == "vgg11_bn":  # its factory fixes the widths

@@ -32,7 +32,7 @@ METHODS = constructible()
 
 
 @pytest.mark.parametrize("objective", METHODS)
-def test_every_objective_has_the_papers_defaults_and_trains_everything(objective, tiny, batch):
+def test_every_objective_has_the_papers_defaults_and_trains_all_weights(objective, tiny, batch):
     image, label = batch
     torch.manual_seed(0)
     terms = objective()(tiny, image, label)
@@ -69,7 +69,7 @@ def test_every_objective_has_the_papers_defaults_and_trains_everything(objective
     ids=repr,
 )
 def test_weight_gradients_equal_finite_differences(objective, tiny, batch):
-    """Central differences of the loss in float64, the attacked images held."""
+    """Central differences of the loss in float64, with constant attacked images."""
     image, label = batch
     torch.manual_seed(0)
     if hasattr(objective, "attack"):
@@ -96,8 +96,8 @@ def test_weight_gradients_equal_finite_differences(objective, tiny, batch):
 
 
 @pytest.mark.parametrize("form", ["taylor", "softmax_taylor", "l2", "l1", "linf"])
-def test_directional_derivatives_hold_their_direction(form, tiny, batch, monkeypatch):
-    """Central differences of the loss in float64, with the direction and the softmax held."""
+def test_directional_derivatives_have_a_constant_direction(form, tiny, batch, monkeypatch):
+    """Central differences of the loss in float64, with constant direction and softmax."""
     image, label = batch
     objective = (
         MarginalDensity(form=form)
@@ -151,7 +151,7 @@ def test_directional_derivatives_hold_their_direction(form, tiny, batch, monkeyp
     ids=lambda objective: type(objective).__name__,
 )
 def test_both_curvatures_agree(objective, tiny, batch):
-    """The whole step in float64, attack included."""
+    """The whole step with its attack, in float64."""
     image, label = batch
     found = []
     for curvature in ("exact", FiniteDifference()):
@@ -202,7 +202,7 @@ def test_both_curvatures_agree_on_networks_with_kinks(objective, network, traini
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_new_head_of_zeros_trains_by_finite_differences(method):
-    """Maps are zero at the first step, and so is all that is known of their derivatives."""
+    """At the first step, maps and their derivatives are zero."""
     fields = {field for field in ("curvature", "attack_curvature") if hasattr(method(), field)}
     objective = method(**dict.fromkeys(fields, "finite_difference"))
     if hasattr(objective, "steps"):
@@ -230,7 +230,7 @@ def test_a_new_head_of_zeros_trains_by_finite_differences(method):
     ],
     ids=lambda objective: type(objective).__name__,
 )
-def test_without_weight_an_objective_is_its_base(objective, base, tiny, batch):
+def test_without_weight_an_objective_equals_its_base(objective, base, tiny, batch):
     """Losses, gradients and attack."""
     image, label = batch
     found = []
@@ -243,15 +243,16 @@ def test_without_weight_an_objective_is_its_base(objective, base, tiny, batch):
     torch.testing.assert_close(*found)
 
 
-def test_adversarial_training_without_radius_is_standard(tiny, batch):
+def test_adversarial_training_without_radius_equals_standard(tiny, batch):
     image, label = batch
     objective = AdversarialTraining(attack=PGD(eps=0.0, steps=2))
     torch.testing.assert_close(objective(tiny.eval(), image, label), Standard()(tiny, image, label))
 
 
 @pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
-def test_points_of_a_path_leave_running_statistics_alone(tiny, batch, curvature):
-    """Only the cross-entropy's pass counts: half-dark images are not what a network will see."""
+def test_points_of_a_path_do_not_change_running_statistics(tiny, batch, curvature):
+    """Only the cross-entropy's pass changes them: images between black and the image are not
+    images of the data set."""
     image, label = batch
     attack = fixed((image + 0.01).clamp(0, 1))
     seen = tiny.backbone.bn.num_batches_tracked

@@ -1,4 +1,4 @@
-"""Every objective on a linear classifier, against its formula written out in NumPy."""
+"""Every objective on a linear classifier, compared with its formula in NumPy."""
 
 from dataclasses import replace
 from functools import partial
@@ -44,7 +44,7 @@ def linear() -> Classifier:
 
 
 class ByHand:
-    """The linear classifier on vectors of 147 pixels, and attributions by their definition."""
+    """The linear classifier and its attributions in NumPy, on vectors of 147 pixels."""
 
     def __init__(self, model: Classifier) -> None:
         weight, bias = (p.detach().numpy() for p in model.backbone[1].parameters())
@@ -120,7 +120,7 @@ def test_aat_and_adv_aat(case):
     settings = {"weight": 2.0, "attack": fixed(attacked), "attribution": InputXGradient()}
     terms = AAT(**settings)(model, image, label)
     clean = [hand.cross_entropy(x, y) for x, _, y in rows]
-    # the 1e-8 that keeps a cosine finite shows in what it leaves of 1
+    # the 1e-8 in a cosine's denominator makes it differ from 1
     check(terms, cross_entropy=clean, attribution=distances, rel=1e-5)
     terms = AdvAAT(**settings)(model, image, label)
     attacked_loss = [hand.cross_entropy(a, y) for _, a, y in rows]
@@ -188,7 +188,7 @@ def test_taylor_forms(case):
     check(MarginalDensity(form="softmax_taylor", **settings)(model, image, label), density=held)
 
 
-def test_densities_are_what_their_names_say(tiny, batch):
+def test_the_gradient_of_each_density(tiny, batch):
     """METHODS of the marginal density: the softmax-weighted logit gradients; the conditional one's
     is minus the cross-entropy's, and the joint one's their sum."""
     image, label = batch
@@ -236,7 +236,7 @@ def test_input_gradient_penalty(case, norm):
 
 
 def test_paths_are_complete(tiny, batch):
-    """Integrated gradients sum to the score's change, the more points the closer."""
+    """Integrated gradients sum to the score's change; more points are closer."""
     image, label = batch
     tiny.eval()
     attacked = (image + 0.1 * torch.randn_like(image)).clamp(0, 1)
@@ -274,8 +274,8 @@ def test_a_path_chooses_classes_at_its_end_or_at_every_point(tiny, batch):
     torch.testing.assert_close(ig, input_x_gradient(class_score(tiny, zero), image))
 
 
-def test_cacr_keeps_its_digits_in_float32():
-    """Its divergences are orders of magnitude below the logarithms they are the difference of."""
+def test_cacr_is_accurate_in_float32():
+    """Its divergences are differences of logarithms that are orders of magnitude larger."""
     torch.manual_seed(0)
     maps = [1e-3 * torch.randn(2, 3, 40, 40, dtype=torch.float64) for _ in range(2)]
     naive = []
@@ -290,7 +290,7 @@ def test_cacr_keeps_its_digits_in_float32():
     np.testing.assert_allclose(contrast(*maps), expected, rtol=1e-6)
 
 
-def test_wacr_charges_opposing_change_in_full():
+def test_wacr_adds_the_magnitude_of_opposing_changes():
     base = torch.tensor([2.0, 2.0, -2.0, -2.0, 0.0]).view(1, 1, 1, 5)
     change = torch.tensor([3.0, -3.0, -3.0, 3.0, 3.0]).view(1, 1, 1, 5)
     assert weighted_change(base, change).item() == 6 + 3 + 6 + 3 + 3

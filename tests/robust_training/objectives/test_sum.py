@@ -1,4 +1,4 @@
-"""Objectives combined by weight and warmed up over epochs."""
+"""Sums of objectives with weights and warm-up."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_parts_are_weighted_and_named(tiny, batch):
     torch.testing.assert_close(terms, expected)
 
 
-def test_a_warm_up_is_linear_and_reaches_into_nested_sums():
+def test_a_warm_up_is_linear_and_works_in_nested_sums():
     inner = Sum((Part(Standard(), 2.0, warmup_epochs=4.0),))
     objective = Sum((Part(inner, 3.0), Part(Standard(), 1.0, warmup_epochs=2.0)))
     weights = {}
@@ -49,7 +49,7 @@ def test_a_warm_up_is_linear_and_reaches_into_nested_sums():
 
 
 def test_training_follows_the_warm_up(tmp_path):
-    """Each step of an epoch takes the weight of its own time; a resumed run continues."""
+    """The weight changes with every step within an epoch, also in a resumed run."""
     parts = Sum((Part(Standard()), Part(Standard(), 1.0, warmup_epochs=2.0)))
     _, log = train(tmp_path / "run", objective=parts, epochs=3)
     fractions = [row["Standard2.cross_entropy"] / row["Standard1.cross_entropy"] for row in log]
@@ -60,7 +60,7 @@ def test_training_follows_the_warm_up(tmp_path):
     assert without_time[0] == without_time[1]
 
 
-def test_each_part_carries_its_own_attack(tmp_path):
+def test_each_part_continues_its_own_attack(tmp_path):
     starts = []
 
     class Watched(PGD):

@@ -1,4 +1,4 @@
-"""Which images a step sees, and how they are drawn, depends on seed, epoch and place alone."""
+"""The images of a step and their random draws depend only on seed, epoch and place."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from robust_training.training.batches import (
 
 
 class Drawing(Dataset):
-    """Items with a draw of each generator; counts what is loaded."""
+    """Items with a draw of each generator. It counts the loaded items."""
 
     def __init__(self, size=24):
         self.size = size
@@ -68,8 +68,8 @@ def test_loader_processes_and_generators_do_not_matter(workers):
     assert len({draw for _, *draws in expected for draw in draws}) == 3 * 24
 
 
-def test_the_order_is_that_of_a_shuffled_loader():
-    """Runs of earlier versions, which had such loaders, can be resumed."""
+def test_the_order_equals_a_shuffled_loaders_order():
+    """Runs of earlier versions had such loaders. They can be resumed."""
     torch.manual_seed(seed_of(3, 1))
     order = [i for indices in plain().batch_sampler for i in indices]
     assert [index for index, *_ in flat(batches())] == order
@@ -77,7 +77,7 @@ def test_the_order_is_that_of_a_shuffled_loader():
 
 
 @pytest.mark.parametrize("make", [seeded, plain])
-def test_processes_share_the_batches_of_one(make):
+def test_processes_divide_the_batches_of_one(make):
     single = batches(make())
     both = [batches(make(), rank=rank, world=2) for rank in range(2)]
     assert flat(single) == flat([batch for pair in zip(*both, strict=True) for batch in pair])
@@ -87,7 +87,7 @@ def test_the_batch_size_does_not_matter():
     assert flat(batches()) == flat(batches(seeded(batch_size=8)))
 
 
-def test_batches_that_do_not_divide():
+def test_a_number_of_batches_that_is_no_multiple_of_the_processes():
     assert [len(batches(seeded(20), rank=r, world=2)) for r in range(2)] == [2, 2]
     kept = [batches(seeded(19, drop_last=False), rank=r, world=2) for r in range(2)]
     assert [len(each) for each in kept] == [3, 3]
@@ -98,7 +98,7 @@ def test_batches_that_do_not_divide():
             batches_per_process(make(), 8)
 
 
-def test_an_epoch_begun_within_loads_nothing_before():
+def test_an_epoch_begun_in_the_middle_loads_no_earlier_batch():
     loader = seeded()
     found = flat(batches(loader, first=4))
     assert found == flat(batches())[16:]
@@ -106,8 +106,8 @@ def test_an_epoch_begun_within_loads_nothing_before():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_plain_loader_loads_and_drops_what_was_before(workers):
-    """The draws depend on the number of loader processes, and on nothing else."""
+def test_a_plain_loader_loads_and_drops_earlier_batches(workers):
+    """The draws depend only on the number of loader processes."""
     expected = flat(batches(plain(num_workers=workers)))
     torch.manual_seed(5)
     assert flat(batches(plain(num_workers=workers), first=4)) == expected[16:]
@@ -147,7 +147,7 @@ class Slow(Drawing):
 
 
 class Kept(DataLoader):
-    """Its iterator lives on, as it does where somebody keeps an error that refers to it."""
+    """Keeps its iterator alive, like a stored exception with a reference to it."""
 
     def __iter__(self):
         self.kept = super().__iter__()
@@ -156,7 +156,7 @@ class Kept(DataLoader):
 
 @pytest.mark.parametrize(("kind", "images"), [(DataLoader, Drawing), (Kept, Slow)])
 def test_loader_processes_end_when_the_epoch_is_left(kind, images):
-    """And only these: another daemonic process stays alive."""
+    """Another daemonic process stays alive."""
     host = multiprocessing.Process(target=time.sleep, args=(60,), daemon=True)
     host.start()
     batches = SeededBatches(8, 4, shuffle=False)
@@ -172,7 +172,7 @@ def test_loader_processes_end_when_the_epoch_is_left(kind, images):
     host.join()
 
 
-def test_python_exits_though_an_epoch_was_left_in_the_middle(tmp_path):
+def test_python_exits_after_an_unfinished_epoch(tmp_path):
     script = tmp_path / "left.py"
     script.write_text(
         "import torch\n"
@@ -190,7 +190,7 @@ def test_python_exits_though_an_epoch_was_left_in_the_middle(tmp_path):
 
 @pytest.mark.parametrize("make", [seeded, plain])
 def test_signals_of_a_job_do_not_reach_loader_processes(make):
-    """Ctrl-C and SIGTERM, which often reach every process of a job."""
+    """Ctrl-C and SIGTERM often reach every process of a job."""
     loaded = load_epoch(make(num_workers=1), 0)
     next(loaded)
     (worker,) = multiprocessing.active_children()

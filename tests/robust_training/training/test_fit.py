@@ -22,7 +22,7 @@ from robust_training.training.step import Step
 
 
 class Stripes(Dataset):
-    """Two classes: bright at the top or at the bottom."""
+    """Images of two classes: bright at the top or at the bottom."""
 
     def __len__(self):
         return 16
@@ -81,8 +81,8 @@ def train(
     return model, log
 
 
-def test_training_learns_and_leaves_a_run(tmp_path):
-    # no BatchNorm, whose running statistics are still far off after 8 steps: any seed learns
+def test_training_learns_and_writes_a_run(tmp_path):
+    # without BatchNorm any seed learns; its running statistics need more than 8 steps
     _, log = train(tmp_path / "run", epochs=4, network="test_convnext")
     assert log[-1]["cross_entropy"] < log[0]["cross_entropy"]
     assert max(row["val_accuracy"] for row in log) > 0.9
@@ -98,7 +98,7 @@ def test_training_learns_and_leaves_a_run(tmp_path):
     assert (best(batch["image"]).argmax(1) == batch["label"]).float().mean() > 0.9
 
 
-def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path):
+def test_accumulated_gradients_equal_the_larger_batchs_gradients(tmp_path):
     """A network without BatchNorm; the last step of an epoch may have fewer batches."""
     whole, log = train(tmp_path / "whole", batch=8, network="test_vit", clip_norm=1.0)
     parts, parts_log = train(
@@ -113,8 +113,8 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path):
     assert any((a != b).any() for a, b in zip(odd.parameters(), plain.parameters(), strict=True))
 
 
-def test_replayed_batches_carry_their_attack(tmp_path):
-    """Three steps on a batch: the second attack starts where the first ended, within the radius."""
+def test_replayed_batches_continue_their_attack(tmp_path):
+    """Three steps on a batch: the second attack starts at the first attack's result."""
     seen = []
 
     class Watched(PGD):
@@ -136,7 +136,7 @@ def test_replayed_batches_carry_their_attack(tmp_path):
     assert not torch.equal(seen[0][0], seen[3][0])
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_run(tmp_path):
     art = ART(attack=PGD(2 / 255, 2 / 255, 1))
     whole, log = train(tmp_path / "whole", epochs=3, objective=art)
     train(tmp_path / "parts", epochs=1, objective=art)
@@ -149,7 +149,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 @pytest.mark.parametrize("is_seeded", [True, False])
 def test_training_leaves_processes_of_the_host_alone(tmp_path, is_seeded):
-    """Also a training that fails while loader processes are at work."""
+    """Also if training fails while loader processes run."""
 
     class Failing(Standard):
         def at(self, epoch):
@@ -184,8 +184,8 @@ def test_a_plain_loader_resumes_within_an_epoch(tmp_path):
     assert log[1]["cross_entropy"] == again[1]["cross_entropy"]
 
 
-def test_training_needs_few_words(tmp_path):
-    """A notebook needs no Fabric, and only the package's public names."""
+def test_training_with_few_arguments(tmp_path):
+    """A notebook needs only the package's public names, and no Fabric."""
     model = robust_training.create_model("test_resnet", 2, image_size=32)
     settings = robust_training.TrainingSettings(
         optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
@@ -204,19 +204,19 @@ def test_training_needs_few_words(tmp_path):
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
         ({"replays": 0}, "replays must be at least 1, not 0"),
-        ({"replays": 2, "accumulate": 2}, "replays must be 1 where gradients are accumulated"),
+        ({"replays": 2, "accumulate": 2}, "replays must be 1 if gradients are accumulated"),
         ({"skip_nonfinite": -1}, "skip_nonfinite must be 0 or more, not -1"),
         ({"save_minutes": float("nan")}, "save_minutes must be 0 or more, not nan"),
         ({"clip_norm": 0.0}, "clip_norm must be above 0, or None, not 0.0"),
         ({"selection": "best"}, "selection must be .*, not 'best'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, message):
+def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         recipe(**settings)
 
 
-def test_the_seed_decides(tmp_path):
+def test_the_seed_determines_the_run(tmp_path):
     first, second, other = (
         train(tmp_path / str(i), epochs=1, seed=seed)[1] for i, seed in enumerate((0, 0, 1))
     )
@@ -236,7 +236,7 @@ def test_nothing_to_resume(tmp_path):
     assert not started
 
 
-def test_a_run_may_go_on_with_another_objective(tmp_path):
+def test_a_run_may_continue_with_another_objective(tmp_path):
     train(tmp_path / "run", epochs=1)
     art = ART(attack=PGD(2 / 255, 2 / 255, 1))
     _, log = train(tmp_path / "run", epochs=2, objective=art, resume=True)
@@ -287,7 +287,7 @@ def test_a_batch_too_small_for_batch_norm_is_named(tmp_path):
     ("precision", "dtype"),
     [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16), ("64-true", torch.float64)],
 )
-def test_images_keep_the_precision_of_the_weights(tmp_path, precision, dtype):
+def test_images_keep_float32_in_mixed_precision(tmp_path, precision, dtype):
     """Mixed precision must not round an image before it is attacked."""
     seen = []
 
@@ -306,7 +306,7 @@ def test_first_order_art_trains_in_mixed_precision(tmp_path):
     assert log[1]["cross_entropy"] < log[0]["cross_entropy"]
 
 
-def test_the_last_epoch_may_be_the_one_to_keep(tmp_path):
+def test_selection_can_keep_the_last_epoch(tmp_path):
     def keep(selection):
         model, log = train(tmp_path / selection, epochs=4, selection=selection, clip_norm=1e-9)
         best = load_model(tmp_path / selection / "best")

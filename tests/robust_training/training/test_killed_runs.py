@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or out of disk space resumes as if nothing had happened."""
+"""A run that was killed, stopped or out of disk space resumes and equals the uninterrupted run."""
 
 import csv
 import errno
@@ -34,7 +34,7 @@ def weights(folder):
 
 
 def assert_whole(folder):
-    """Everything that a kill leaves can be read."""
+    """All files after a kill can be read."""
     if (folder / "last.ckpt").exists():
         assert weights(folder)
     if (folder / "best").exists():
@@ -42,7 +42,7 @@ def assert_whole(folder):
 
 
 def assert_same_run(folder, whole):
-    """Weights, logs and best models are equal bit for bit, and nothing else is in the folder."""
+    """Weights, logs and best models are equal bit for bit. The folder has no other file."""
     expected, found = weights(whole), weights(folder)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
@@ -63,22 +63,22 @@ def killed_runs(folder, points, *data):
         assert_same_run(folder / str(point) / "run", folder / "whole" / "run")
 
 
-def test_a_run_killed_while_it_writes_is_the_uninterrupted_one(tmp_path):
+def test_a_run_killed_while_it_writes_equals_the_uninterrupted_run(tmp_path):
     killed_runs(tmp_path, 3)
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_of_writing_is_the_uninterrupted_one(tmp_path):
+def test_a_run_killed_at_any_moment_of_writing_equals_the_uninterrupted_run(tmp_path):
     killed_runs(tmp_path, 40)
 
 
 @pytest.mark.slow
-def test_a_command_killed_at_random_moments_is_the_uninterrupted_one(toy, tmp_path):
+def test_a_command_killed_at_random_moments_equals_the_uninterrupted_run(toy, tmp_path):
     killed_runs(tmp_path, 20, toy)
 
 
 def signal_at(item, number, monkeypatch):
-    """Send the signal when so many images were loaded, in training (16 an epoch) or validation."""
+    """Send the signal after a number of loaded images, in training (16 an epoch) or validation."""
     load, loaded = Stripes.__getitem__, []
 
     def counting(self, index):
@@ -98,7 +98,7 @@ def signal_at(item, number, monkeypatch):
         (2, signal.SIGINT, {"batch": 4, "replays": 2}),
     ],
 )
-def test_a_stopped_run_goes_on_from_there(tmp_path, monkeypatch, item, number, settings):
+def test_a_stopped_run_continues_there(tmp_path, monkeypatch, item, number, settings):
     settings = {"epochs": 2, "objective": ATTACKED} | settings
     handler = signal.getsignal(number)
     train(tmp_path / "whole", **settings)
@@ -125,7 +125,7 @@ def test_another_batch_size_is_refused_within_an_epoch(tmp_path, monkeypatch):
         signal_at(3, signal.SIGTERM, patch)
         with pytest.raises(Stopped):
             train(tmp_path / "run")
-    with pytest.raises(ValueError, match="after 1 of 2 batches of an epoch, which has 4 now"):
+    with pytest.raises(ValueError, match="after 1 of 2 batches of an epoch, but an epoch now"):
         train(tmp_path / "run", batch=4, resume=True)
 
 
@@ -134,8 +134,8 @@ def everything(folder):
 
 
 @pytest.mark.parametrize("write", [2, 3, 6, 7])
-def test_a_full_disk_costs_one_line_and_nothing_saved(toy, tmp_path, monkeypatch, write):
-    """Writing fails the n-th time that a file is put on the disk: the config, the log, the best
+def test_a_full_disk_gives_one_line_and_loses_nothing_saved(toy, tmp_path, monkeypatch, write):
+    """Writing fails when the n-th file is written: the config, the log, the best
     model, the checkpoint."""
     output = tmp_path / "run"
     arguments = ("--data.root", toy, "--output", output, "--model.name", "test_resnet")
@@ -163,7 +163,7 @@ def test_a_full_disk_costs_one_line_and_nothing_saved(toy, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("free", [0, 500_000, 2_000_000])
-def test_a_disk_that_is_really_full(tmp_path, free):
+def test_a_real_full_disk(tmp_path, free):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]

@@ -1,4 +1,4 @@
-"""A batch that is not finite is named, kept, computed again, or skipped without a trace."""
+"""A batch that is not finite is named, saved, computed again, or skipped without any effect."""
 
 import re
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Broken(Standard):
 
 @dataclass(frozen=True)
 class NoGradient(Standard):
-    """A finite loss whose gradient is not: the square root at 0."""
+    """A finite loss with an infinite gradient: the square root at 0."""
 
     def __call__(self, model, image, label):
         terms = super().__call__(model, image, label)
@@ -55,7 +55,7 @@ def spoil(monkeypatch, *places):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_skipped_step_leaves_no_trace(tmp_path, monkeypatch, accumulate):
-    """Neither in weights, nor in BatchNorm's statistics, nor in the optimizer."""
+    """Weights, BatchNorm's statistics and the optimizer stay unchanged."""
     settings = {"batch": 4, "accumulate": accumulate, "epochs": 1, "clip_norm": 1.0}
     everything = range(16)
     with monkeypatch.context() as patch:
@@ -92,12 +92,12 @@ def test_one_more_than_may_be_skipped_stops_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
-def test_a_gradient_that_is_not_finite_is_one(tmp_path, clip_norm):
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, clip_norm):
     with pytest.raises(FloatingPointError, match=r"a gradient is not finite at epoch 1/1, step 1:"):
         train(tmp_path / "run", objective=NoGradient(), epochs=1, clip_norm=clip_norm)
 
 
-def test_a_gradient_scaler_goes_on_after_a_skipped_step(tmp_path, monkeypatch):
+def test_a_gradient_scaler_continues_after_a_skipped_step(tmp_path, monkeypatch):
     spoil(monkeypatch, 0)
     scaled = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu"))
     _, log = train(
@@ -128,4 +128,4 @@ def test_a_kept_batch_is_computed_again_by_one_command(toy, tmp_path, monkeypatc
     assert re.search(r"gradient is not finite: \d+, the first conv1", text)
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     status, _, error = tool("train.py", *again, "--model.name", "resnet10t")
-    assert (status, "holds no batch of this run" in error) == (2, True)
+    assert (status, "is not a saved batch of this run" in error) == (2, True)

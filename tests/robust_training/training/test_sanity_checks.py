@@ -1,4 +1,4 @@
-"""Runs that cannot learn are told so."""
+"""Runs that cannot learn print a warning."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def told(model, objective, batch):
     return " ".join(check_network(model, objective, Batch(*batch)))
 
 
-def test_a_network_that_learns_is_told_nothing(tiny, batch):
+def test_a_network_that_learns_gets_no_warning(tiny, batch):
     for objective in (Standard(), AdversarialTraining(), ART()):
         assert told(tiny, objective, batch) == ""
 
@@ -30,23 +30,23 @@ def test_constant_logits_and_empty_maps(tiny, batch):
 
 
 @pytest.mark.parametrize("in_a_sum", [False, True])
-def test_attacks_that_do_nothing(tiny, batch, in_a_sum):
+def test_attacks_without_effect(tiny, batch, in_a_sum):
     def attacked(**settings):
         objective = AdversarialTraining(attack=PGD(**settings))
         return told(tiny, Sum((Part(objective),)) if in_a_sum else objective, batch)
 
-    assert "leave images as they are" in attacked(eps=0)
-    assert "leave images as they are" in attacked(eps=0, random_start=False)
+    assert "do not change the images" in attacked(eps=0)
+    assert "do not change the images" in attacked(eps=0, random_start=False)
     torch.nn.init.zeros_(tiny.backbone.fc.weight)
-    assert "leave images as they are" in attacked(eps=8 / 255)
+    assert "do not change the images" in attacked(eps=8 / 255)
 
 
-def test_an_attack_that_goes_down_is_told(tiny, batch, monkeypatch):
+def test_an_attack_that_lowers_its_score_is_reported(tiny, batch, monkeypatch):
     monkeypatch.setattr(
         "robust_training.attacks.pgd._Linf.steepest", lambda gradient: -gradient.sign()
     )
     objective = AdversarialTraining(attack=PGD(random_start=False))
-    assert "does not raise its score" in told(tiny, objective, batch)
+    assert "does not increase its score" in told(tiny, objective, batch)
 
 
 def test_a_loss_that_does_not_fall():

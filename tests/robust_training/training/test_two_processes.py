@@ -1,4 +1,4 @@
-"""Two processes train as one does."""
+"""Two processes give the same training as one."""
 
 import csv
 import os

@@ -61,7 +61,7 @@ def assert_as_opencv(pixels):
 
 
 def test_boxes_of_all_cuts_equal_opencvs_on_many_kinds_of_map():
-    """Shapes from one pixel up; plateaus, dust, holes in holes, smooth hills, one-pixel lines."""
+    """Shapes from one pixel up: plateaus, single pixels, holes in holes, smooth blobs, lines."""
     rng = np.random.default_rng(0)
     for _ in range(400):
         shape = tuple(rng.integers(1, 24, 2))
@@ -99,8 +99,8 @@ def test_a_constant_map_and_a_large_one():
     assert largest_by_cut(pixels)[0].tolist() == literal(pixels / 255.0, 0)[0]
 
 
-def test_of_equal_areas_the_one_that_starts_last_wins_even_after_it_has_grown():
-    """A tie whose winner changes while no area does: dots that grow whiskers upwards."""
+def test_among_equal_areas_the_contour_that_begins_last_counts():
+    """Of equal areas, another one counts when lines grow upwards: their area is 0."""
     rng = np.random.default_rng(1)
     for _ in range(300):
         pixels = np.zeros((12, 12), np.uint8)
@@ -116,7 +116,7 @@ def test_of_equal_areas_the_one_that_starts_last_wins_even_after_it_has_grown():
     pixels=hnp.arrays(np.uint8, (6, 8), elements=st.sampled_from([0, 60, 120, 255])),
     truth=st.tuples(*[st.integers(0, 5)] * 4),
 )
-def test_the_best_of_all_boxes_is_the_best_of_each_cuts_boxes(pixels, truth):
+def test_the_best_iou_of_all_boxes_at_each_cut(pixels, truth):
     x0, y0, width, height = truth
     truths = np.array([[x0, y0, x0 + width + 1, y0 + height + 1], [1, 1, 4, 3]])
     best = best_of_all_boxes(pixels, truths)
@@ -171,15 +171,15 @@ def test_bytes_and_cuts_are_truncated():
     assert cuts([0.5, 1], [10, 0]).tolist() == [[5, 10], [0, 0]]
 
 
-def test_the_largest_area_wins_not_the_most_pixels():
-    """A one-pixel-wide line has contour area 0, however long."""
+def test_the_largest_area_counts_not_the_most_pixels():
+    """A line one pixel wide has contour area 0."""
     heatmap = np.zeros((20, 20))
     heatmap[0, :] = 1
     heatmap[10:13, 5:8] = 1
     assert largest_boxes(heatmap, [0.5]).tolist() == [[5, 10, 8, 13]]
 
 
-def test_nothing_above_the_threshold_gives_zeros():
+def test_without_pixels_above_the_threshold_the_box_is_zeros():
     assert largest_boxes(np.zeros((5, 7)), [0.0, 0.9]).tolist() == [[0] * 4, [0] * 4]
     assert all_boxes(np.ones((5, 7)), 1.0).tolist() == [[0] * 4]
 
@@ -245,8 +245,8 @@ def literal_outer(heatmap, threshold):
     return [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, ordered)] or [[0] * 4]
 
 
-def test_localizing_and_evaluating_take_the_same_box_and_it_is_opencvs():
-    """One box, several boxes, and every threshold: smooth maps, ties, dust, holes in holes."""
+def test_all_functions_give_opencvs_box():
+    """One box, several boxes, and every threshold, on smooth maps, ties and holes in holes."""
     rng = np.random.default_rng(2)
     thresholds = np.array([0, 0.2, 0.5, 0.8, 0.99, 1])
     for _ in range(150):

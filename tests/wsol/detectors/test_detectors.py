@@ -1,4 +1,4 @@
-"""Detectors: what they learn, what their folder holds, what is refused."""
+"""Detectors: training, folders and refusals."""
 
 import json
 
@@ -23,7 +23,7 @@ SIDE = 32
 
 
 def rectangles(count, seed=0):
-    """Items of a data set: a red rectangle on grey noise each, with its box."""
+    """Items of a data set: each is a red rectangle on grey noise, with its box."""
     rng = np.random.default_rng(seed)
     items = []
     for index in range(count):
@@ -45,7 +45,7 @@ def build(settings, seed=0):
 
 @pytest.fixture(scope="module")
 def learned():
-    """A regressor that saw 240 rectangles, and the rows of its log."""
+    """A regressor trained on 240 rectangles, and the rows of its log."""
     network = build(Regressor(width=16))
     training = DataLoader(rectangles(240), 16, shuffle=True)
     validation = DataLoader(rectangles(32, seed=1), 32)
@@ -59,8 +59,8 @@ def test_a_regressor_learns_boxes(learned):
     assert log[-1]["giou"] < log[0]["giou"] / 2
 
 
-def test_a_regressor_may_refine_what_it_finds_by_colour(learned, tmp_path):
-    """On rectangles of one colour that brings every box closer."""
+def test_a_regressor_can_refine_its_boxes_by_colour(learned, tmp_path):
+    """For rectangles of one colour, this improves every box."""
     network, _, _ = learned
     fine = build(Regressor(width=16, refine=True))
     fine.load_state_dict(network.state_dict())
@@ -77,7 +77,8 @@ def test_a_regressor_may_refine_what_it_finds_by_colour(learned, tmp_path):
     pixels = to_pixels(loader.dataset[0]["image"][None])[0]
     expected = refine_box(pixels, plain[0].double().numpy() * SIDE) / SIDE
     np.testing.assert_allclose(refined[0], expected, atol=1e-6)
-    assert mean_iou(fine.eval(), loader) == pytest.approx(before.mean().item())  # epochs: without
+    # epochs are compared without refinement
+    assert mean_iou(fine.eval(), loader) == pytest.approx(before.mean().item())
 
 
 def test_the_epoch_that_agrees_best_is_kept(learned):
@@ -97,9 +98,9 @@ def test_the_same_seed_gives_the_same_detector():
 
 
 @pytest.mark.parametrize("settings", [Regressor(grid=2, width=8), FasterRCNN(levels=2, width=8)])
-def test_a_detector_is_what_its_folder_holds(settings, tmp_path):
+def test_a_loaded_detector_equals_the_saved_one(settings, tmp_path):
     network = build(settings)
-    for items in (rectangles(4), rectangles(4, seed=1)):  # batch statistics of its own
+    for items in (rectangles(4), rectangles(4, seed=1)):  # changes the running statistics
         network.train().losses(*batch(items))
     image = batch(rectangles(5, seed=2))[0]
     with torch.no_grad():
@@ -151,7 +152,7 @@ def test_faster_rcnn_steps_and_finds_boxes_inside_the_image(levels):
         assert (found.scores.diff() <= 0).all()
 
 
-def test_the_best_box_is_of_the_true_class_where_there_is_one():
+def test_the_best_box_has_the_true_class_if_possible():
     boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
     found = Detections(boxes, torch.tensor([2, 0, 0]), torch.tensor([0.9, 0.6, 0.3]))
     assert found.best_box(0).equal(boxes[1])
@@ -161,19 +162,19 @@ def test_the_best_box_is_of_the_true_class_where_there_is_one():
     assert nothing.best_box(0).equal(torch.zeros(4))
 
 
-def test_a_fresh_regressor_is_the_centred_box_and_knows_its_loss():
+def test_an_untrained_regressor_predicts_the_centred_box():
     network = build(Regressor(giou=2.0, smooth_l1=3.0, beta=0.1)).eval()
     image = torch.rand(2, 3, SIDE, SIDE)
     assert network(image)[0].boxes.tolist() == [[0.25, 0.25, 0.75, 0.75]]
     box = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.5, 0.25, 1.0, 0.75]])
     terms = network.losses(image, box, torch.zeros(2))
-    giou = 1 / 3  # two boxes of area 1/4 share 1/8; their hull, 3/8, is their union
+    giou = 1 / 3  # two boxes of area 1/4 share 1/8; hull and union are 3/8
     assert terms["giou"].item() == pytest.approx(2 * (0 + 1 - giou) / 2)
     assert terms["smooth_l1"].item() == pytest.approx(3 * (0.25 - 0.1 / 2) / 8)
 
 
 def test_a_mirrored_image_has_the_mirrored_box(learned):
-    """Exactly, where boxes are the mean of both; the network alone only nearly."""
+    """It is exact if boxes are the mean of both. The network alone is only close."""
     network, _, _ = learned
     image = batch(rectangles(8, seed=3))[0]
     found, mirrored = (
@@ -184,8 +185,8 @@ def test_a_mirrored_image_has_the_mirrored_box(learned):
     assert (found[:, 0] - found[0, 0]).abs().max() > 0.05  # not one box for all
 
 
-def test_mirrored_images_carry_mirrored_boxes(tmp_path):
-    """A rectangle, red on its left and blue on its right, wherever augmentation puts it."""
+def test_mirrored_images_have_mirrored_boxes(tmp_path):
+    """After augmentation, the box still surrounds a rectangle with a red and a blue half."""
     pixels = np.full((48, 64, 3), 128, np.uint8)
     pixels[10:30, 12:24], pixels[10:30, 24:36] = (255, 0, 0), (0, 0, 255)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
@@ -213,7 +214,7 @@ def test_a_broken_folder_is_named(tmp_path):
     file, head = tmp_path / "d" / "detector.json", tmp_path / "d" / "head.safetensors"
     about, weights = json.loads(file.read_text()), head.read_bytes()
     for change, reason in (
-        ({"kind": "Nothing"}, "no kind 'Nothing'; there are .*Regressor"),
+        ({"kind": "Nothing"}, "no kind 'Nothing' among .*Regressor"),
         ({"settings": {"gird": 2}}, "gird"),
         ({"settings": {"grid": 0}}, "grid and width must be"),
         ({"settings": {"width": 10**15}}, "memory"),
@@ -222,11 +223,11 @@ def test_a_broken_folder_is_named(tmp_path):
         ({"class_names": ["a", "a", "b"]}, "class_names"),
     ):
         file.write_text(json.dumps(about | change))
-        match = f"cannot build the detector .*detector.json describes: .*{reason}"
+        match = f"cannot build a detector from .*detector.json: .*{reason}"
         with pytest.raises(ValueError, match=match):
             load_detector(tmp_path / "d")
     file.write_text(json.dumps({"settings": {}}))
-    with pytest.raises(ValueError, match="describes: no 'kind' in it"):
+    with pytest.raises(ValueError, match="json: no 'kind' in it"):
         load_detector(tmp_path / "d")
     file.write_text(json.dumps(about | {"settings": about["settings"] | {"width": 16}}))
     with pytest.raises(ValueError, match=r"head.safetensors does not fit .*head.0.weight"):

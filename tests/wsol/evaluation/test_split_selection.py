@@ -142,8 +142,8 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
     few = [(name, *box) for name, box in list(boxes.items())[::4]]
     write_boxes(root, few)
     metrics, text = evaluate(run)
-    assert "run: 5 of 20 test images have a box; the scores are theirs alone" in text
-    assert "run: no validation image has a box, so boxes are read at ART's published 0.2" in text
+    assert "run: 5 of 20 test images have a box; only these are scored" in text
+    assert "run: no validation image has a box, so the threshold is ART's published 0.2" in text
     assert policies(metrics) == ["fixed:0.2", "oracle", "reference"]
     assert metrics["headline"]["gradient"]["policy"] == "fixed:0.2"
     assert metrics["images"] == 5

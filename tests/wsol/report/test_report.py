@@ -1,4 +1,4 @@
-"""The page of results, in a browser as people see it."""
+"""The report in a browser."""
 
 import itertools
 import json
@@ -87,7 +87,7 @@ def page(report, tmp_path_factory):
 
 
 def reading(scored, name, index, threshold):
-    """Box in the file's pixels and IoU, from the heatmap itself."""
+    """Box in the file's pixels and IoU, computed from the heatmap."""
     evaluation, maps = scored
     heatmap, size = maps[name][index], evaluation.output.truth.sizes[index]
     box = rescale(largest_boxes(heatmap, [threshold]), heatmap.shape[::-1], size)[0]
@@ -143,7 +143,7 @@ def test_the_slider_shows_the_boxes_of_python(scored, page):
     assert page.complaints == []
 
 
-def test_an_image_stands_under_every_map_at_its_threshold(scored, page):
+def test_an_image_is_shown_with_every_map_at_its_threshold(scored, page):
     names = list(scored[0].output.truth.names)
     index = names.index(page.script("state.image.name"))
     thresholds = page.script("state.thresholds")
@@ -207,7 +207,7 @@ def test_keys_move_the_slider_and_the_gallery(scored, page):
     assert page.script("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_filters_leave_what_fits(scored, page):
+def test_filters_keep_the_matching_images(scored, page):
     evaluation, _ = scored
     truth = evaluation.output.truth
     names = list(truth.names)
@@ -235,7 +235,7 @@ def test_filters_leave_what_fits(scored, page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_phone_and_reads_in_both_schemes(page, scheme):
+def test_the_page_fits_a_phone_and_is_readable_in_both_schemes(page, scheme):
     page.call(
         "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
     )
@@ -256,7 +256,7 @@ def test_the_page_fits_a_phone_and_reads_in_both_schemes(page, scheme):
 
 
 def luminance(code):
-    """WCAG's, of #rrggbb or #rgb."""
+    """Luminance of #rrggbb or #rgb, as WCAG defines it."""
     digits = code[1:] if len(code) == 7 else "".join(2 * digit for digit in code[1:])
     share = np.array([int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)])
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
@@ -282,7 +282,7 @@ def test_hostile_names_are_only_text(scored, report, page):
     assert page.complaints == []
 
 
-def test_curves_of_training_where_there_is_a_log(report, tmp_path):
+def test_curves_of_training_need_a_log(report, tmp_path):
     assert "<figcaption>val loss</figcaption>" in report.read_text()
     for number, text in enumerate(("", "epoch\n", "loss\n1\n", "epoch,loss\n1\n", "\x00,\x00\n")):
         folder = tmp_path / str(number)
@@ -293,7 +293,7 @@ def test_curves_of_training_where_there_is_a_log(report, tmp_path):
     assert training_charts({"run": tmp_path, "no folder": None}) == ""
 
 
-def test_runs_on_other_images_do_not_share_a_page(scored, tmp_path):
+def test_a_page_needs_runs_on_the_same_images(scored, tmp_path):
     evaluation, _ = scored
     other = SimpleNamespace(examples=evaluation.dataset.examples[1:])
     two = {"a": evaluation, "b": replace(evaluation, dataset=other)}

@@ -36,7 +36,7 @@ def test_spans_give_the_largest_box_at_every_cut():
         assert (spans[1:, 1:] != spans[:-1, 1:]).any(axis=1).all()
 
 
-def test_the_sample_holds_best_worst_and_every_kind():
+def test_the_gallery_has_best_worst_and_every_error_type():
     rng = np.random.default_rng(0)
     chosen = []
     for _ in range(2):
@@ -55,7 +55,7 @@ def test_the_sample_holds_best_worst_and_every_kind():
     assert choose(chosen, 1000) == list(range(500))
 
 
-def test_a_chart_puts_points_where_they_belong():
+def test_the_points_of_a_chart_are_at_their_coordinates():
     line = Line("<b>", 7, [0, 0.5, 1], [0, float("nan"), 100], [(0, 10)] * 3, (0.5, 50))
     (axes,) = line_figure("x", [line], x_range=(0, 1), y_range=(0, 100)).axes
     path, dot = (each.get_xydata().tolist() for each in axes.lines)
@@ -73,7 +73,7 @@ def test_a_chart_puts_points_where_they_belong():
 
 
 def test_a_chart_is_part_of_the_page():
-    """Its colours are the page's, its text is text, and nothing in it holds for the whole page."""
+    """It has the page's colours, its text is text, and it has no style for the whole page."""
     lines = [Line("<b>", 0, [0, 1], [0, 100], [(0, 1)] * 2), Line("c", 1, [0, 1], [3, 4])]
     with mpl.rc_context({"svg.fonttype": "path"}):
         before = dict(mpl.rcParams)
@@ -88,7 +88,7 @@ def test_a_chart_is_part_of_the_page():
     assert [each.text for each in figure.iter("li")] == ["<b>", "c"]
     for name in ("line-0", "line-1", "pale", "rule"):
         assert f"var(--{name})" in text
-    # nothing else may have a colour of its own: the page has a light and a dark scheme
+    # no other colour is allowed, because the page has a light and a dark scheme
     assert not re.search(r"(stroke|fill): #", text)
     assert not re.search(r"<style|<metadata", text)
     assert all(f"#{name}" in text for name in re.findall(r' id="(.*?)"', text))

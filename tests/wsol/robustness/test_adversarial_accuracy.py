@@ -11,8 +11,8 @@ from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_linear_classifier_falls_at_its_distance_from_the_border(norm):
-    """Two classes: |margin| over the dual norm of the weights' difference is the exact radius."""
+def test_a_linear_classifier_fails_at_its_distance_from_the_border(norm):
+    """With two classes, the exact radius is |margin| / (dual norm of the weights' difference)."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
     net.num_classes = 2
@@ -34,13 +34,13 @@ def test_a_linear_classifier_falls_at_its_distance_from_the_border(norm):
         assert low <= accuracy <= high
 
 
-def test_more_restarts_and_larger_radii_leave_no_more(tmp_path):
+def test_more_restarts_and_larger_radii_do_not_raise_accuracy(tmp_path):
     torch.manual_seed(0)
     model = create_model("test_resnet", 3, image_size=32).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)
     image = torch.rand(8, 3, 32, 32)
     with torch.no_grad():
-        model.backbone.fc.bias -= model(image).mean(dim=0)  # every class is near
+        model.backbone.fc.bias -= model(image).mean(dim=0)  # all classes have similar logits
     label = model(image).argmax(dim=1)
     items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
     attack = PGD(eps=2 / 255, step_size=1 / 255, steps=3)
@@ -56,8 +56,8 @@ def test_more_restarts_and_larger_radii_leave_no_more(tmp_path):
     assert all(a >= b for a, b in zip(one["accuracy"], three["accuracy"], strict=True))
 
 
-def test_a_network_that_is_sure_falls_too():
-    """Its cross-entropy is zero to float32, and so is that one's gradient; its margin is not."""
+def test_a_confident_network_can_be_attacked():
+    """Its cross-entropy is zero in float32, and so is the gradient. Its margin is not zero."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
     net.num_classes = 2
@@ -71,7 +71,7 @@ def test_a_network_that_is_sure_falls_too():
     assert accuracy_curve(Classifier(net), DataLoader(items, 5), curve)["accuracy"] == [1, 0]
 
 
-def test_the_margin_is_the_gap_between_logits(tiny, batch):
+def test_the_margin_is_the_difference_between_logits(tiny, batch):
     image, label = batch
     tiny.eval()
     logits = tiny(image)

@@ -16,7 +16,7 @@ from wsol.robustness.roar import IMPORTANCES, area, channel_means, replace_pixel
 
 @settings(max_examples=30, deadline=None)
 @given(fraction=st.floats(0.01, 0.99), levels=st.integers(1, 40), seed=st.integers(0, 99))
-def test_the_most_important_pixels_go_or_stay(fraction, levels, seed):
+def test_the_most_important_pixels_are_replaced_or_kept(fraction, levels, seed):
     torch.manual_seed(seed)
     image = 0.1 + 0.8 * torch.rand(2, 3, 9, 8)
     importance = torch.randint(levels, (2, 9, 8)).float()
@@ -47,8 +47,8 @@ def test_areas_by_hand():
     assert kept == pytest.approx(np.trapezoid([0, 0, 0.3, 0], [0, 0.5, 0.9, 1]))
 
 
-def test_importances_are_those_of_the_papers():
-    """From mid-grey, of the predicted class's cross-entropy, magnitudes summed over channels."""
+def test_importances_equal_the_papers_formulas():
+    """Magnitudes of the predicted class's cross-entropy, from mid-grey, summed over channels."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 3))
     net.num_classes = 3
@@ -71,7 +71,7 @@ def test_importances_are_those_of_the_papers():
         torch.testing.assert_close(found, expected.abs().sum(dim=1))
 
 
-def test_the_pixels_that_go_are_the_important_ones(toy, tmp_path):
+def test_the_replaced_pixels_are_the_important_ones(toy, tmp_path):
     splits = [CUB200(toy, split, transform=eval_transform(32)) for split in ("train", "test")]
     folder = tmp_path / "dark" / "CUB_200_2011"
 
@@ -87,7 +87,7 @@ def test_the_pixels_that_go_are_the_important_ones(toy, tmp_path):
         assert values[gone].min() >= values[~gone].max() - 1e-6
 
 
-def test_replaced_data_set_is_one_in_cubs_layout(toy, tmp_path):
+def test_the_replaced_data_set_has_cubs_layout(toy, tmp_path):
     torch.manual_seed(0)
     model = create_model("test_resnet", 4, image_size=32).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)
@@ -116,7 +116,7 @@ def test_replaced_data_set_is_one_in_cubs_layout(toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
+def test_the_tool_trains_once_and_scores_roar_and_kar(run, tmp_path):
     arguments = (
         *("interpret.py", run, "--config", ROOT / "configs" / "toy_standard.yaml"),
         *("--output", tmp_path / "out", "--fractions", 0.5, "--seeds", 0, "--jobs", 2, "--"),
@@ -141,16 +141,16 @@ def test_the_tool_trains_once_and_scores_both_ways(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--attributions", "magic"), "to choose from are gradient"),
+        (("--attributions", "magic"), "must be among gradient"),
         (("--modes", "soar"), "roar, kar"),
         (("--fractions", 1.5), "between 0 and 1"),
-        (("--seeds", 0, 0), "names one twice"),
+        (("--seeds", 0, 0), "names a value twice"),
         (("--config", "c.yaml"), "there is no configuration c.yaml"),
         (("--", "--model.weights", "w.pth"), "trained from scratch"),
         ((), "is not a run"),
     ],
 )
-def test_mistakes_cost_one_line(tmp_path, arguments, message):
+def test_mistakes_give_one_line(tmp_path, arguments, message):
     config = ROOT / "configs" / "toy_standard.yaml"
     own = ("--config", config, "--output", tmp_path / "out")
     status, _, error = tool("interpret.py", tmp_path, *own, *arguments)

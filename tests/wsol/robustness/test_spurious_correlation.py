@@ -1,4 +1,4 @@
-"""Spurious correlations on the toy birds, against values worked out by hand."""
+"""Spurious correlations on the toy birds, compared with values computed by hand."""
 
 import json
 import shutil
@@ -36,12 +36,12 @@ def patched(tmp_path_factory):
 
 @pytest.fixture
 def copy(patched, tmp_path):
-    """A data set to break."""
+    """A copy of the data set, for changes."""
     return shutil.copytree(patched, tmp_path / "CUB_200_2011")
 
 
 class Linear(nn.Module):
-    """The input gradient of class k's logit is weight[k], whatever the image."""
+    """The input gradient of class k's logit is weight[k] for every image."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def measurements(root, model, correct=(True,) * 6):
     return None if cues is None else spurious_correlation(model, loader, cues, correct)
 
 
-def test_every_group_counts_the_same():
+def test_every_group_has_the_same_weight():
     groups = {
         ("a", "sky"): (8, 8),
         ("a", "sand"): (5, 1),
@@ -87,7 +87,7 @@ def test_mass_is_summed_over_channels_without_its_sign():
     np.testing.assert_array_equal(mass_fraction(attribution, region), [0.25, np.nan, np.nan])
 
 
-def test_leakage_is_the_mass_by_the_area():
+def test_leakage_is_the_mass_divided_by_the_area():
     found = mass_in_region(np.array([0.5, np.nan, 0.1]), np.array([0.1, 0.9, 0.2]))
     assert found["mass"] == pytest.approx(0.3)
     assert found["area"] == pytest.approx(0.15)
@@ -127,7 +127,7 @@ def test_a_linear_model_has_the_mass_worked_out_by_hand(copy, side):
     assert cells[5].startswith("0.75 [")
 
 
-def test_a_constant_map_has_the_area_for_its_mass(patched):
+def test_a_constant_maps_mass_equals_the_area(patched):
     found = measurements(patched, Linear(torch.ones(3, 3, 32, 32)))
     data = CUB200(patched, "test")
     area = np.mean([data.mask(index).mean() for index in range(len(data))])
@@ -137,7 +137,7 @@ def test_a_constant_map_has_the_area_for_its_mass(patched):
     assert 0 < found["null_patch"]["area"] < 6**2 / 32**2
 
 
-def test_what_has_no_file_is_left_out(copy):
+def test_measurements_without_a_file_are_left_out(copy):
     model = Linear(torch.ones(3, 3, 16, 16))
     (copy / "null_patches.txt").unlink()
     assert set(measurements(copy, model)) == {"groups", "object"}
@@ -192,7 +192,7 @@ def test_the_patch_is_the_same_everywhere_and_behind_the_bird():
     assert 0 < visible < 40
 
 
-def test_the_species_has_no_say_in_the_patchs_place():
+def test_the_patchs_place_does_not_depend_on_the_species():
     for seed in range(3):
         places = set()
         for bird in SPECIES:
@@ -201,7 +201,7 @@ def test_the_species_has_no_say_in_the_patchs_place():
         assert len(places) == 1
 
 
-def test_the_recorded_box_is_where_the_files_differ(tmp_path):
+def test_the_recorded_box_surrounds_the_difference_of_the_files(tmp_path):
     settings = {"images": 6, "size": 64, "species": 2}
     patched = write_toy_birds(tmp_path / "patched", null_patch=True, **settings)
     plain = write_toy_birds(tmp_path / "plain", **settings)
@@ -220,11 +220,11 @@ def test_the_recorded_box_is_where_the_files_differ(tmp_path):
         after, before = (255 * d[index]["image"].permute(1, 2, 0).numpy() for d in (data, without))
         inside, outside = visible > 0, cv2.dilate(visible, np.ones((35, 35))) == 0
         errors = [abs(pixels - tile)[inside].mean() for pixels in (before, after)]
-        assert errors[0] > 3 * errors[1]  # JPEG smears the patch's colours
+        assert errors[0] > 3 * errors[1]  # JPEG changes pixels near the patch
         np.testing.assert_array_equal(after[outside], before[outside])  # beyond JPEG's 16 px blocks
 
 
-def test_a_tie_leaves_the_test_images_alone(tmp_path):
+def test_a_tie_does_not_change_the_test_images(tmp_path):
     settings = {"images": 60, "size": 32, "species": 2, "test_fraction": 0.5}
     tied = write_toy_birds(tmp_path / "tied", background_tie=1.0, **settings)
     free = write_toy_birds(tmp_path / "free", **settings)

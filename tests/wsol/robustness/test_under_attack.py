@@ -26,7 +26,7 @@ from wsol.robustness.under_attack import RobustnessConfig, measure_robustness
 
 
 class Split(list):
-    """Items of a data set whose files have the items' size, and one box each."""
+    """Items of a data set. Files have the size of the items, and each has one box."""
 
     def __init__(self, items):
         frame = torch.tensor(items[0]["image"].shape[:0:-1])
@@ -37,7 +37,7 @@ class Split(list):
         ]
 
 
-def test_maps_without_a_pixel_that_differs_are_counted_apart(network, images):
+def test_constant_maps_are_left_out_and_counted(network, images):
     model = deepcopy(network)
     torch.nn.init.zeros_(model.backbone.fc.weight)
     torch.nn.init.zeros_(model.backbone.fc.bias)
@@ -103,7 +103,8 @@ def test_scores_of_a_split(network, images):
 
 @dataclass(frozen=True)
 class Mirror(MapAttack):
-    """Returns mirror images, not kept where the first pixel is dark; under noise the images."""
+    """Returns mirror images, or with noise the images. Only images with a bright first pixel keep
+    their class."""
 
     def __call__(self, model, image, label):
         kept, changed = torch.ones(len(image), dtype=torch.bool), image
@@ -114,7 +115,7 @@ class Mirror(MapAttack):
         return Attacked(changed, kept, torch.ones(len(image)), *maps)
 
 
-def test_what_is_averaged_over_which_images(network, images):
+def test_each_mean_is_over_its_own_images(network, images):
     image, _ = images
     image = image.clone()
     image[:, 0, 0, 0] = torch.tensor([0.9, 0.1, 0.9, 0.1, 0.9, 0.9])
@@ -163,21 +164,21 @@ def test_chosen_images_are_spread_over_the_split(network, images):
     assert seen == [0, 3, 6, 9]
 
 
-def test_rounding_is_no_map():
+def test_a_map_that_differs_only_by_rounding_is_constant():
     noise = 1 + 1e-7 * np.random.default_rng(0).random((8, 8))
     assert is_constant(noise)
     assert is_constant(np.zeros((8, 8)))
     assert not is_constant(np.eye(8))
 
 
-def test_a_protocol_that_does_not_fit_is_refused_before_anything_runs():
+def test_a_bad_protocol_is_refused_before_the_work_begins():
     with pytest.raises(ValueError, match="2000 pixels, and a map has 1024"):
         RobustnessConfig([MapAttack(top_k=2000)]).require_size(32)
     with pytest.raises(ValueError, match="6 pixels a side"):
         RobustnessConfig().require_size(5)
 
 
-def test_scores_of_a_linear_model_are_those_of_equal_maps(images):
+def test_scores_of_a_linear_model_equal_scores_of_equal_maps(images):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))
     net.num_classes = 3
@@ -196,8 +197,8 @@ def test_scores_of_a_linear_model_are_those_of_equal_maps(images):
     assert found["maps"][0]["boxes"]["gt_known_loc"]["change"]["mean"] == 0
 
 
-def test_any_true_box_is_a_hit_and_boxes_are_left_out_where_an_image_has_none(network, images):
-    """The file has twice the size of the map, so true boxes are twice as large in it."""
+def test_each_true_box_counts_and_without_true_boxes_there_are_no_box_scores(network, images):
+    """The file is twice as large as the map, so its true boxes are twice as large."""
     image, label = images[0][:2], network(images[0][:2]).argmax(dim=1)
     config = RobustnessConfig([MapAttack(PGD(steps=1))], [], images=None)
     heatmaps = Gradient()(network, image, label)

@@ -1,1 +1,1 @@
-"""Detectors trained on pseudo labels: on boxes around heatmaps, which need no box annotations."""
+"""Detectors trained on pseudo labels: boxes around heatmaps, without box annotations."""

@@ -1,4 +1,4 @@
-"""Boxes that a detector is trained on: boxes around heatmaps, from other programs, or true ones."""
+"""Boxes for training a detector: boxes around heatmaps, from other programs, or true boxes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ TRAINING_SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """One box for each image that a detector is trained or validated on.
+    """One box for each image, for training and validation of a detector.
 
     Attributes:
         name: Heatmap method, "oracle", or the name of the folder with the boxes.
-        policy: Choice of the heatmaps' threshold, "val" or "fixed:<t>"; "oracle" for true
+        policy: Threshold policy of the heatmaps, "val" or "fixed:<t>"; "oracle" for true
             boxes, "given" for boxes from other programs.
         boxes: Images and boxes of "train" and "val", without the images that have no box.
-        test_boxes: (N,4) in the image files' pixels, zeros for an image without a box; None if
+        test_boxes: (N,4) in the image files' pixels, zeros for an image without a box. None if
             they are not known.
     """
 
@@ -133,14 +133,14 @@ def checked_pseudo_labels(
             width, height = image_size(file, upright=test.upright)
             if size != [width, height]:
                 raise ValueError(
-                    f"{where} says that {name} has {size[0]} x {size[1]} pixels; it has {width} x "
+                    f"{where}: {name} has {size[0]} x {size[1]} pixels; the file has {width} x "
                     f"{height}"
                 )
     return replace(labels, boxes=checked)
 
 
 def examples(boxes: GroundTruth, images: Path) -> Sequence[Example]:
-    """Training examples from pseudo labels, whose files lie below the folder `images`."""
+    """Training examples from pseudo labels. The image files are in the folder `images`."""
     rows = zip(boxes.identities, boxes.names, boxes.labels, boxes.boxes[:, 0], strict=True)
     return [
         Example(int(identity), name, images / name, int(label), (tuple(box.tolist()),), None)
@@ -149,14 +149,14 @@ def examples(boxes: GroundTruth, images: Path) -> Sequence[Example]:
 
 
 def with_boxes(truth: GroundTruth, boxes: np.ndarray) -> GroundTruth:
-    """Replace the boxes by `boxes` (N,4), and leave images out whose new box is empty.
+    """Replaces the boxes by `boxes` (N,4), and leaves out images with an empty new box.
 
     Raises:
         ValueError: all boxes are empty.
     """
     kept = area(boxes) > 0
     if not kept.any():
-        raise ValueError("there is no box in any image to train a detector on")
+        raise ValueError("no image has a box, so no detector can be trained")
     return replace(
         truth,
         names=tuple(name for name, keep in zip(truth.names, kept, strict=True) if keep),

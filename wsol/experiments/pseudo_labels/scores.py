@@ -1,4 +1,4 @@
-"""Scores of detectors and of the pseudo labels they were trained on, and paired differences."""
+"""Scores of detectors and of their pseudo labels, and paired differences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class BoxScore:
 
     Attributes:
         name: Name of the row in the table.
-        policy: Same as in `PseudoLabels`.
-        hits: float (N,), fraction of the detectors (one for each seed) whose box of the true class
-            is a hit.
+        policy: As in `PseudoLabels`.
+        hits: float (N,), fraction of the detectors (one for each seed) with a hit by the box of the
+            true class.
         top1_hits: float (N,), fraction of the detectors that also predict the true class.
         training_gt_known: Fraction of hits on the training and validation images that have a true
-            box; None for pseudo labels, or if no image has one.
+            box. None for pseudo labels, or if no image has a true box.
         seconds: Training time for each seed.
     """
 
@@ -60,7 +60,7 @@ class DetectorScores:
 
     Attributes:
         detectors: Scores of the detectors.
-        pseudo_labels: Scores of the pseudo labels whose boxes of the test images are known.
+        pseudo_labels: Scores of the pseudo labels, if their boxes of the test images are known.
     """
 
     detectors: Mapping[str, BoxScore]
@@ -76,8 +76,8 @@ class DetectorScores:
         return [difference_row(*pair) for pair in self._pairs()]
 
     def _pairs(self) -> Iterator[tuple[BoxScore, BoxScore]]:
-        """Each detector with its pseudo labels, and one on heatmap boxes also with each baseline
-        and the detector trained on it."""
+        """Pairs each detector with its pseudo labels. If these come from heatmaps, also with each
+        baseline and with the baseline's detector."""
         baselines = [name for name in self.pseudo_labels if name.endswith(BASELINE)]
         for name, detector in self.detectors.items():
             if name in self.pseudo_labels:
@@ -109,7 +109,7 @@ class DetectorScores:
             "GT-known, training images",
             "seconds",
         )
-        other = ("boxes of", "less those of", "GT-known, paired difference")
+        other = ("boxes of", "minus boxes of", "GT-known, paired difference")
         return "\n\n".join(filter(None, [markdown(heads, rows, 2), markdown(other, paired, 2)]))
 
 
@@ -119,7 +119,7 @@ def detection_results(
     """COCO results of a detector's boxes in the images of `truth`.
 
     Args:
-        predictions: Class and probability for the boxes of a detector that predicts no classes.
+        predictions: Class and probability of the boxes, if the detector predicts no classes.
     """
     results = []
     for row, each in enumerate(found):
@@ -136,8 +136,8 @@ def detection_results(
 
 
 def boxed_hits(found: Sequence[Detections], truth: GroundTruth) -> np.ndarray:
-    """bool (K,) for the images that have a true box: whether a detector's most likely box of the
-    true class is a hit."""
+    """Whether a detector's most probable box of the true class is a hit: bool (K,), for the images
+    with a true box."""
     best = [each.best_box(int(label)) for each, label in zip(found, truth.labels, strict=True)]
     boxes = rescale(np.stack([box.double().numpy() for box in best]), (1, 1), truth.sizes)
     return iou(boxes[:, None], truth.boxes).max(axis=1, initial=0)[truth.boxed] >= HIT
@@ -163,7 +163,7 @@ def score_results(
 
 
 def difference_row(first: BoxScore, second: BoxScore) -> dict[str, Any]:
-    """GT-known of `first` minus that of `second`; both are resampled with the same images."""
+    """GT-known of `first` minus GT-known of `second`. Resamples have the same images for both."""
     return {
         "name": first.name,
         "less": second.name,

@@ -32,10 +32,10 @@ class DetectorTrainer:
     """Trains detectors with the same settings on several kinds of pseudo labels.
 
     Attributes:
-        build: Makes an untrained detector from PyTorch's next random numbers.
+        build: Makes an untrained detector with PyTorch's global generator.
         training: Settings of the training.
         data: Settings of the data set.
-        splits: "train", "val" and "test": whole frames in order.
+        splits: "train", "val" and "test", with whole images in order.
         outputs: The classifier's predictions for these splits.
     """
 
@@ -46,7 +46,7 @@ class DetectorTrainer:
     outputs: Mapping[str, SplitOutput]
 
     def train(self, labels: PseudoLabels, seeds: Sequence[int], folder: Path) -> BoxScore:
-        """Train one detector for each seed, in folder/seed<n>; existing folders are kept."""
+        """Trains one detector for each seed, in folder/seed<n>. Existing detectors are kept."""
         folders = [folder / f"seed{seed}" for seed in seeds]
         for seed, detector in zip(seeds, folders, strict=True):
             if not detector.exists():
