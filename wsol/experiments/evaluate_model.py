@@ -11,12 +11,12 @@ from lightning_fabric import Fabric
 
 from robust_training.models.classifier import Classifier
 from wsol.data.loaders import DataConfig
-from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.pixel_metrics import require_masks
 from wsol.evaluation.results import Evaluation, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scores import ScoringConfig, accuracies, score_heatmaps
 from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
+from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import DEFAULT, with_baselines
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
