@@ -211,8 +211,8 @@ def plan_evaluation(
 
     Raises:
         ValueError: the classes of model and data differ; images, boxes, masks or files about
-            spurious correlations are not valid; maps are too small for the attacks; or the output
-            folder is not writable.
+            spurious correlations are not valid; maps are too small or classes too few for the
+            attacks; or the output folder is not writable.
     """
     wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
@@ -225,6 +225,7 @@ def plan_evaluation(
     test = splits.test
     if robustness is not None:
         robustness.require_size(model.image_size)
+        robustness.require_runnable(model.backbone.num_classes)
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     require_masks(test.truth)
