@@ -5,6 +5,7 @@ Public names:
     Localizer: finds boxes in images.
     Localization: the boxes of one image.
     CUB200, ImageFolder: data sets.
+    GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, Top1Loc: torchmetrics metrics for training loops.
     boxes: functions from heatmaps to boxes, and IoU.
 
 They are imported when first used, so that scoring maps does not wait for PyTorch.
@@ -12,14 +13,15 @@ They are imported when first used, so that scoring maps does not wait for PyTorc
 
 import importlib
 
-_MODULES = {
+_METRICS = ("GTKnownLoc", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "Top1Loc")
+_MODULES = dict.fromkeys(_METRICS, "wsol.evaluation.torch_metrics") | {
     "CUB200": "wsol.data.cub",
     "ImageFolder": "wsol.data.image_folder",
     "Localization": "wsol.localizer.localization",
     "Localizer": "wsol.localizer.localizer",
     "evaluate": "wsol.experiments.evaluate_model",
 }
-__all__ = ["CUB200", "ImageFolder", "Localization", "Localizer", "boxes", "evaluate"]
+__all__ = ["boxes", *_MODULES]
 
 
 def __getattr__(name: str) -> object:

@@ -96,12 +96,20 @@ def run_model(
     return SplitOutput(split.truth, predictions, tables)
 
 
-@torch.no_grad()
-def _predict(model: Classifier, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The five most probable classes, (N,5), and the largest probability, float64 (N,)."""
-    probability = model(image).softmax(dim=1)
+def most_probable(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The five most probable classes, (N,5), and the largest probability, float64 (N,).
+
+    Args:
+        logits: (N,C). There are fewer than five classes if C is smaller.
+    """
+    probability = logits.detach().softmax(dim=1)
     order = probability.argsort(dim=1, descending=True, stable=True)[:, :5]
     return order.cpu().numpy(), probability.amax(dim=1).cpu().double().numpy()
+
+
+@torch.no_grad()
+def _predict(model: Classifier, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return most_probable(model(image))
 
 
 def _run_batch(

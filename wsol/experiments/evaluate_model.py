@@ -13,12 +13,12 @@ from robust_training.models.classifier import Classifier
 from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
 from wsol.data.loaders import DataConfig
-from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.pixel_metrics import require_masks
 from wsol.evaluation.results import Evaluation, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scores import ScoringConfig, accuracies, score_heatmaps
 from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
+from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import DEFAULT, with_baselines
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
@@ -218,8 +218,8 @@ def plan_evaluation(
 
     Raises:
         ValueError: the classes of model and data differ; images, boxes, masks or files about
-            spurious correlations are not valid; maps are too small for the attacks; or the output
-            folder is not writable.
+            spurious correlations are not valid; maps are too small or classes too few for the
+            attacks; or the output folder is not writable.
     """
     wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
@@ -237,6 +237,7 @@ def plan_evaluation(
     test = splits.test
     if robustness is not None:
         robustness.require_size(model.image_size)
+        robustness.require_runnable(model.backbone.num_classes)
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     missing = [title for title in fitting if splits.chosen and title not in splits.chosen]

@@ -182,14 +182,15 @@ def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def accuracy_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """A chart for each norm: accuracy with its 95 % interval against the radius of an attack."""
+    """A chart for each attack: accuracy with its 95 % interval against the radius."""
     curves = [
         (run, number, curve)
         for number, (run, result) in enumerate(metrics.items())
         for curve in result.get("robustness", {}).get("accuracy", [])
     ]
     charts = ""
-    for norm in dict.fromkeys(curve["curve"]["attack"]["norm"] for *_, curve in curves):
+    attacks = {curve["protocol"]: curve["curve"]["attack"]["norm"] for *_, curve in curves}
+    for protocol, norm in attacks.items():
         scale, unit = (255, "255ths") if norm == "linf" else (1, "of images in [0,1]")
         lines = [
             Line(
@@ -200,9 +201,9 @@ def accuracy_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
                 [_percent(ends) for ends in curve["intervals"]],
             )
             for run, number, curve in curves
-            if curve["curve"]["attack"]["norm"] == norm
+            if curve["protocol"] == protocol
         ]
-        title = f"accuracy, %, {norm} attack"
+        title = f"accuracy, %, {protocol}"
         charts += line_chart(title, f"radius, {unit}", lines, y_range=(0, 100))
     return charts
 

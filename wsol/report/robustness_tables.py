@@ -73,11 +73,10 @@ def _box_cells(one: Mapping[str, Any], total: int) -> list[str]:
 
 
 def _curve_cells(one: Mapping[str, Any], total: int) -> list[str]:
-    settings, norm = one["curve"], one["curve"]["attack"]["norm"]
+    norm = one["curve"]["attack"]["norm"]
     points = zip(one["eps"], one["accuracy"], one["intervals"], strict=True)
     return [
-        f"PGD {norm}, {settings['attack']['steps']} steps, cross-entropy and margin, "
-        f"{settings['restarts']} restart(s) each; {total} images",
+        f"{one['protocol']}; {total} images",
         ", ".join(f"{radius(eps, norm)}: {percent(*point)}" for eps, *point in points),
     ]
 

@@ -1,7 +1,9 @@
 """Accuracy against the radius of an attack."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,10 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.scores import cross_entropy_score, margin_score
 from robust_training.models.classifier import Classifier
 from wsol.evaluation.metrics import mean_interval
+from wsol.robustness.autoattack import AutoAttack
+
+# An attack on predictions: images (N,3,H,W), labels (N,) -> attacked images
+_Attack = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,7 @@ class AccuracyCurve:
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        if list(self.radii) != sorted(self.radii) or not len(self.radii) or self.radii[0] < 0:
-            raise ValueError(
-                "radii of an AccuracyCurve must be at least 0 and in rising order, not "
-                f"{list(self.radii)}"
-            )
+        _require_rising(self.radii)
         if self.restarts < 1 or self.attack.steps < 1 or not self.attack.eps > 0:
             raise ValueError(
                 "an AccuracyCurve needs restarts and attack.steps of at least 1 and an attack.eps "
@@ -51,20 +53,71 @@ class AccuracyCurve:
         size = self.attack.step_size * radius / self.attack.eps
         return dataclasses.replace(self.attack, eps=radius, step_size=size)
 
+    @property
+    def protocol(self) -> str:
+        """The attack in words."""
+        return (
+            f"PGD {self.attack.norm}, {self.attack.steps} steps, cross-entropy and margin, "
+            f"{self.restarts} restart(s) each"
+        )
+
+    def attacks(self, model: Classifier, radius: float, seed: int) -> Iterator[_Attack]:
+        """The attacks of a radius above 0, one after the other."""
+        pgd = self.at(radius)
+        for _ in range(self.restarts):
+            for make_score in (cross_entropy_score, margin_score):
+                yield lambda image, label, make=make_score: pgd(make(model, label), image)
+
+
+@dataclass(frozen=True)
+class AutoAttackCurve:
+    """A series of AutoAttack's attacks on predictions, with growing radius.
+
+    Attributes:
+        radii: As in `AccuracyCurve`.
+        attack: The attacks and their norm.
+    """
+
+    radii: list[float]
+    attack: AutoAttack = AutoAttack()
+
+    def __post_init__(self) -> None:
+        _require_rising(self.radii)
+
+    @property
+    def protocol(self) -> str:
+        """The attack in words."""
+        return f"AutoAttack {self.attack.norm}, {', '.join(self.attack.parts)}"
+
+    def attacks(self, model: Classifier, radius: float, seed: int) -> Iterator[_Attack]:
+        """The attack of a radius above 0."""
+        yield partial(self.attack, model, radius, seed)
+
+
+def _require_rising(radii: list[float]) -> None:
+    if list(radii) != sorted(radii) or not len(radii) or radii[0] < 0:
+        raise ValueError(
+            f"radii of an AccuracyCurve must be at least 0 and in rising order, not {list(radii)}"
+        )
+
 
 def accuracy_curve(
-    model: Classifier, loader: DataLoader, curve: AccuracyCurve, *, seed: int = 0
+    model: Classifier,
+    loader: DataLoader,
+    curve: AccuracyCurve | AutoAttackCurve,
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Fraction of images that are classified correctly under every attack, for each radius.
 
-    Each restart runs two attacks. One increases the cross-entropy. The other increases the highest
+    Each restart of an `AccuracyCurve` runs two attacks. One increases the cross-entropy. The other increases the highest
     other logit minus the true logit, because this gradient does not vanish if the network is
     confident. If an image is misclassified at one radius, it also counts as misclassified at all
     larger ones.
 
     Returns:
-        `eps`, `accuracy` and `intervals` (95 %, over images), lists with one entry for each radius,
-        and `curve`, the settings.
+        `eps`, `accuracy` and `intervals` (95 %, over images), lists with one entry for each radius;
+        `curve`, the settings; and `protocol`, the attack in words.
     """
     torch.manual_seed(seed)
     batches: list[np.ndarray] = []
@@ -74,7 +127,8 @@ def accuracy_curve(
         withstood, columns = is_correct(model, image, label), []
         for radius in curve.radii:
             if radius > 0:
-                _attack(model, image, label, withstood, curve.at(radius), curve.restarts)
+                for attack in curve.attacks(model, radius, seed):
+                    _attack(model, image, label, withstood, attack)
             columns.append(withstood.cpu().numpy().copy())
         batches.append(np.stack(columns, axis=1))
     table = np.concatenate(batches).astype(float)
@@ -83,19 +137,18 @@ def accuracy_curve(
         "accuracy": table.mean(axis=0).tolist(),
         "intervals": mean_interval(table, seed=seed).T.tolist(),
         "curve": dataclasses.asdict(curve),
+        "protocol": curve.protocol,
     }
 
 
 def _attack(
-    model: Classifier, image: Tensor, label: Tensor, withstood: Tensor, attack: PGD, restarts: int
+    model: Classifier, image: Tensor, label: Tensor, withstood: Tensor, attack: _Attack
 ) -> None:
-    """Attacks the images with True in `withstood`, bool (N,). Misclassified images become False."""
-    for _ in range(restarts):
-        for make_score in (cross_entropy_score, margin_score):
-            if withstood.any():
-                remaining, labels = image[withstood], label[withstood]
-                worst = attack(make_score(model, labels), remaining)
-                withstood[withstood.clone()] = is_correct(model, worst, labels)
+    """Attacks the images marked in `withstood`, bool (N,), and clears those that fail."""
+    if withstood.any():
+        remaining, labels = image[withstood], label[withstood]
+        worst = attack(remaining, labels)
+        withstood[withstood.clone()] = is_correct(model, worst, labels)
 
 
 @torch.no_grad()

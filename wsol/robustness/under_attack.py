@@ -26,7 +26,12 @@ from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.evaluation.metrics import HIT, mean_with_interval
 from wsol.heatmaps.heatmap import Gradient
-from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve, is_correct
+from wsol.robustness.adversarial_accuracy import (
+    AccuracyCurve,
+    AutoAttackCurve,
+    accuracy_curve,
+    is_correct,
+)
 
 Columns = Mapping[str, np.ndarray]
 
@@ -52,11 +57,13 @@ class RobustnessConfig:
     Attributes:
         maps: Attacks on attribution maps.
         accuracy: Attacks on predictions.
+        autoattack: Attacks on predictions by AutoAttack, which needs an optional package.
         images: Number of attacked images, spread evenly over the split. If None, all images.
     """
 
     maps: list[MapAttack] = field(default_factory=_map_attacks)
     accuracy: list[AccuracyCurve] = field(default_factory=_accuracy_curves)
+    autoattack: list[AutoAttackCurve] = field(default_factory=list)
     images: int | None = 100
 
     def __post_init__(self) -> None:
@@ -69,6 +76,12 @@ class RobustnessConfig:
             raise ValueError(f"maps need {SMALLEST} pixels a side to be compared, not {side}")
         for attack in self.maps:
             attack.count_pixels(torch.empty(1, side, side))
+
+    def require_runnable(self, classes: int) -> None:
+        """Raises ValueError where AutoAttack is not installed or needs more than `classes`
+        classes."""
+        for curve in self.autoattack:
+            curve.attack.require_runnable(classes)
 
 
 _DEFAULT = RobustnessConfig()
@@ -116,7 +129,10 @@ def measure_robustness(
         "of_images": total,
         "seed": seed,
         "maps": [_attack_maps(attack, model, loader, threshold, seed) for attack in config.maps],
-        "accuracy": [accuracy_curve(model, loader, curve, seed=seed) for curve in config.accuracy],
+        "accuracy": [
+            accuracy_curve(model, loader, curve, seed=seed)
+            for curve in (*config.accuracy, *config.autoattack)
+        ],
     }
 
 

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from wsol.evaluation.baselines import above_baselines
 from wsol.evaluation.results import Headline
 from wsol.evaluation.score_rows import ScoreRow
+from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod, min_max
 from wsol.heatmaps.methods import BASES, baseline_of, denotes, find_method, with_baselines

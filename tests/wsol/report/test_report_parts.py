@@ -96,16 +96,19 @@ def test_a_chart_is_part_of_the_page():
 
 def test_accuracy_under_attack_is_drawn_in_percent_and_255ths():
     curve = {"eps": [0, 2 / 255], "accuracy": [0.5, 0.25], "intervals": [[0.25, 0.75], [0, 0.5]]}
-    curves = [curve | {"curve": {"attack": {"norm": norm}}} for norm in ("linf", "l2")]
+    curves = [
+        curve | {"curve": {"attack": {"norm": norm}}, "protocol": f"{name} {norm}"}
+        for name, norm in (("PGD", "linf"), ("PGD", "l2"), ("AutoAttack", "linf"))
+    ]
     metrics = {"a": {}, "b": {"robustness": {"accuracy": curves}}}
     with mock.patch("wsol.report.plots.line_chart", return_value="") as chart:
         accuracy_charts(metrics)
     (title, label, (line,)), _ = chart.call_args_list[0]
-    assert (title, label) == ("accuracy, %, linf attack", "radius, 255ths")
+    assert (title, label) == ("accuracy, %, PGD linf", "radius, 255ths")
     assert (line.name, line.colour) == ("b", 1)
     assert (line.x, line.y) == ([0, 2], [50, 25])
     assert line.band == [[25, 75], [0, 50]]
     figures = accuracy_charts(metrics)
-    assert figures.count("<figure>") == 2
+    assert figures.count("<figure>") == 3
     assert "radius, of images in [0,1]" in figures
     assert accuracy_charts({"a": {}}) == ""

@@ -1,3 +1,6 @@
+import sys
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +10,24 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score, margin_score
 from robust_training.models.classifier import Classifier, create_model
-from wsol.robustness.adversarial_accuracy import AccuracyCurve, accuracy_curve
+from wsol.robustness.adversarial_accuracy import AccuracyCurve, AutoAttackCurve, accuracy_curve
+from wsol.robustness.autoattack import AutoAttack
+from wsol.robustness.under_attack import RobustnessConfig
 
 
+def pgd_curve(radii, norm):
+    attack = PGD(eps=0.1, step_size=0.1, steps=5, random_start=False, norm=norm)
+    return AccuracyCurve(radii, attack)
+
+
+def autoattack_curve(radii, norm):
+    pytest.importorskip("pyautoattack")
+    return AutoAttackCurve(radii, AutoAttack(("apgd-ce",), norm))
+
+
+@pytest.mark.parametrize("make_curve", [pgd_curve, autoattack_curve])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_linear_classifier_fails_at_its_distance_from_the_border(norm):
+def test_a_linear_classifier_fails_at_its_distance_from_the_border(norm, make_curve):
     """With two classes, the exact radius is |margin| / (dual norm of the weights' difference)."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2))
@@ -26,8 +42,7 @@ def test_a_linear_classifier_fails_at_its_distance_from_the_border(norm):
     distance = ((logits[:, 0] - logits[:, 1]).abs() / dual).detach().numpy()
     radii = [0.0, *np.quantile(distance, [0.3, 0.6]).tolist()]
     items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
-    attack = PGD(eps=0.1, step_size=0.1, steps=5, random_start=False, norm=norm)
-    found = accuracy_curve(model, DataLoader(items, 5), AccuracyCurve(radii, attack))
+    found = accuracy_curve(model, DataLoader(items, 5), make_curve(radii, norm))
     assert found["accuracy"] == pytest.approx([(distance > radius).mean() for radius in radii])
     assert found["eps"] == radii
     for accuracy, (low, high) in zip(found["accuracy"], found["intervals"], strict=True):
@@ -82,9 +97,10 @@ def test_the_margin_is_the_difference_between_logits(tiny, batch):
 
 
 @pytest.mark.parametrize("radii", [[], [0.2, 0.1], [-0.1, 0.1]])
-def test_radii_out_of_order_are_refused(radii):
+@pytest.mark.parametrize("curve", [lambda r: AccuracyCurve(r, PGD()), AutoAttackCurve])
+def test_radii_out_of_order_are_refused(radii, curve):
     with pytest.raises(ValueError, match="rising order"):
-        AccuracyCurve(radii, PGD())
+        curve(radii)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +110,40 @@ def test_radii_out_of_order_are_refused(radii):
 def test_curves_without_an_attack_are_refused(attack, restarts):
     with pytest.raises(ValueError, match="AccuracyCurve"):
         AccuracyCurve([0, 0.1], attack, restarts)
+
+
+def test_autoattack_finds_what_weak_pgd_misses():
+    pytest.importorskip("pyautoattack")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(27, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4)
+    )
+    net.num_classes = 4
+    net[3].weight.data *= 30
+    model = Classifier(net, (0.4,) * 3, (0.2,) * 3)
+    image = torch.rand(6, 3, 3, 3)
+    label = model(image).argmax(dim=1)
+    items = [{"image": i, "label": int(y)} for i, y in zip(image, label, strict=True)]
+    radii = [0, 0.04]
+    weak = AccuracyCurve(radii, PGD(eps=0.1, step_size=0.02, steps=2, random_start=False))
+    strong = AutoAttackCurve(radii)
+    expected = accuracy_curve(model, DataLoader(items, 6), weak)["accuracy"]
+    found = accuracy_curve(model, DataLoader(items, 4), strong)
+    assert found["accuracy"][0] == 1
+    assert all(a <= b for a, b in zip(found["accuracy"], expected, strict=True))
+    assert found["accuracy"] != expected
+    assert found["protocol"] == "AutoAttack linf, apgd-ce, apgd-t"
+    attacked = AutoAttack(("apgd-ce",))(model, 0.04, 0, image, label)
+    assert (attacked - image).abs().max() <= 0.04 + 1e-6
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    with pytest.raises(ValueError, match="needs 4 classes, and the model has 3"):
+        strong.attack.require_runnable(3)
+
+
+def test_autoattack_without_its_package_is_refused_in_one_sentence():
+    with (
+        mock.patch.dict(sys.modules, {"pyautoattack": None}),
+        pytest.raises(ValueError, match=r"pip install 'wsol\[attacks\]'"),
+    ):
+        RobustnessConfig(autoattack=[AutoAttackCurve([0, 0.1])]).require_runnable(10)
