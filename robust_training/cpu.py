@@ -1,9 +1,14 @@
-"""Settings that make PyTorch fast on a CPU."""
+"""Use of a CPU's cores: settings of the process, and threads."""
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+_T = TypeVar("_T")
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -24,3 +29,16 @@ def prepare_cpu() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_TOP_PAD, 2**27)
+
+
+def map_in_threads(function: Callable[..., _T], *arguments: Iterable) -> list[_T]:
+    """Calls a function for each tuple of arguments, in as many threads as PyTorch uses.
+
+    Use it for functions that release Python's lock for most of their time, as OpenCV's, NumPy's and
+    Numba's do. `OMP_NUM_THREADS` and `torch.set_num_threads` set the number of threads.
+
+    Returns:
+        The results in order. The first exception is raised.
+    """
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(function, *arguments))

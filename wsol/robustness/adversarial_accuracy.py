@@ -110,9 +110,9 @@ def accuracy_curve(
 ) -> dict[str, Any]:
     """Fraction of images that are classified correctly under every attack, for each radius.
 
-    Each restart of an `AccuracyCurve` runs two attacks. One increases the cross-entropy. The other increases the highest
-    other logit minus the true logit, because this gradient does not vanish if the network is
-    confident. If an image is misclassified at one radius, it also counts as misclassified at all
+    Each restart of an `AccuracyCurve` runs two attacks. One increases the cross-entropy. The other
+    increases the highest other logit minus the true logit, because this gradient does not vanish if
+    the network is confident. If an image is misclassified at one radius, it also counts as misclassified at all
     larger ones.
 
     Returns:
