@@ -112,8 +112,8 @@ def accuracy_curve(
 
     Each restart of an `AccuracyCurve` runs two attacks. One increases the cross-entropy. The other
     increases the highest other logit minus the true logit, because this gradient does not vanish if
-    the network is confident. If an image is misclassified at one radius, it also counts as misclassified at all
-    larger ones.
+    the network is confident. If an image is misclassified at one radius, it also counts as
+    misclassified at all larger ones.
 
     Returns:
         `eps`, `accuracy` and `intervals` (95 %, over images), lists with one entry for each radius;
