@@ -44,6 +44,10 @@ class Example:
         return rescale(np.reshape(self.boxes, (-1, 4)), size, frame)
 
 
+class EmptySplitError(ValueError):
+    """A data set has no images for a split."""
+
+
 class LabelledImages(Dataset):
     """Images with labels and boxes, as PyTorch's loaders read them.
 
@@ -136,7 +140,7 @@ class ImageDataset(LabelledImages):
         examples = {"train": train, "val": val, "test": test}[split]
         if not examples:
             hint = f"; give a val_fraction above {val_fraction:g}" if split == "val" else ""
-            raise ValueError(f"the {split} split of {root} is empty{hint}")
+            raise EmptySplitError(f"the {split} split of {root} is empty{hint}")
         super().__init__(list(examples), upright=upright, transform=transform)
         self.root = Path(root)
         self.images = self.root if images is None else images
@@ -149,6 +153,10 @@ class ImageDataset(LabelledImages):
         if example.mask is None:
             raise ValueError(f"{example.name} has no segmentation mask")
         return read_gray(example.mask) > 127
+
+    def declared_sizes(self) -> dict[str, tuple[int, int]]:
+        """Name -> (width, height) that the data set's own files give, for as many as they do."""
+        return {}
 
     def boxed(self) -> "ImageDataset | None":
         """Returns a data set of the images that have a box. None if no image has a box."""

@@ -15,7 +15,7 @@ from robust_training.models.classifier import Classifier
 from robust_training.training.processes import gather
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
-from wsol.data.threads import map_in_threads
+from wsol.boxes.threads import map_in_threads
 from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
 from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.split_selection import PreparedSplit

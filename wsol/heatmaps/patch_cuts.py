@@ -14,7 +14,7 @@ import scipy.ndimage
 from torch import Tensor
 
 from robust_training.models.classifier import Classifier
-from wsol.data.threads import map_in_threads
+from wsol.boxes.threads import map_in_threads
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.patch_tokens import last_block, patch_heatmaps, patch_keys
 

@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from wsol.boxes.heatmap_boxes import largest_boxes
+from wsol.boxes.threads import map_in_threads
 from wsol.data.inputs import to_pixels
-from wsol.data.threads import map_in_threads
 from wsol.heatmaps.heatmap import Combined, HeatmapMethod
 
 _BORDER = 1 / 40  # of the image's side is certain background
