@@ -1,12 +1,13 @@
-"""Draw or download a data set.
+"""Draw, download or check a data set.
 
 `python tools/prepare_data.py toy ROOT` draws the toy birds. `python tools/prepare_data.py cub ROOT`
 downloads CUB-200-2011 (1.2 GB, for non-commercial research and education) and its masks, or takes
-local archives.
+local archives. `python tools/prepare_data.py verify ROOT` checks a data set in any layout.
 """
 
 from pathlib import Path
 
+from wsol.annotations.verification import verify_data_set
 from wsol.cli.parser import Parser, run
 from wsol.data.download import CUB_MASKS, prepare_cub
 from wsol.data.toy_birds.writing import write_toy_birds
@@ -34,19 +35,23 @@ def cub(
     )
 
 
-PREPARE = {"toy": write_toy_birds, "cub": cub}
+_MADE = "the data set is in {}"
+PREPARE = {"toy": (write_toy_birds, _MADE), "cub": (cub, _MADE), "verify": (verify_data_set, "{}")}
 
 
 def main() -> None:
     parser = Parser(prog="prepare_data.py", description=__doc__)
     commands = parser.add_subcommands(dest="data")
-    for name, prepare in PREPARE.items():
+    for name, (prepare, _) in PREPARE.items():
         command = Parser(description=prepare.__doc__.splitlines()[0])
-        command.add_argument("root", help="folder in which CUB_200_2011 is made")
+        command.add_argument(
+            "root", help="folder in which CUB_200_2011 is made, or the data set to check"
+        )
         command.add_function_arguments(prepare, skip={"root"})
         commands.add_subcommand(name, command)
     settings = parser.parse_args()
-    print(f"the data set is in {PREPARE[settings.data](**vars(settings[settings.data]))}")
+    prepare, sentence = PREPARE[settings.data]
+    print(sentence.format(prepare(**vars(settings[settings.data]))))
 
 
 if __name__ == "__main__":

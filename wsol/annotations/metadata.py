@@ -13,10 +13,9 @@ from wsol.annotations.ground_truth import (
     with_masks,
 )
 from wsol.data.dataset import EmptySplitError, Split
-from wsol.data.error_messages import naming
 from wsol.data.loaders import find_layout
 from wsol.data.names import KnownNames, path_below
-from wsol.data.text_files import number, read_lines
+from wsol.data.text_files import naming, number, read_lines
 
 
 def read_ground_truth(

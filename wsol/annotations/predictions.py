@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth
-from wsol.data.error_messages import naming
 from wsol.data.names import KnownNames
-from wsol.data.text_files import number, read_lines, whole
+from wsol.data.text_files import naming, number, read_lines, whole
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
-from wsol.data.error_messages import naming
 from wsol.data.names import path_below
-from wsol.data.text_files import number, read_lines, whole
+from wsol.data.text_files import naming, number, read_lines, whole
 from wsol.data.transforms import Transform
 
 

@@ -161,6 +161,10 @@ class ImageDataset(LabelledImages):
             raise ValueError(f"{example.name} has no segmentation mask")
         return read_gray(example.mask) > 127
 
+    def declared_sizes(self) -> dict[str, tuple[int, int]]:
+        """Name -> (width, height) that the data set's own files give, for as many as they do."""
+        return {}
+
     def boxed(self) -> "ImageDataset | None":
         """Returns a data set of the images that have a box. None if no image has a box."""
         subset = copy.copy(self)

@@ -8,11 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
-from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
 from wsol.data.inputs import find_photos, is_image, unread_photos
 from wsol.data.names import KnownNames, same_names
-from wsol.data.text_files import number, read_lines
+from wsol.data.text_files import naming, number, read_lines
 from wsol.data.transforms import Transform
 
 BOXES = "boxes.csv"

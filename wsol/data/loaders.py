@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
 from robust_training.training.batches import SeededBatches
+from wsol.data.benchmark_folders import ILSVRC, PublishedLayout, VOCFolder
 from wsol.data.cub import CUB200, find_root
 from wsol.data.dataset import Example, ImageDataset, LabelledImages, Split
 from wsol.data.image_folder import ImageFolder
@@ -22,6 +23,13 @@ from wsol.data.transforms import Transform, eval_transform, train_transform
 _FILES_PER_PROCESS = 16
 _OTHER_FILES = 16
 _RENAMED = {"data": {"val_share": "val_fraction"}, "model": {"front": "log_gradient"}}
+_LAYOUTS: dict[str, type[ImageDataset]] = {
+    "metadata/*/image_ids.txt": PublishedLayout,
+    "Data/CLS-LOC/train": ILSVRC,
+    "Annotations": VOCFolder,
+    "train": ImageFolder,
+    "test": ImageFolder,
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class DataConfig:
 
     Attributes:
         root: Folder in CUB-200-2011's layout, or of train/<class>/ and test/<class>/ with images,
-            or in the layout that `class_path` reads.
+            in another layout of `find_layout`, or in the layout that `class_path` reads.
         image_size: Side of the network's input in pixels.
         resize: Side before the random crop of training. If None, 8/7 of image_size (256 for 224).
         val_fraction: Fraction of each class's training images held out for validation, if the data
@@ -142,18 +150,21 @@ def loader_processes(wanted: int) -> int:
     return count
 
 
-def find_layout(root: str | Path) -> type[CUB200] | type[ImageFolder]:
-    """Finds the class that reads a folder: `CUB200` if it has images.txt, `ImageFolder` if train/
-    or test/.
+def find_layout(root: str | Path) -> type[ImageDataset]:
+    """Finds the class that reads a folder, by the first of its files or folders that exists.
+
+    They are images.txt (`CUB200`), metadata/<split>/image_ids.txt (`PublishedLayout`),
+    Data/CLS-LOC/train (`ILSVRC`), Annotations (`VOCFolder`), and train or test (`ImageFolder`).
 
     Raises:
-        ValueError: it has neither. The message names what was expected.
+        ValueError: it has none of them. The message names what was expected.
     """
     try:
         find_root(Path(root))
     except ValueError as error:
-        if any((Path(root) / part).is_dir() for part in ("train", "test")):
-            return ImageFolder
+        for pattern, kind in _LAYOUTS.items():
+            if any(Path(root).glob(pattern)):
+                return kind
         raise ValueError(
             f"no data set at {root}: there is no images.txt in it (CUB-200-2011's layout), and no "
             "folder train or test with a folder of images for each class"

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
+from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.averaged import Averaged, Product
 from wsol.heatmaps.heatmap import CAM, Attributed, CentredBox, Gradient, HeatmapMethod
+from wsol.heatmaps.packaged_cam import PackagedCAM
+from wsol.heatmaps.patch_cuts import LOST, TokenCut
 from wsol.heatmaps.refined import Refined
 
 BASELINE = "centred box"
@@ -23,6 +26,14 @@ BASES: dict[str, HeatmapMethod] = {
     "smoothgrad": Attributed(SmoothGrad()),
     "integrated gradients": Attributed(IntegratedGradients()),
     "gradient x cam": Product(Gradient(), CAM()),
+    "gradcam": PackagedCAM("GradCAM"),
+    "gradcam++": PackagedCAM("GradCAMPlusPlus"),
+    "layercam": PackagedCAM("LayerCAM"),
+    "scorecam": PackagedCAM("ScoreCAM"),
+    "ablationcam": PackagedCAM("AblationCAM"),
+    "attention rollout": AttentionRollout(),
+    "tokencut": TokenCut(),
+    "lost": LOST(),
 }
 _REFINED = "refined"
 SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {

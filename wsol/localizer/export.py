@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 
 from robust_training.attribution.export_graph import TracedGradient
 from robust_training.models.classifier import Classifier
-from wsol.data.error_messages import first_cause
+from wsol.data.text_files import first_cause
 from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.exported_heatmap import ExportedHeatmap
 from wsol.localizer.exported_program import METADATA, load_program

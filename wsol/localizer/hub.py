@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
-from wsol.data.error_messages import first_cause
+from wsol.data.text_files import first_cause
 
 PREFIX = "hf-hub:"
 _FILES = ("config.json", "model.safetensors", "metrics.json", "detector.json", "head.safetensors")

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 from robust_training.models.classifier import Classifier, load_model
-from wsol.data.error_messages import naming
-from wsol.data.text_files import read_json
+from wsol.data.text_files import naming, read_json
 from wsol.detectors.saving import is_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import denotes

@@ -12,9 +12,9 @@ from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import area, rescale
 from wsol.data.dataset import Example, ImageDataset
-from wsol.data.error_messages import naming
 from wsol.data.image_files import image_size
 from wsol.data.names import KnownNames, composed
+from wsol.data.text_files import naming
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.threshold_policy import validation_threshold
 
