@@ -255,15 +255,14 @@ def test_compared_are_scores_whose_threshold_no_test_image_chose(tmp_path, polic
     assert read_run("a", 0, tmp_path).scores["GT-known"] == expected
 
 
-def test_a_comparison_scores_again_after_boxes_were_drawn(trained):
+def test_a_comparison_scores_again_after_boxes_were_drawn(trained, monkeypatch):
     root, run = trained
     calls = []
-
-    class Recording(Comparison):
-        def _call(self, tool, folder, arguments):
-            calls.append(tool)
-
-    runs = Recording(root, {}, [], [], "cpu", "false", 1, ROOT / "tools")
+    monkeypatch.setattr(
+        "wsol.experiments.compare_methods.run_script",
+        lambda tool, *_, **__: calls.append(tool.name),
+    )
+    runs = Comparison(root, {}, [], [], "cpu", "false", 1, ROOT / "tools")
     (run / "metrics.json").write_text("{}")
     (root / "boxes.csv").unlink(missing_ok=True)
     runs._evaluate(run)
