@@ -109,6 +109,8 @@ def test_openimages_has_labels_and_images_but_no_boxes(tmp_path):
         ("val/0bt9lr/a.jpg", "0bt9lr", ()),
         ("val/0c9ph5/b.jpg", "0c9ph5", ()),
     ]
+    (note,) = select_splits(DataConfig(str(tmp_path), num_workers=0), None).notes
+    assert note.endswith("boxes of its examples from PublishedLayout")
     status, output, error = tool("prepare_data.py", "verify", tmp_path)
     assert (status, error) == (0, ""), error
     each = "2 images of 2 classes, 0 boxes"
