@@ -144,8 +144,9 @@ def test_boxes_of_ilsvrc_are_scored(distributed):
 
 @pytest.fixture
 def voc(tmp_path):
-    for name in ("train/heron/1", "train/gull/1", "test/gull/in/2", "test/3"):
+    for name in ("train/heron/1", "elsewhere/1", "test/gull/in/2", "test/3", "test/.hidden/4"):
         write_image(tmp_path / f"{name}.png", (40, 24))
+    (tmp_path / "train" / "gull").symlink_to(tmp_path / "elsewhere")
     boxes = tmp_path / "Annotations"
     xml(
         boxes / "test/gull/in/2.xml",
