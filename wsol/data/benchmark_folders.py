@@ -12,7 +12,7 @@ from typing import ClassVar
 from xml.etree import ElementTree
 
 from wsol.data.dataset import Box, Example, ImageDataset, Split
-from wsol.data.inputs import find_images
+from wsol.data.inputs import find_images, is_image
 from wsol.data.names import path_below
 from wsol.data.text_files import naming, number, read_lines, whole
 from wsol.data.transforms import Transform
@@ -94,8 +94,8 @@ class VOCFolder(ImageDataset):
         transform, val_fraction: See `ImageDataset`.
 
     Raises:
-        ValueError: there are fewer than two classes, an image has no class or an unknown one, an
-            XML file is malformed, or the split is empty.
+        ValueError: there are fewer than two classes, a class's folder has no images, an image has
+            no class or an unknown one, an XML file is malformed, or the split is empty.
     """
 
     image_folder: ClassVar[str] = "."
@@ -241,8 +241,14 @@ def _class_names(examples: dict[str, list[Example]]) -> list[str]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """All images in a folder, sorted; none if it does not exist."""
-    return find_images(folder) if folder.is_dir() and any(folder.iterdir()) else []
+    """Finds a split's images, sorted, also in folders that are links. None if it is missing."""
+    found = []
+    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if each.is_dir() and not each.name.startswith("."):
+            found += find_images(each)
+        elif is_image(each, folder):
+            found.append(each)
+    return found
 
 
 def _read_objects(file: Path) -> list[tuple[str, Box]]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from robust_training.models.classifier import Classifier
 from wsol.annotations.ground_truth import GroundTruth, dataset_ground_truth
 from wsol.data.dataset import EmptySplitError, ImageDataset
-from wsol.data.image_folder import BOXES, HEADER
+from wsol.data.image_folder import BOXES, HEADER, ImageFolder
 from wsol.data.loaders import DataConfig, read_data_config
 from wsol.data.names import composed
 from wsol.localizer.saved_models import ART_THRESHOLD, chosen_thresholds
@@ -175,8 +175,8 @@ def select_splits(
     test = everything.boxed()
     if test is None:
         place = f"a file {BOXES} in {data.root} with the columns {HEADER}"
-        if data.class_path is not None:
-            place = f"boxes of its examples from {data.class_path.__name__}"
+        if not isinstance(everything, ImageFolder):
+            place = f"boxes of its examples from {type(everything).__name__}"
         note = (
             f"none of the {count} test images has a box; to score boxes, say where the object is "
             f"in some of them: {place}"

@@ -109,6 +109,8 @@ def test_openimages_has_labels_and_images_but_no_boxes(tmp_path):
         ("val/0bt9lr/a.jpg", "0bt9lr", ()),
         ("val/0c9ph5/b.jpg", "0c9ph5", ()),
     ]
+    (note,) = select_splits(DataConfig(str(tmp_path), num_workers=0), None).notes
+    assert note.endswith("boxes of its examples from PublishedLayout")
     status, output, error = tool("prepare_data.py", "verify", tmp_path)
     assert (status, error) == (0, ""), error
     each = "2 images of 2 classes, 0 boxes"
@@ -142,8 +144,9 @@ def test_boxes_of_ilsvrc_are_scored(distributed):
 
 @pytest.fixture
 def voc(tmp_path):
-    for name in ("train/heron/1", "train/gull/1", "test/gull/in/2", "test/3"):
+    for name in ("train/heron/1", "elsewhere/1", "test/gull/in/2", "test/3", "test/.hidden/4"):
         write_image(tmp_path / f"{name}.png", (40, 24))
+    (tmp_path / "train" / "gull").symlink_to(tmp_path / "elsewhere")
     boxes = tmp_path / "Annotations"
     xml(
         boxes / "test/gull/in/2.xml",
