@@ -13,16 +13,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
+from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from lightning_fabric import Fabric
 from tqdm import tqdm
 
+from robust_training.training.processes import gather
 from wsol.annotations.box_files import with_pictures, write_boxes
-from wsol.cli.parser import Parser, find_device, output_folder, printable, run
+from wsol.cli.parser import DEVICES, Parser, launch, output_folder, printable, run
 from wsol.data.inputs import find_images
 from wsol.heatmaps.methods import NAMES
+from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
+
+_SKIPPED = "skipped"
 
 
 def main() -> int:
@@ -48,34 +56,58 @@ def main() -> int:
     parser.add_argument("--pictures", type=bool, default=True, help="write overlays and heatmaps")
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
     settings = parser.parse_args()
     output = output_folder(settings.output)
     files = _find_files([Path(image) for image in settings.images], without=output)
-    localizer = Localizer.load(
-        settings.model, settings.method, settings.threshold, device=find_device(settings.device)
-    )
     root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
-    skipped: list[ValueError] = []
-    unpictured: list[ValueError] = []
+    device, fabric = launch(settings.device, settings.devices)
+    localizer = Localizer.load(settings.model, settings.method, settings.threshold, device=device)
     started = time.perf_counter()
-    with tqdm(files, unit="image") as bar:
-        found = localizer.predict(
-            _with_unicode_names(bar, skipped.append),
-            labels=settings.label,
-            boxes=settings.boxes,
-            batch_size=settings.batch_size,
-            on_unreadable=skipped.append,
-        )
-        if settings.pictures:
-            found = with_pictures(found, output, root, unpictured.append)
-        count = write_boxes(found, localizer.class_names, output, root)
+    parts = gather(fabric, lambda: _localize_part(localizer, files, root, settings, fabric))
+    if parts is None:  # this is not the first process
+        return 0
+    place = {file: number for number, file in enumerate(files)}
+    found = sorted(chain(*(each for each, _ in parts)), key=lambda each: place[each.path])
+    problems = [problem for _, each in parts for problem in each]
+    count = write_boxes(found, localizer.class_names, output, root)
     rate = count / (time.perf_counter() - started)
     at = "" if localizer.threshold is None else f" at threshold {localizer.threshold:g}"
-    print(f"{count} image(s) localized{at}, {len(skipped)} skipped, {rate:.3g} images/s: {output}")
-    for kind, errors in (("skipped", skipped), ("not written", unpictured)):
-        for error in errors:
-            print(f"{kind}: {printable(str(error))}", file=sys.stderr)
-    return 1 if skipped or unpictured else 0
+    skipped = sum(problem.startswith(_SKIPPED) for problem in problems)
+    print(f"{count} image(s) localized{at}, {skipped} skipped, {rate:.3g} images/s: {output}")
+    for problem in sorted(problems, key=lambda each: not each.startswith(_SKIPPED)):
+        print(printable(problem), file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _localize_part(
+    localizer: Localizer, files: list[Path], root: str, settings: Namespace, fabric: Fabric | None
+) -> tuple[list[Localization], list[str]]:
+    """Localizes this process's batches, and writes their pictures.
+
+    Returns:
+        The boxes, without heatmaps; and a line for each image that was skipped or has no pictures.
+    """
+    rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+    size, problems = settings.batch_size, []
+    own = [f for n in range(rank * size, len(files), world * size) for f in files[n : n + size]]
+
+    def skip(error: ValueError) -> None:
+        problems.append(f"{_SKIPPED}: {error}")
+
+    with tqdm(own, unit="image", disable=rank > 0) as bar:
+        found = localizer.predict(
+            _with_unicode_names(bar, skip),
+            labels=settings.label,
+            boxes=settings.boxes,
+            batch_size=size,
+            on_unreadable=skip,
+        )
+        if settings.pictures:
+            found = with_pictures(
+                found, settings.output, root, lambda error: problems.append(f"not written: {error}")
+            )
+        return [replace(each, heatmap=None) for each in found], problems
 
 
 def _with_unicode_names(

@@ -10,9 +10,22 @@ import pytest
 import torch
 
 from robust_training.models.classifier import create_model
-from tests.helpers.commands import tool
+from tests.helpers.commands import tool, tool_process
 from wsol.detectors import FasterRCNN, Regressor, save_detector
 from wsol.localizer.localizer import Localizer
+
+
+@pytest.mark.slow
+def test_two_processes_localize_as_one(run, toy, tmp_path):
+    output, written = tmp_path / "out", []
+    for devices in (1, 2):
+        options = ("--output", output, "--batch_size", 7, "--devices", devices)
+        status, _, error = tool_process("localize.py", run, toy / "images", *options)
+        assert status == 0, error
+        written.append({f: f.read_bytes() for f in output.rglob("*") if f.is_file()})
+        shutil.rmtree(output)
+    assert len(written[0]) == 2 + 2 * 60
+    assert written[0] == written[1]
 
 
 def test_a_refined_map_is_scored_beside_its_baseline_and_localizes(run, toy, tmp_path):
