@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 
+from robust_training.cpu import map_in_threads
 from wsol.annotations.ground_truth import GroundTruth, make_ground_truth
-from wsol.data.threads import map_in_threads
 from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
 from wsol.evaluation.metrics import HIT, IOU_THRESHOLDS
 from wsol.evaluation.pixel_metrics import bin_edges, pixel_counts, pixel_scores
