@@ -179,7 +179,7 @@ def test_what_is_no_run_is_named_with_what_is_there(run, toy, tmp_path):
 
 def test_options_that_cannot_be_met_cost_one_line(run, toy, tmp_path):
     for name, option, message in (
-        ("localize.py", ("--method", "gradcam"), "there is no heatmap method 'gradcam'"),
+        ("localize.py", ("--method", "gradcamm"), "there is no heatmap method 'gradcamm'"),
         ("localize.py", ("--label", "Red Finch"), "has no class 'Red Finch'; did you mean"),
         ("localize.py", ("--label", "null"), "has no class 'null'"),
         ("localize.py", ("--label=~",), "has no class '~'"),

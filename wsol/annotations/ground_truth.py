@@ -186,7 +186,10 @@ def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
         ValueError: an image has no mask there, or its path is outside of the folder. The message
             names the image.
     """
-    files = [path_below(folder, str(Path(name).with_suffix(".png"))) for name in truth.names]
+    files = []
+    for name in truth.names:
+        path_below(folder, name)  # before its end is changed: a backslash may be part of it
+        files.append(path_below(folder, str(Path(name).with_suffix(".png"))))
     for name, file in zip(truth.names, files, strict=True):
         if not file.is_file():
             raise ValueError(f"there is no mask {file} for image {name}")

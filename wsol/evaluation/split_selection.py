@@ -197,7 +197,7 @@ def select_splits(
                 "chose on its own validation images, so only the policies fixed and oracle remain:"
             )
         notes.append(
-            f"{reason} boxes are read at ART's published {threshold:g} (--threshold gives another);"
+            f"{reason} the threshold is ART's published {threshold:g} (--threshold gives another);"
             " it does not suit the centred box: compare with its oracle"
         )
     unmasked = sum(example.mask is None for example in test.examples)

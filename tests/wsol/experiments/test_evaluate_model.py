@@ -77,7 +77,7 @@ def test_a_model_its_folder_and_settings_of_data_give_the_same(network, toy, tmp
         json.dumps(scores[1])
     )
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert written == {"metrics.json", "images.csv", "coco", "report.html"}
+    assert written == {"metrics.json", "images.csv", "predictions.txt", "coco", "report.html"}
 
 
 def test_scores_are_written_before_the_attacks_begin(network, toy, tmp_path):

@@ -66,7 +66,7 @@ def test_pseudo_labels_are_the_maps_boxes_and_go_through_coco(tmp_path):
         split: SplitOutput(m.truth, None, {"map": stack_rows([box_row(np.zeros((16, 20)))] * 3)})
         for split, m in outputs.items()
     }
-    with pytest.raises(ValueError, match="no box in any image"):
+    with pytest.raises(ValueError, match="no image has a box"):
         heatmap_pseudo_labels("map", empty, 0.5)
 
 

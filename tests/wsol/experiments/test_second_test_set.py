@@ -132,7 +132,7 @@ def test_policies_that_remain_without_a_threshold_are_named(run, toy, tmp_path):
     status, text, error = tool("evaluate.py", run, "--root", root, "--v2", "false")
     assert status == 0, error
     note = text.splitlines()[0]
-    assert "so only the policies fixed and oracle remain: boxes are read at ART's" in note
+    assert "so only the policies fixed and oracle remain: the threshold is ART's" in note
     assert "| gradient | fixed:0.2 " in text
     metrics = json.loads((run / "metrics.json").read_text())
     assert [row["policy"] for row in rows(metrics)] == ["fixed:0.2", "oracle", "reference"]

@@ -78,7 +78,8 @@ def small(name, **options):
     """A random network of two thin blocks."""
     torch.manual_seed(0)
     size = {"embed_dim": 48, "depth": 2, "num_heads": 3}
-    return wrap_model(timm.create_model(name, num_classes=3, **size, **options)).eval()
+    network = timm.create_model(name, num_classes=3, **size, **options)
+    return wrap_model(network, image_size=options.get("img_size")).eval()
 
 
 @pytest.mark.parametrize(("name", "patch", "rows"), [(n, *each) for n, each in NETWORKS.items()])

@@ -261,8 +261,8 @@ def test_a_method_by_name_has_its_own_threshold(model, tmp_path):
     assert (refined.method, refined.threshold) == (Refined(Gradient()), 0.6)
     assert Localizer.load(tmp_path, method=Refined(Gradient())).threshold == 0.6
     assert Localizer.load(tmp_path, method="cam").threshold == 0.2
-    with pytest.raises(ValueError, match="no heatmap method 'gradcam'"):
-        Localizer.load(tmp_path, method="gradcam")
+    with pytest.raises(ValueError, match="no heatmap method 'gradcamm'"):
+        Localizer.load(tmp_path, method="gradcamm")
     with pytest.raises(ValueError, match="does not work with"):
         Localizer(create_model("test_vit", 4, image_size=32), CAM())
     with pytest.raises(ValueError, match="threshold must lie in"):
