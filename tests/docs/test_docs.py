@@ -130,7 +130,7 @@ def test_options_in_the_text_exist(document, known):
 
 @by_name
 def test_files_in_the_text_exist(document):
-    """Of the repository, that is: those whose name begins with one of its folders."""
+    """Names that begin with one of the repository's folders are names of its files."""
     text, shown = prose(document), {block.file for block in blocks(document)}
     folders = "configs|tools|tests|robust_training|wsol|docs"
     for name in re.findall(rf"(?<![\w/:.])((?:{folders})/[\w*./-]*[\w*/])", text):

@@ -13,7 +13,7 @@ from wsol.evaluation.split_selection import require_classes, select_splits
 
 
 def rows():
-    """What happened -> the line, of the guide's last table."""
+    """The guide's last table: a mistake -> its line."""
     text = (ROOT / "docs" / "guide.md").read_text().split("| what happened | the line |")[1]
     lines = [line for line in text.split("\n\n")[0].splitlines() if line.count("|") == 3]
     return {line.split("|")[1].strip(): line.split("|")[2].strip() for line in lines[1:]}

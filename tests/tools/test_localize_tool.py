@@ -132,7 +132,7 @@ def test_one_file_does_not_spoil_the_rest(run, toy, tmp_path):
 
 
 def test_boxes_name_files_relative_to_a_folder_that_is_written_down(run, toy, tmp_path):
-    """The same file from wherever the command is typed; it scores the data set it came from."""
+    """boxes.json does not depend on the current folder, and its data set can be scored with it."""
     found = []
     for source, cwd in ((toy / "images" / "001.Red_Finch", tmp_path), (".", toy / "images")):
         output = tmp_path / str(len(found))

@@ -160,7 +160,7 @@ class Top1Loc(GTKnownLoc):
     """Top-1 Loc: fraction of images that GT-known Loc counts and whose true class is predicted.
 
     Args:
-        threshold: As in `GTKnownLoc`.
+        threshold: See `GTKnownLoc`.
     """
 
     def update(
@@ -174,12 +174,12 @@ class Top1Loc(GTKnownLoc):
         """Adds images.
 
         Args:
-            heatmaps: As in `GTKnownLoc.update`, like `boxes` and `sizes`.
+            heatmaps, boxes, sizes: See `GTKnownLoc.update`.
             logits: (N,C).
             labels: (N,), the true classes, from 0.
 
         Raises:
-            ValueError: as in `GTKnownLoc.update`.
+            ValueError: the arguments have other lengths, or see `GTKnownLoc.update`.
         """
         labels = _array(labels)
         if labels.shape != (len(heatmaps),) or logits.shape[:-1] != labels.shape:

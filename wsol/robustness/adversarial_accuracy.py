@@ -74,7 +74,7 @@ class AutoAttackCurve:
     """A series of AutoAttack's attacks on predictions, with growing radius.
 
     Attributes:
-        radii: As in `AccuracyCurve`.
+        radii: See `AccuracyCurve`.
         attack: The attacks and their norm.
     """
 

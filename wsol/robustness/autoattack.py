@@ -50,7 +50,7 @@ class AutoAttack:
         returned unchanged.
 
         Args:
-            radius: Of the ball around the image, in pixel units of [0,1]; above 0.
+            radius: Radius of the ball around the image, in pixel units of [0,1]; above 0.
             seed: Seed of the random starts. It also sets PyTorch's global generator.
             image: (N,3,H,W) in [0,1]. The model contains the normalisation.
             label: (N,), the true classes.

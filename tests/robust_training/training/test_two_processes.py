@@ -16,7 +16,7 @@ from tests.robust_training.training.test_fit import train
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What tests/helpers/two_processes.py left."""
+    """The folder that tests/helpers/two_processes.py has filled."""
     folder = tmp_path_factory.mktemp("two_processes")
     command = [sys.executable, ROOT / "tests" / "helpers" / "two_processes.py", folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -18,7 +18,7 @@ ATTACK = PGD(eps=2 / 255, step_size=2 / 255, steps=1)
 
 
 class Still(Stripes):
-    """The same images at every visit."""
+    """Stripes whose images are equal at every visit."""
 
     def __getitem__(self, index):
         torch.manual_seed(index)

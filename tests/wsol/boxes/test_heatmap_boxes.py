@@ -100,7 +100,7 @@ def test_a_constant_map_and_a_large_one():
 
 
 def test_among_equal_areas_the_contour_that_begins_last_counts():
-    """Of equal areas, another one counts when lines grow upwards: their area is 0."""
+    """Lines that grow upwards have area 0, so another one of the equal areas counts."""
     rng = np.random.default_rng(1)
     for _ in range(300):
         pixels = np.zeros((12, 12), np.uint8)

@@ -43,7 +43,7 @@ TEXTS += [
 
 
 class Base:
-    """What an option of a class may be."""
+    """A kind of value for an option."""
 
 
 class Named(Base):

@@ -1,4 +1,4 @@
-"""What is scored where few images have a box, or none."""
+"""Scores of data sets in which few images have a box, or none."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def test_an_image_may_have_several_boxes_or_none():
 
 
 def test_boxes_that_end_outside_of_their_image_are_cut_at_its_edge():
-    """As the published metadata of CUB-200-2011 has its 30 such boxes; nothing is refused."""
+    """The published metadata of CUB-200-2011 clips its 30 such boxes, too; nothing is refused."""
     with pytest.warns(UserWarning, match=r"here: 2 box\(es\) extend outside .* for example in 1"):
         truth = make_ground_truth(
             *("here", ["1", "2"], [0, 0], [(20, 16)] * 2),
@@ -161,7 +161,7 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
 
 
 def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
-    """As they do where the same birds lie in CUB's layout; the accuracy of all images stays."""
+    """Scores equal those of these birds in CUB's layout; the accuracy of all images stays."""
     root, run = trained
     shutil.copy(plain / "boxes.csv", root)
     metrics, _ = evaluate(run)
@@ -177,7 +177,7 @@ def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
 
 
 def test_localized_boxes_are_a_start_for_true_ones(trained, tmp_path):
-    """What localize.py writes is read where it is put into the folder."""
+    """boxes.csv of localize.py can be put into the folder."""
     root, run = trained
     (root / "boxes.csv").unlink(missing_ok=True)
     options = ("--pictures", "false", "--output", tmp_path / "found")

@@ -34,7 +34,7 @@ FAMILIES = {
 
 
 def stirred(backbone: nn.Module) -> nn.Module:
-    """As if trained: fresh BatchNorms scale by 1, and timm's residual branches start at 0."""
+    """Fresh BatchNorms scale by 1, and timm's residual branches start at 0; change both."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -74,7 +74,7 @@ def net(layer: nn.Module) -> Classifier:
 
 
 def run_elsewhere(code: str, *arguments, without: str = "") -> str:
-    """What a script prints in a process of its own, far from this package."""
+    """Run a script in its own process, far from this package, and return its output."""
     blocked = f"import sys; sys.modules.update(dict.fromkeys({without.split()!r}))\n"
     command = [sys.executable, "-c", blocked + code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)

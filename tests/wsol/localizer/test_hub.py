@@ -16,7 +16,7 @@ from wsol.localizer.localizer import Localizer
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """What is pushed lands in a folder, and downloads come from there."""
+    """A hub whose pushed files land in a folder, from which downloads come."""
     place = tmp_path / "hub"
 
     class Api:

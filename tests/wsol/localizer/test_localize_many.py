@@ -1,4 +1,4 @@
-"""What Localizer.predict takes, and what may be asked of it."""
+"""Inputs and options of Localizer.predict."""
 
 import json
 import weakref

@@ -26,7 +26,7 @@ class BoxScore:
 
     Attributes:
         name: Name of the row in the table.
-        policy: As in `PseudoLabels`.
+        policy: See `PseudoLabels`.
         hits: float (N,), fraction of the detectors (one for each seed) with a hit by the box of the
             true class.
         top1_hits: float (N,), fraction of the detectors that also predict the true class.
