@@ -18,6 +18,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from robust_training.training.processes import rank_and_world
 from wsol.cli.parser import DEVICES, Parser, launch, run
 from wsol.evaluation.scores import ScoringConfig
 from wsol.experiments.evaluate_files import evaluate_boxes, evaluate_scoremaps
@@ -67,7 +68,7 @@ def runs_command(arguments: list[str]) -> None:
     ]
     require_comparable(plans, same_images=settings.report is not None)
     device, fabric = launch(settings.device, settings.devices)
-    is_first = fabric is None or fabric.is_global_zero
+    is_first = rank_and_world(fabric)[0] == 0
     if is_first:
         for plan in plans:
             for note in plan.notes:

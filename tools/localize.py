@@ -22,7 +22,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from robust_training.training.processes import gather
+from robust_training.training.processes import gather, rank_and_world
 from wsol.annotations.box_files import with_pictures, write_boxes
 from wsol.cli.parser import DEVICES, Parser, launch, output_folder, printable, run
 from wsol.data.inputs import find_images
@@ -88,7 +88,7 @@ def _localize_part(
     Returns:
         The boxes, without heatmaps; and a line for each image that was skipped or has no pictures.
     """
-    rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+    rank, world = rank_and_world(fabric)
     size, problems = settings.batch_size, []
     own = [f for n in range(rank * size, len(files), world * size) for f in files[n : n + size]]
 

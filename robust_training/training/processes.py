@@ -43,6 +43,11 @@ def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
         raise OSError(f"{problem}; the last checkpoint is complete, and the run can be resumed")
 
 
+def rank_and_world(fabric: Fabric | None) -> tuple[int, int]:
+    """Return this process's rank and the number of processes; None stands for one process."""
+    return (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+
+
 def gather(fabric: Fabric | None, compute: Callable[[], _T]) -> list[_T] | None:
     """Call `compute` in every process and collect the results in the first process.
 
@@ -56,13 +61,14 @@ def gather(fabric: Fabric | None, compute: Callable[[], _T]) -> list[_T] | None:
         ValueError: `compute` raised one. It is raised in the first process, which does not wait for
             a process that has ended.
     """
-    if fabric is None or fabric.world_size == 1:
+    rank, world = rank_and_world(fabric)
+    if world == 1:
         return [compute()]
     try:
         found, problem = compute(), None
     except ValueError as error:
         found, problem = None, str(error)
-    everything = [None] * fabric.world_size if fabric.is_global_zero else None
+    everything = [None] * world if rank == 0 else None
     torch.distributed.gather_object((found, problem), everything)
     if everything is None:
         return None

@@ -46,6 +46,7 @@ def validate(
     terms: dict[str, MeanMetric] = {}
     dtype = next(model.parameters()).dtype
     chosen: set[int] = set()
+    is_attacked = isinstance(objective, AttackingObjective)
     with closing(batches):
         for number, (items, _) in enumerate(batches):
             check_interrupts()
@@ -61,21 +62,18 @@ def validate(
                 torch.manual_seed(number)  # of the attack
                 with fabric.autocast(), torch.enable_grad():
                     found = Step(model, objective)(Batch(image, label))
-                for name, value in found.items():
+                own = [n for n in found if is_attacked or not n.endswith("cross_entropy")]
+                if not own:
+                    chosen = set()
+                for name in own:
                     mean = terms.setdefault(name, MeanMetric().to(fabric.device))
-                    mean.update(value.detach(), len(label))
-    is_attacked = isinstance(objective, AttackingObjective)
-    own = {
-        name: mean.compute().item()
-        for name, mean in terms.items()
-        if is_attacked or not name.endswith("cross_entropy")
-    }
+                    mean.update(found[name].detach(), len(label))
     known = objective.untrained_terms()
     return {
         "val_accuracy": accuracy.compute().item(),
         "val_loss": loss.compute().item(),
-        **{f"val_{name}": value for name, value in own.items()},
-        **{f"val_{name}{_UNTRAINED}": known[name] for name in own if name in known},
+        **{f"val_{name}": mean.compute().item() for name, mean in terms.items()},
+        **{f"val_{name}{_UNTRAINED}": known[name] for name in terms if name in known},
     }
 
 

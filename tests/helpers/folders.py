@@ -26,11 +26,11 @@ def write_small(root):
     return root
 
 
-def write_plain(toy, root):
-    """A data set in CUB's layout as a plain folder, with a box for each image."""
+def write_plain(toy, root, splits=("train", "test"), keep=lambda label: True):
+    """Images of a data set in CUB's layout as a plain folder, with a box for each image."""
     rows = []
-    for split in ("train", "test"):
-        for example in CUB200(toy, split).examples:
+    for split in splits:
+        for example in filter(lambda each: keep(each.label), CUB200(toy, split).examples):
             name = f"{split}/{example.name}"
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(example.path, root / name)

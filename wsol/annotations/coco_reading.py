@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from wsol.annotations.coco_writing import ROOT, coco_result, coco_results
-from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth, make_ground_truth
+from wsol.annotations.ground_truth import GroundTruth, make_ground_truth
 from wsol.annotations.predictions import Predictions
-from wsol.data.dataset import Box
+from wsol.data.dataset import MOST_CLASSES, Box
 from wsol.data.names import KnownNames, only, same_names
 from wsol.data.text_files import naming, read_json
 from wsol.localizer.localization import OBJECT

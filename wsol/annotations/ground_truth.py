@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from wsol.boxes.geometry import NO_BOX
-from wsol.data.dataset import Box, ImageDataset
+from wsol.data.dataset import MOST_CLASSES, Box, ImageDataset
 from wsol.data.image_files import image_size
 from wsol.data.names import path_below
 
-MOST_CLASSES = 1_000_000
 _LONGEST = 1_000_000  # largest allowed side of an image, in pixels
 
 
@@ -120,7 +119,7 @@ def make_ground_truth(
             raise ValueError(f"{where}: image {name} has {size[0]:g} x {size[1]:g} pixels")
         if has_boxes and not (len(found) or some_boxed):
             raise ValueError(f"{where}: image {name} has no box")
-        inside.append([_clip(where, box, name, size) for box in found])
+        inside.append([clip_box(where, box, name, size) for box in found])
         clipped += [name for box, part in zip(found, inside[-1], strict=True) if (*box,) != part]
     if clipped:
         warnings.warn(
@@ -145,7 +144,7 @@ def make_ground_truth(
     )
 
 
-def _clip(where: str | Path, box: Sequence[float], name: str, size: Sequence[int]) -> Box:
+def clip_box(where: str | Path, box: Sequence[float], name: str, size: Sequence[int]) -> Box:
     """Clips a box at its image's edge. Raises ValueError if x1 < x0, y1 < y0 or it is outside."""
     (x0, y0, x1, y1), (width, height) = box, size
     ordered = x0 <= x1 and y0 <= y1  # false for NaN too

@@ -5,17 +5,16 @@ from pathlib import Path
 
 from wsol.annotations.coco_reading import read_coco_ground_truth
 from wsol.annotations.ground_truth import (
-    MOST_CLASSES,
     GroundTruth,
     MaskFiles,
     dataset_ground_truth,
     make_ground_truth,
     with_masks,
 )
-from wsol.data.dataset import EmptySplitError, Split
+from wsol.data.dataset import MOST_CLASSES, EmptySplitError, Split
 from wsol.data.loaders import find_layout
 from wsol.data.names import KnownNames, path_below
-from wsol.data.text_files import naming, number, read_lines
+from wsol.data.text_files import naming, number, read_rows
 
 
 def read_ground_truth(
@@ -77,13 +76,13 @@ def read_published_metadata(folder: str | Path, masks: str | Path | None = None)
     """
     folder = Path(folder)
     root = folder if masks is None else Path(masks)
-    names = [fields[0] for _, fields in _lines(folder / "image_ids.txt", {1})]
+    names = [fields[0] for _, fields in read_rows(folder / "image_ids.txt", 1)]
     labels = _table(folder / "class_labels.txt", 1, names)
     file = folder / "localization.txt"
     boxes: dict[str, list[list[float]]] = {name: [] for name in names}
     objects: dict[str, list[Path]] = {name: [] for name in names}
     ignore: dict[str, Path] = {}
-    for row, name, fields in _known_lines(file, {3, 5}, names):
+    for row, name, fields in _known_lines(file, (3, 5), names):
         if len(fields) == 4:
             boxes[name].append(_numbers(file, row, fields))
             continue
@@ -98,7 +97,7 @@ def read_published_metadata(folder: str | Path, masks: str | Path | None = None)
             raise ValueError(f"{file}: no line for image {name}")
     listed = [MaskFiles(tuple(objects[name]), ignore.get(name), cut=0) for name in names]
     sizes_file = folder / "image_sizes.txt"
-    is_sized = any(boxes.values()) or (sizes_file.is_file() and _lines(sizes_file, {3}))
+    is_sized = any(boxes.values()) or (sizes_file.is_file() and read_rows(sizes_file, 3))
     sizes = _table(sizes_file, 2, names) if is_sized else {name: [0, 0] for name in names}
     label_column = [int(labels[name][0]) for name in names]
     highest = max(label_column, default=0)
@@ -116,20 +115,11 @@ def read_published_metadata(folder: str | Path, masks: str | Path | None = None)
     return truth if masks is None or truth.masks else with_masks(truth, masks)
 
 
-def _lines(file: Path, columns: set[int]) -> list[tuple[int, list[str]]]:
-    rows = [(row, [field.strip() for field in line.split(",")]) for row, line in read_lines(file)]
-    for row, fields in rows:
-        if len(fields) not in columns or not fields[0]:
-            expected = " or ".join(map(str, sorted(columns)))
-            raise ValueError(f"{file}, line {row}: expected {expected} comma-separated values")
-    return rows
-
-
 def _known_lines(
-    file: Path, columns: set[int], names: Sequence[str]
+    file: Path, columns: Sequence[int], names: Sequence[str]
 ) -> Iterator[tuple[int, str, list[str]]]:
     """Yields the lines of images in `names`, with the spelling there. A file may have others."""
-    lines = _lines(file, columns)
+    lines = read_rows(file, *columns)
     known = KnownNames(names, (fields[0] for _, fields in lines))
     for row, (name, *fields) in lines:
         with naming(f"{file}, line {row}"):
@@ -140,7 +130,7 @@ def _known_lines(
 
 def _table(file: Path, columns: int, names: Sequence[str]) -> Mapping[str, list[float]]:
     table: dict[str, list[float]] = {}
-    for row, name, fields in _known_lines(file, {columns + 1}, names):
+    for row, name, fields in _known_lines(file, (columns + 1,), names):
         if name in table:
             raise ValueError(f"{file}, line {row}: image {name} is listed twice")
         table[name] = _numbers(file, row, fields)

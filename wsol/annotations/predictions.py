@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol.annotations.ground_truth import MOST_CLASSES, GroundTruth
+from wsol.annotations.ground_truth import GroundTruth
+from wsol.data.dataset import MOST_CLASSES
 from wsol.data.names import KnownNames
 from wsol.data.text_files import naming, number, read_lines, whole
 

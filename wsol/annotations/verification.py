@@ -2,9 +2,10 @@
 
 import os
 import warnings
+from operator import ne
 from pathlib import Path
 
-from wsol.annotations.ground_truth import dataset_ground_truth
+from wsol.annotations.ground_truth import clip_box, dataset_ground_truth
 from wsol.data.dataset import EmptySplitError, ImageDataset
 from wsol.data.loaders import find_layout
 
@@ -53,8 +54,7 @@ def _checked(dataset: ImageDataset) -> str:
                 f"{example.path} has {size[0]} x {size[1]} pixels, but the data set's files say "
                 f"{given[0]} x {given[1]}; boxes would not fit"
             )
-        width, height = size
-        for x0, y0, x1, y1 in example.boxes:
-            beyond += min(x0, y0) < 0 or x1 > width or y1 > height
+        clipped = (clip_box(dataset.root, box, example.name, size) for box in example.boxes)
+        beyond += sum(map(ne, clipped, example.boxes))
     boxes = f"{truth.counts.sum():,} boxes" + (f" ({beyond} end outside)" if beyond else "")
     return f"{len(truth):,} images of {len(set(truth.labels.tolist())):,} classes, {boxes}"

@@ -5,19 +5,18 @@ any folders of classes with boxes in Pascal VOC's XML. Images and boxes are used
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
-from wsol.data.dataset import Box, Example, ImageDataset, Split
+from wsol.data.dataset import MOST_CLASSES, Box, Example, ImageDataset, Split
+from wsol.data.image_folder import require_two_classes
 from wsol.data.inputs import find_images, is_image
 from wsol.data.names import path_below
-from wsol.data.text_files import naming, number, read_lines, whole
+from wsol.data.text_files import naming, number, read_lines, read_rows, whole
 from wsol.data.transforms import Transform
 
-_MOST_CLASSES = 1_000_000
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Size = tuple[int, int]
 
@@ -69,7 +68,7 @@ class PublishedLayout(ImageDataset):
     def declared_sizes(self) -> dict[str, Size]:
         found: dict[str, Size] = {}
         for file in self._metadata.glob("*/image_sizes.txt"):
-            for row, (name, *sides) in _rows(file, 3):
+            for row, (name, *sides) in read_rows(file, 3):
                 with naming(f"{file}, line {row}"):
                     width, height = map(whole, sides)
                 found[name] = width, height
@@ -114,11 +113,7 @@ class VOCFolder(ImageDataset):
         images, self._boxes = root / self.image_folder, root / self.box_folder
         train = images / self.folders["train"]
         classes = sorted(each.name for each in train.glob("[!.]*/") if each.is_dir())
-        if len(classes) < 2:
-            raise ValueError(
-                f"{train} holds {len(classes)} folder(s) of images; a classifier needs at least "
-                "two classes, a folder for each"
-            )
+        require_two_classes(train, classes)
         labels = {name: label for label, name in enumerate(classes)}
         examples: dict[str, list[Example]] = {}
         count = 0
@@ -200,15 +195,15 @@ def _read_split(root: Path, folder: Path, count: int) -> list[Example]:
                 raise ValueError(f"image {line} is listed twice")
             names[line] = path_below(root, line)
     labels: dict[str, int] = {}
-    for row, (name, text) in _rows(folder / "class_labels.txt", 2):
+    for row, (name, text) in read_rows(folder / "class_labels.txt", 2):
         with naming(f"{folder / 'class_labels.txt'}, line {row}"):
             label = whole(text)
-            if not 0 <= label < _MOST_CLASSES:
-                raise ValueError(f"label {label} is not in 0 to {_MOST_CLASSES - 1}")
+            if not 0 <= label < MOST_CLASSES:
+                raise ValueError(f"label {label} is not in 0 to {MOST_CLASSES - 1}")
         labels[name] = label
     boxes: dict[str, list[Box]] = {name: [] for name in names}
     file = folder / "localization.txt"
-    for row, (name, *cells) in _rows(file, 3, 5) if file.is_file() else ():
+    for row, (name, *cells) in read_rows(file, 3, 5) if file.is_file() else ():
         if name in boxes and len(cells) == 4:
             with naming(f"{file}, line {row}"):
                 boxes[name].append(_box(*map(number, cells)))
@@ -219,16 +214,6 @@ def _read_split(root: Path, folder: Path, count: int) -> list[Example]:
         unique = tuple(dict.fromkeys(boxes[name]))
         examples.append(Example(identity, name, path, labels[name], unique))
     return examples
-
-
-def _rows(file: Path, *columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yields the number and the comma-separated values of each line."""
-    for row, line in read_lines(file):
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) not in columns:
-            expected = " or ".join(map(str, columns))
-            raise ValueError(f"{file}, line {row}: expected {expected} comma-separated values")
-        yield row, cells
 
 
 def _class_names(examples: dict[str, list[Example]]) -> list[str]:
@@ -256,9 +241,7 @@ def _read_objects(file: Path) -> list[tuple[str, Box]]:
     objects = []
     for found in _parse(file).iter("object"):
         with naming(str(file)):
-            corners = (
-                number(_text(found, f"bndbox/{c}")) for c in ("xmin", "ymin", "xmax", "ymax")
-            )
+            corners = (number(_text(found, f"bndbox/{corner}")) for corner in _CORNERS)
             objects.append((_text(found, "name"), _box(*corners)))
     return objects
 

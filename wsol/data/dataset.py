@@ -19,6 +19,7 @@ from wsol.data.transforms import Transform, network_input
 
 Split = Literal["train", "val", "test"]
 Box = tuple[float, float, float, float]
+MOST_CLASSES = 1_000_000  # in a data set; a larger label is a mistake
 
 
 class EmptySplitError(ValueError):

@@ -81,11 +81,8 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
     has_training = (root / "train").is_dir()
     parts = ("train",) if has_training else _SPLITS
     classes = sorted({folder.name for part in parts for folder in _classes(root / part)})
-    if has_training and len(classes) < 2:
-        raise ValueError(
-            f"{root / 'train'} holds {len(classes)} folder(s) of images; a classifier needs at "
-            "least two classes, a folder for each"
-        )
+    if has_training:
+        require_two_classes(root / "train", classes)
     found: dict[str, list[tuple[str, int]]] = {split: [] for split in _SPLITS}
     unread = Counter[str]()
     for split in _SPLITS:
@@ -104,6 +101,15 @@ def _read_layout(root: Path) -> tuple[list[str], dict[str, list[tuple[str, int]]
     if unread:
         warnings.warn(f"in {root}, {unread_photos(unread)}", stacklevel=4)
     return classes, found
+
+
+def require_two_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raises ValueError if the folder of training images has fewer than two classes."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder} holds {len(classes)} folder(s) of images; a classifier needs at least two "
+            "classes, a folder for each"
+        )
 
 
 def _classes(folder: Path) -> list[Path]:

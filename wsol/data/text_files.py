@@ -44,6 +44,24 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
+def read_rows(path: str | os.PathLike, *columns: int) -> list[tuple[int, list[str]]]:
+    """Reads the number and the comma-separated values of each line that is not blank.
+
+    Args:
+        columns: Numbers of values that a line may have.
+
+    Raises:
+        ValueError: a line has another number of values, or the first one is empty; or see
+            `read_lines`. The message names the file and the line.
+    """
+    rows = [(row, [field.strip() for field in line.split(",")]) for row, line in read_lines(path)]
+    for row, fields in rows:
+        if len(fields) not in columns or not fields[0]:
+            expected = " or ".join(map(str, sorted(columns)))
+            raise ValueError(f"{path}, line {row}: expected {expected} comma-separated values")
+    return rows
+
+
 def whole(text: str) -> int:
     """Parses a whole number below 2**53, which a float holds exactly. Raises ValueError."""
     value = int(text)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from robust_training.cpu import map_in_threads
 from robust_training.models.classifier import Classifier
-from robust_training.training.processes import gather
+from robust_training.training.processes import gather, rank_and_world
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
 from wsol.evaluation.box_table import BoxTable, split_row, stack_rows
@@ -77,7 +77,7 @@ def run_model(
     """
     edges = None if thresholds is None else bin_edges(thresholds)
     score = partial(_run_batch, model, split, methods, edges, every_box)
-    rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+    rank, world = rank_and_world(fabric)
 
     def run_part() -> list[_BatchOutput]:
         loader = split.part(rank, world)
@@ -107,11 +107,6 @@ def most_probable(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return order.cpu().numpy(), probability.amax(dim=1).cpu().double().numpy()
 
 
-@torch.no_grad()
-def _predict(model: Classifier, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return most_probable(model(image))
-
-
 def _run_batch(
     model: Classifier,
     split: PreparedSplit,
@@ -133,4 +128,6 @@ def _run_batch(
         name: map_in_threads(partial(row, name), maps, batch["index"].tolist())
         for name, maps in zip(methods, heatmaps, strict=True)
     }
-    return *_predict(model, image), rows
+    with torch.no_grad():
+        logits = model(image)
+    return *most_probable(logits), rows

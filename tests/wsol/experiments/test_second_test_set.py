@@ -11,7 +11,7 @@ import yaml
 import wsol
 from robust_training.models.classifier import create_model, save_model
 from tests.helpers.commands import tool
-from tests.helpers.folders import write_boxes
+from tests.helpers.folders import write_plain
 from wsol.annotations.metadata import read_ground_truth
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
@@ -49,15 +49,7 @@ def rows(metrics):
 
 def plain(toy, root, keep=lambda label: True):
     """The test images of some classes, in folders of classes, and nothing else."""
-    boxes = []
-    for example in CUB200(toy, "test").examples:
-        if keep(example.label):
-            name = f"test/{example.name}"
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(example.path, root / name)
-            boxes.append((name, *example.boxes[0]))
-    write_boxes(root, boxes)
-    return root
+    return write_plain(toy, root, ["test"], keep)
 
 
 def cub(toy, root):
