@@ -29,8 +29,15 @@ from robust_training.training.nan_guard import MicroBatch, NanGuard, gradient_no
 from robust_training.training.processes import write_once
 from robust_training.training.schedule import parameter_groups, rates, set_steps
 from robust_training.training.settings import TrainingSettings
-from robust_training.training.step import Batch, Step, second_derivatives_explained
+from robust_training.training.step import (
+    Balance,
+    Batch,
+    Step,
+    second_derivatives_explained,
+)
 from robust_training.training.validation import validate
+
+_BALANCE_EVERY = 10  # steps between two measurements of the terms' gradients
 
 
 def fit(
@@ -98,7 +105,7 @@ def fit(
         "progress": {},
         "best": -1.0,
         "log": [],
-    }
+    } | ({} if settings.balance is None else {"balance": {}})
     if resume:
         load_checkpoint(fabric, output, state)
     progress = read_progress(fabric, state["progress"], len(train))
@@ -123,7 +130,10 @@ def fit(
         note=lambda line: bar.write(f"note: {line}"),
     )
     with bar, Interrupts(fabric, output, state, settings.save_minutes) as interrupts:
-        loop = _Loop(fabric, step, optimizer, scheduler, train, settings, guard, interrupts, bar)
+        balance = Balance(settings.balance, state.get("balance", {}))
+        loop = _Loop(
+            fabric, step, optimizer, scheduler, train, settings, balance, guard, interrupts, bar
+        )
         for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}
@@ -136,7 +146,7 @@ def fit(
                         found += sanity_checks.check_network(model, now, last_batch)
                 for line in found:
                     bar.write(f"note: {line}")
-            row |= terms
+            row |= terms | {f"{name}_factor": f for name, f in balance.factors().items()}
             if settings.skip_nonfinite:
                 row["skipped"] = progress.skipped
             started = time.perf_counter()
@@ -167,6 +177,7 @@ class _Loop:
     scheduler: LambdaLR
     loader: DataLoader
     settings: TrainingSettings
+    balance: Balance
     guard: NanGuard
     interrupts: Interrupts
     bar: tqdm
@@ -241,7 +252,9 @@ class _Loop:
                 second_derivatives_explained(),
             ):
                 found = self.step(taken[-1].batch, taken[-1].epoch)
-                self.fabric.backward(sum(found.values()) / (end - begin))
+                if number == begin and (begin // self.settings.accumulate) % _BALANCE_EVERY == 0:
+                    self.balance.measure(self.fabric, found, self._parameters())
+                self.fabric.backward(self.balance.loss(found) / (end - begin))
             terms.append({name: term.detach() for name, term in found.items()})
         # a gradient scaler (fp16) detects overflow and skips steps itself
         is_scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
@@ -260,6 +273,9 @@ class _Loop:
         shown |= {name: f"{value:.3f}" for name, value in self.validation_terms.items()}
         self.bar.set_postfix(shown, refresh=False)
         return taken[-1].batch
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [each for each in self.step.parameters() if each.requires_grad]
 
     def _clip(self) -> Tensor:
         """Clip the gradient if `clip_norm` is set. Return the norm before clipping."""

@@ -22,6 +22,9 @@ class TrainingSettings:
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate of the
             backbone's parameters; the first pattern found in a name counts.
         clip_norm: Largest gradient norm. If None, gradients are not clipped.
+        balance: Norm of the gradient of each added term, as a fraction of the norm of the
+            cross-entropy's gradient; see `step.Balance`. The weights of the objective then have no
+            effect. If None, the objective's weights are used as they are.
         accumulate: Number of batches for one step of the optimizer, by their mean gradient. The
             last step of an epoch uses the remaining batches. BatchNorm uses one batch at a time.
         replays: Steps in a row on each batch. Each step continues the attack of the step before, so
@@ -42,6 +45,7 @@ class TrainingSettings:
     seed: int = 0
     lr_multipliers: dict[str, float] | None = None
     clip_norm: float | None = None
+    balance: float | None = None
     accumulate: int = 1
     replays: int = 1
     channels_last: bool = False
@@ -58,6 +62,8 @@ class TrainingSettings:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
+        if self.balance is not None and not self.balance > 0:
+            raise ValueError(f"balance must be above 0, or None, not {self.balance}")
         if self.replays > 1 and self.accumulate > 1:
             raise ValueError("replays must be 1 if gradients are accumulated (accumulate > 1)")
         if self.selection not in ("val_accuracy", "last"):

@@ -1,13 +1,20 @@
-"""One forward pass of training: the module that Fabric wraps."""
+"""One forward pass of training: the module that Fabric wraps, and the loss of its terms."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robust_training.models.classifier import Classifier
 from robust_training.objectives import AttackState, Objective
+from robust_training.training.processes import totals
+
+_MOMENTUM = 0.9  # of the running means of gradient norms
+CROSS_ENTROPY = "cross_entropy"
 
 
 class Batch:
@@ -56,6 +63,70 @@ class Step(nn.Module):
                 f"batch normalisation needs more than {len(image)} image of {image.shape[-1]} "
                 "pixels in a batch: raise data.batch_size or data.image_size"
             ) from error
+
+
+class Balance:
+    """Multiplies each added term of an objective by a factor, so that no term is negligible.
+
+    The gradient of the term times its factor has `fraction` of the norm of the cross-entropy's
+    gradient. Both norms are over all parameters, and running means over the steps at which they are
+    measured. This is the adaptive weight of VQGAN (Esser et al., CVPR 2021, Eq. 7) with running
+    means; GradNorm (Chen et al., ICML 2018) balances the same norms by an optimizer of its own.
+    The weights of the objective's terms cancel, unless they are 0.
+
+    Attributes:
+        fraction: If None, all factors are 1.
+        norms: Name of a term -> running mean of its gradient's norm. The caller saves it.
+    """
+
+    def __init__(self, fraction: float | None, norms: dict[str, float]) -> None:
+        self.fraction = fraction
+        self.norms = norms
+
+    def measure(
+        self, fabric: Fabric, terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
+    ) -> None:
+        """Measure the gradients of `terms`, whose graph stays usable, and update `norms`.
+
+        Raises:
+            ValueError: The objective has no cross-entropy, or no added term.
+        """
+        if self.fraction is None:
+            return
+        is_reference = [name.endswith(CROSS_ENTROPY) for name in terms]
+        if all(is_reference) or not any(is_reference):
+            raise ValueError(
+                "balance needs an objective with a cross-entropy and a further term, but the terms "
+                f"are {', '.join(terms)}: remove balance"
+            )
+        world = fabric.world_size
+        now = [
+            total / world
+            for total in totals(fabric, [_norm(t, parameters) for t in terms.values()])
+        ]
+        if all(map(math.isfinite, now)):
+            for name, value in zip(terms, now, strict=True):
+                self.norms[name] = value + _MOMENTUM * (self.norms.get(name, value) - value)
+
+    def factors(self) -> dict[str, float]:
+        """Return the factor of every added term with a gradient."""
+        names = [name for name in self.norms if not name.endswith(CROSS_ENTROPY)]
+        reference = math.hypot(*(self.norms[name] for name in self.norms if name not in names))
+        return {n: self.fraction * reference / self.norms[n] for n in names if self.norms[n] > 0}
+
+    def loss(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the terms times their factors."""
+        factors = self.factors()
+        return sum(factors.get(name, 1.0) * term for name, term in terms.items())
+
+
+def _norm(term: Tensor, parameters: Sequence[nn.Parameter]) -> float:
+    """Norm of the gradient of `term` with respect to all `parameters`; 0 if it depends on none."""
+    if not term.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    found = [gradient for gradient in gradients if gradient is not None]
+    return torch.nn.utils.get_total_norm(found).item() if found else 0.0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from robust_training.models.classifier import Classifier
 from robust_training.objectives import Objective
 from robust_training.objectives.base import AttackingObjective
 from robust_training.training.log import Row
-from robust_training.training.step import Batch, Step
+from robust_training.training.step import CROSS_ENTROPY, Batch, Step
 
 TERM_IMAGES = 128  # about as many validation images measure the terms
 MOVED = 0.01  # a term that falls by a smaller fraction did not train
@@ -62,7 +62,7 @@ def validate(
                 torch.manual_seed(number)  # of the attack
                 with fabric.autocast(), torch.enable_grad():
                     found = Step(model, objective)(Batch(image, label))
-                own = [n for n in found if is_attacked or not n.endswith("cross_entropy")]
+                own = [n for n in found if is_attacked or not n.endswith(CROSS_ENTROPY)]
                 if not own:
                     chosen = set()
                 for name in own:
@@ -89,7 +89,7 @@ def unmoved_terms(log: Sequence[Row]) -> list[str]:
     found = []
     for column, now in log[-1].items() if log else ():
         name = column.removeprefix("val_")
-        if name in (column, "accuracy", "loss") or name.endswith(("cross_entropy", _UNTRAINED)):
+        if name in (column, "accuracy", "loss") or name.endswith((CROSS_ENTROPY, _UNTRAINED)):
             continue
         known = log[-1].get(column + _UNTRAINED)
         if known is None and len(log) == 1:
@@ -101,7 +101,8 @@ def unmoved_terms(log: Sequence[Row]) -> list[str]:
             before = "after the first epoch" if known is None else "for an untrained network"
             found.append(
                 f"{name} did not train: on validation images it is {now:.4g}, and {start:.4g} "
-                f"{before}; raise its weight, the learning rate or the number of epochs"
+                f"{before}; raise its weight (or set balance), the learning rate or the number of "
+                "epochs"
             )
     return found
 
