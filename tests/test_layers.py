@@ -33,6 +33,7 @@ LAYERS = (
     "wsol.experiments",
     "wsol.benchmarks",
     "wsol",
+    "wsol.cli.commands",
     "tools",
 )
 
@@ -119,7 +120,11 @@ def test_folders_have_a_dozen_entries_at_most():
         for file in (ROOT / part).rglob("*.py")
     }
     for folder in folders:
-        entries = {each.name for each in folder.iterdir()} - {"__init__.py", "__pycache__"}
+        entries = {each.name for each in folder.iterdir()} - {
+            "__init__.py",
+            "__pycache__",
+            "py.typed",
+        }
         assert len(entries) <= 12, f"{folder} has {len(entries)} entries"
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def tool(name, *arguments, cwd=None):
     """(exit status, standard output, last line of standard error that is no progress bar)."""
     output, errors = io.StringIO(), io.StringIO()
-    command = [name, *map(str, arguments)]
+    command = [f"tools/{name}", *map(str, arguments)]
     status = 0
     with (
         mock.patch.object(sys, "argv", command),

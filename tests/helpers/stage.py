@@ -173,21 +173,21 @@ def parse(name: str, arguments: list[str], stage: Path) -> None:
 
 
 def perform(name: str, arguments: list[str], stage: Path) -> None:
-    """Run a tool, and in this process the tools that it runs."""
+    """Run a tool, and in this process the commands that it runs."""
 
     def call(command, stdout=None, stderr=None, env=None):
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-            return _run(Path(command[1]).name, command[2:])
+            return _run(command[4:])
 
     with mock.patch.object(subprocess, "call", call):
         status, text, error = tool(name, *arguments, cwd=stage)
     assert status == 0, f"{name} {' '.join(arguments)}: {error}\n{text[-2000:]}"
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     try:
-        with mock.patch.object(sys, "argv", [name, *arguments]):
-            runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+        with mock.patch.object(sys, "argv", ["wsol", *arguments]):
+            runpy.run_module("wsol.cli.commands", run_name="__main__")
     except SystemExit as stop:
         return stop.code or 0
     return 0

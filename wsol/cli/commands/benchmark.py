@@ -15,7 +15,7 @@ from wsol.benchmarks.loader import time_loader
 from wsol.benchmarks.scoremaps import time_scoremaps
 from wsol.benchmarks.timing import report
 from wsol.benchmarks.training_step import time_training_steps
-from wsol.cli.parser import Parser, run
+from wsol.cli.parser import Parser
 
 _COMMANDS = {
     "boxes": time_boxes,
@@ -26,19 +26,15 @@ _COMMANDS = {
 }
 
 
-def main() -> None:
-    parser = Parser(prog="benchmark.py", description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = Parser(description=__doc__)
     commands = parser.add_subcommands(dest="command")
     for name, measure in _COMMANDS.items():
         command = Parser(description=measure.__doc__.splitlines()[0])
         command.add_argument("--output", type=str | None, default=None, help="JSON file")
         command.add_function_arguments(measure)
         commands.add_subcommand(name, command)
-    settings = parser.instantiate(parser.parse_args())
-    arguments = vars(settings[settings.command])
-    output = arguments.pop("output")
-    report(_COMMANDS[settings.command](**arguments), output)
-
-
-if __name__ == "__main__":
-    run(main)
+    settings = parser.instantiate(parser.parse_args(arguments))
+    given = vars(settings[settings.command])
+    output = given.pop("output")
+    report(_COMMANDS[settings.command](**given), output)

@@ -9,21 +9,20 @@ continue. Writes comparison.md, comparison.csv, accuracy_gt_known.png, accuracy_
 (where robustness was measured) and maps.png. Times are multiples of the first configuration's.
 """
 
-import shlex
-import sys
 from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from wsol.cli.parser import Parser, output_folder, run, split_options
-from wsol.experiments.compare_methods import Comparison, write_comparison
+from wsol.cli.config_files import find_config
+from wsol.cli.parser import DEVICE, Parser, output_folder, split_options
+from wsol.cli.program import typed
 
 
-def main() -> None:
-    own, options = split_options(sys.argv[1:])
-    parser = Parser(prog="compare.py", description=__doc__)
-    parser.add_argument("configs", nargs="+", help="YAML files, one per method")
-    parser.add_argument("--base", nargs="*", default=[], help="YAML files below each of them")
+def main(arguments: list[str]) -> None:
+    own, options = split_options(arguments)
+    parser = Parser(description=__doc__)
+    parser.add_argument("configs", nargs="+", help="names or YAML files, one per method")
+    parser.add_argument("--base", nargs="*", default=[], help="what is read before each of them")
     parser.add_argument("--output", type=str, required=True, help="folder for runs and results")
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
     parser.add_argument("--epochs", type=PositiveInt | None, default=None, help="of every run")
@@ -36,29 +35,28 @@ def main() -> None:
     parser.add_argument(
         "--robustness", type=str, default="false", help="as evaluate.py's: true, or a YAML file"
     )
-    parser.add_argument("--device", type=str, default="cpu", help="for scoring")
+    parser.add_argument("--device", type=str, default=DEVICE, help="for scoring")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
     parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
     settings = parser.parse_args(own)
-    configs = {Path(file).stem: Path(file) for file in settings.configs}
+    if settings.robustness not in ("true", "false"):
+        settings.robustness = str(find_config(settings.robustness))
+    configs = {Path(name).stem: find_config(name) for name in settings.configs}
     if len(configs) < len(settings.configs):
         raise ValueError("two configurations have the same file name")
     output = output_folder(settings.output)
+
+    from wsol.experiments.compare_methods import Comparison, write_comparison  # PyTorch
+
     comparison = Comparison(
         output,
         configs,
-        settings.base,
+        list(map(find_config, settings.base)),
         options,
         settings.device,
         settings.robustness,
         settings.jobs,
-        tools=Path(__file__).resolve().parent,
     )
     runs = comparison.run(settings.seeds, epochs=settings.epochs, minutes=settings.minutes)
-    command = shlex.join(["python", "tools/compare.py", *sys.argv[1:]])
-    table = write_comparison(output, runs, command, settings.images)
+    table = write_comparison(output, runs, typed(), settings.images)
     print(f"{table}\n\nthe comparison is in {output}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -16,14 +16,14 @@ again, pseudo labels and seeds may be added, and other settings are refused.
 """
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt
 
 from robust_training.atomic_io import write_texts
-from wsol.cli.parser import Parser, find_device, output_folder, run
+from wsol.cli.devices import find_device
+from wsol.cli.parser import DEVICE, Parser, output_folder
+from wsol.cli.program import typed
 from wsol.cli.run_folder import lock_folder
 from wsol.experiments.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.experiments.train_detectors import train_detectors
@@ -42,19 +42,19 @@ Use the column on training images to compare settings.
 """
 
 
-def main() -> None:
-    parser = Parser(prog="train_detector.py", description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = Parser(description=__doc__)
     parser.add_argument("run", help="run folder, or model folder with --root")
     parser.add_argument(
         "--pseudo_labels", nargs="+", default=["gradient"], help=f"{ORACLE}, folders, or {NAMES}"
     )
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
-    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--device", type=str, default=DEVICE)
     parser.add_function_arguments(
         train_detectors, skip={"run", "names", "output", "seeds", "device"}
     )
-    settings = parser.parse_args()
+    settings = parser.parse_args(arguments)
     if len(set(settings.seeds)) < len(settings.seeds):
         raise ValueError(f"--seeds {settings.seeds} names a seed twice")
     given = vars(parser.instantiate(settings))
@@ -62,9 +62,8 @@ def main() -> None:
     run_or_model, device = Path(given.pop("run")), find_device(given.pop("device"))
     with lock_folder(output):
         scores = train_detectors(run_or_model, names, output, device=device, **given)
-        command = shlex.join(["python", "tools/train_detector.py", *sys.argv[1:]])
         tables = scores.markdown()
-        page = _PAGE.format(command=command, tables=tables, seeds=len(settings.seeds))
+        page = _PAGE.format(command=typed(), tables=tables, seeds=len(settings.seeds))
         content = {
             "settings": settings.as_dict(),
             "scores": scores.rows(),
@@ -73,7 +72,3 @@ def main() -> None:
         text = json.dumps(content, indent=2, default=str)
         write_texts(output, {"detectors.md": page, "detectors.json": text})
     print(f"{tables}\n\nthe detectors are in {output}")
-
-
-if __name__ == "__main__":
-    run(main)

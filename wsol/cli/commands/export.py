@@ -11,25 +11,16 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import torch
 from jsonargparse.typing import PositiveInt
 
-from robust_training.models.classifier import Classifier
-from wsol.benchmarks.exported_programs import program_speeds
-from wsol.benchmarks.timing import report
-from wsol.cli.parser import Parser, run
-from wsol.localizer.export import export_program, write_program
-from wsol.localizer.exported_program import is_program
-from wsol.localizer.hub import local_folder, push
-from wsol.localizer.localizer import Localizer
-from wsol.localizer.saved_models import model_folder
-from wsol.report.model_card import complete_card, shared_files
+from wsol.cli.parser import Parser
+from wsol.cli.program import program
 
 Format = Literal["pt2", "onnx"]
 
 
 def export(arguments: list[str]) -> int:
-    parser = Parser(prog="export.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=str, help="run, model folder or hub id")
     parser.add_argument("--output", type=str | None, default=None, help="default: the run's folder")
     parser.add_argument("--formats", type=Format, nargs="*", default=["pt2", "onnx"])
@@ -38,6 +29,15 @@ def export(arguments: list[str]) -> int:
     )
     parser.add_argument("--push_to_hub", type=str | None, default=None, help="USER/NAME")
     settings = parser.parse_args(arguments)
+
+    from robust_training.models.classifier import Classifier
+    from wsol.localizer.export import export_program, write_program
+    from wsol.localizer.exported_program import is_program
+    from wsol.localizer.hub import local_folder, push
+    from wsol.localizer.localizer import Localizer
+    from wsol.localizer.saved_models import model_folder
+    from wsol.report.model_card import complete_card, shared_files
+
     source = local_folder(settings.run)
     if is_program(source):
         raise ValueError(f"{source} is an exported localizer already")
@@ -48,11 +48,11 @@ def export(arguments: list[str]) -> int:
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")
-    program, failed = export_program(localizer.model), 0
+    exported, failed = export_program(localizer.model), 0
     for suffix in settings.formats:
         file = output / f"localizer.{suffix}"
         try:
-            difference = write_program(program, localizer, file)
+            difference = write_program(exported, localizer, file)
         except ValueError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
@@ -66,7 +66,7 @@ def export(arguments: list[str]) -> int:
 
 def benchmark(arguments: list[str]) -> None:
     parser = Parser(
-        prog="export.py benchmark",
+        prog=f"{program()} benchmark",
         description="Images per second of exported localizers and of the eager ones they came "
         "from, heatmaps included, with random weights. Medians of alternating calls in one run.",
     )
@@ -84,6 +84,12 @@ def benchmark(arguments: list[str]) -> None:
     parser.add_argument("--repeats", type=PositiveInt, default=7)
     parser.add_argument("--threads", type=PositiveInt, default=1)
     settings = parser.parse_args(arguments)
+
+    import torch
+
+    from wsol.benchmarks.exported_programs import program_speeds
+    from wsol.benchmarks.timing import report
+
     torch.set_num_threads(settings.threads)
     speeds = program_speeds(
         settings.models, settings.format, settings.size, settings.batches, settings.repeats
@@ -91,12 +97,7 @@ def benchmark(arguments: list[str]) -> None:
     report(list(speeds), None)
 
 
-def main() -> int | None:
-    arguments = sys.argv[1:]
+def main(arguments: list[str]) -> int | None:
     if arguments[:1] == ["benchmark"]:
         return benchmark(arguments[1:])
     return export(arguments)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -11,20 +11,21 @@ interpretability.png (accuracy against the fraction of pixels) and trade_off.png
 accuracy of the models under study; name them in the order of their attack's radius).
 """
 
-import shlex
-import sys
 from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from wsol.cli.parser import Parser, find_device, run, split_options
+from wsol.cli.config_files import find_config
+from wsol.cli.devices import find_device
+from wsol.cli.parser import DEVICE, Parser, split_options
+from wsol.cli.program import typed
 from wsol.experiments.remove_and_retrain import RemoveAndRetrain, write_retraining
 from wsol.robustness.roar import FRACTIONS
 
 
-def main() -> None:
-    own, options = split_options(sys.argv[1:])
-    parser = Parser(prog="interpret.py", description=__doc__)
+def main(arguments: list[str]) -> None:
+    own, options = split_options(arguments)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders of train.py")
     parser.add_argument("--config", nargs="+", required=True, help="of the networks trained anew")
     parser.add_argument("--output", type=str, required=True)
@@ -41,13 +42,13 @@ def main() -> None:
     parser.add_argument("--modes", type=str, nargs="+", default=["roar", "kar"])
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="trainings at once")
-    parser.add_argument("--device", type=str, default="cpu", help="for ranking and scoring")
+    parser.add_argument("--device", type=str, default=DEVICE, help="for ranking and scoring")
     settings = parser.parse_args(own)
     output = Path(settings.output)
     study = RemoveAndRetrain(
         runs=[Path(name) for name in settings.runs],
         output=output,
-        configs=settings.config,
+        configs=list(map(find_config, settings.config)),
         options=options,
         attributions=settings.attributions,
         fractions=settings.fractions,
@@ -55,12 +56,6 @@ def main() -> None:
         seeds=settings.seeds,
         device=find_device(settings.device),
         jobs=settings.jobs,
-        tools=Path(__file__).resolve().parent,
     )
-    command = shlex.join(["python", "tools/interpret.py", *sys.argv[1:]])
-    table = write_retraining(output, study.run(), command)
+    table = write_retraining(output, study.run(), typed())
     print(f"{table}\n\nthe results are in {output}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -16,30 +16,29 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
-from lightning_fabric import Fabric
-from tqdm import tqdm
 
-from robust_training.training.processes import gather, rank_and_world
-from wsol.annotations.box_files import with_pictures, write_boxes
-from wsol.cli.parser import DEVICES, Parser, launch, output_folder, printable, run
-from wsol.data.inputs import find_images
-from wsol.heatmaps.methods import NAMES
-from wsol.localizer.localization import Localization
-from wsol.localizer.localizer import Localizer
+from wsol.cli.parser import DEVICE, DEVICES, METHODS, Parser, output_folder, printable
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from wsol.localizer.localization import Localization
+    from wsol.localizer.localizer import Localizer
 
 _SKIPPED = "skipped"
 
 
-def main() -> int:
-    parser = Parser(prog="localize.py", description=__doc__)
+def main(arguments: list[str]) -> int:
+    parser = Parser(description=__doc__)
     parser.add_argument("model", help="run, model folder, detector, .onnx, .pt2 or hub id")
     parser.add_argument("images", nargs="+", help="image files or folders of them")
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument(
-        "--method", type=str | None, default=None, help=f"default: gradient; {NAMES}"
+        "--method", type=str | None, default=None, help=f"default: gradient; {METHODS}"
     )
     parser.add_argument(
         "--threshold",
@@ -55,9 +54,15 @@ def main() -> int:
     )
     parser.add_argument("--pictures", type=bool, default=True, help="write overlays and heatmaps")
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
-    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--device", type=str, default=DEVICE)
     parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
-    settings = parser.parse_args()
+    settings = parser.parse_args(arguments)
+
+    from robust_training.training.processes import gather
+    from wsol.annotations.box_files import write_boxes
+    from wsol.cli.devices import launch
+    from wsol.localizer.localizer import Localizer
+
     output = output_folder(settings.output)
     files = _find_files([Path(image) for image in settings.images], without=output)
     root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
@@ -81,13 +86,22 @@ def main() -> int:
 
 
 def _localize_part(
-    localizer: Localizer, files: list[Path], root: str, settings: Namespace, fabric: Fabric | None
-) -> tuple[list[Localization], list[str]]:
+    localizer: "Localizer",
+    files: list[Path],
+    root: str,
+    settings: Namespace,
+    fabric: "Fabric | None",
+) -> tuple[list["Localization"], list[str]]:
     """Localizes this process's batches, and writes their pictures.
 
     Returns:
         The boxes, without heatmaps; and a line for each image that was skipped or has no pictures.
     """
+    from tqdm import tqdm
+
+    from robust_training.training.processes import rank_and_world
+    from wsol.annotations.box_files import with_pictures
+
     rank, world = rank_and_world(fabric)
     size, problems = settings.batch_size, []
     own = [f for n in range(rank * size, len(files), world * size) for f in files[n : n + size]]
@@ -125,6 +139,8 @@ def _with_unicode_names(
 
 def _find_files(sources: list[Path], *, without: Path) -> list[Path]:
     """Image files, each once: those named, and those in named folders but not in `without`."""
+    from wsol.data.inputs import find_images
+
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
@@ -137,7 +153,3 @@ def _find_files(sources: list[Path], *, without: Path) -> list[Path]:
     if not files:
         raise ValueError(f"all images lie in {without}, the folder for the results")
     return list(dict.fromkeys(files))
-
-
-if __name__ == "__main__":
-    run(main)

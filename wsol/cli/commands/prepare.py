@@ -5,12 +5,23 @@ downloads CUB-200-2011 (1.2 GB, for non-commercial research and education) and i
 local archives. `python tools/prepare_data.py verify ROOT` checks a data set in any layout.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-from wsol.annotations.verification import verify_data_set
-from wsol.cli.parser import Parser, run
-from wsol.data.download import CUB_MASKS, prepare_cub
-from wsol.data.toy_birds.writing import write_toy_birds
+from wsol.cli.parser import Parser
+from wsol.cli.program import program
+
+
+def toy() -> Callable:
+    from wsol.data.toy_birds.writing import write_toy_birds
+
+    return write_toy_birds
+
+
+def verify() -> Callable:
+    from wsol.annotations.verification import verify_data_set
+
+    return verify_data_set
 
 
 def cub(
@@ -27,6 +38,8 @@ def cub(
         masks_archive: Local segmentations.tgz, instead of the download.
         masks: Also the segmentation masks.
     """
+    from wsol.data.download import CUB_MASKS, prepare_cub
+
     return prepare_cub(
         root,
         masks=CUB_MASKS if masks else None,
@@ -36,23 +49,24 @@ def cub(
 
 
 _MADE = "the data set is in {}"
-PREPARE = {"toy": (write_toy_birds, _MADE), "cub": (cub, _MADE), "verify": (verify_data_set, "{}")}
+_KINDS: dict[str, tuple[Callable[[], Callable], str]] = {
+    "toy": (toy, _MADE),
+    "cub": (lambda: cub, _MADE),
+    "verify": (verify, "{}"),
+}
 
 
-def main() -> None:
-    parser = Parser(prog="prepare_data.py", description=__doc__)
-    commands = parser.add_subcommands(dest="data")
-    for name, (prepare, _) in PREPARE.items():
-        command = Parser(description=prepare.__doc__.splitlines()[0])
-        command.add_argument(
-            "root", help="folder in which CUB_200_2011 is made, or the data set to check"
-        )
-        command.add_function_arguments(prepare, skip={"root"})
-        commands.add_subcommand(name, command)
-    settings = parser.parse_args()
-    prepare, sentence = PREPARE[settings.data]
-    print(sentence.format(prepare(**vars(settings[settings.data]))))
-
-
-if __name__ == "__main__":
-    run(main)
+def main(arguments: list[str]) -> None:
+    kind = arguments[0] if arguments else ""
+    if kind not in _KINDS:
+        parser = Parser(description=__doc__)
+        parser.add_argument("data", choices=list(_KINDS), help="each has --help")
+        parser.parse_args(arguments[:1])
+    load, sentence = _KINDS[kind]
+    prepare = load()
+    parser = Parser(prog=f"{program()} {kind}", description=prepare.__doc__.splitlines()[0])
+    parser.add_argument(
+        "root", help="folder in which CUB_200_2011 is made, or the data set to check"
+    )
+    parser.add_function_arguments(prepare, skip={"root"})
+    print(sentence.format(prepare(**vars(parser.parse_args(arguments[1:])))))

@@ -7,28 +7,25 @@ printed before it runs.
 """
 
 import itertools
-import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from wsol.cli.parser import Parser, run
+from wsol.cli.parser import Parser
+from wsol.cli.program import other, process_words
 
-_ROOT = Path(__file__).resolve().parents[1]
 
-
-def main() -> None:
-    parser = Parser(prog="quickstart.py", description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = Parser(description=__doc__)
     parser.add_argument("--output", type=str, default=None, help="default: a new runs/quickstart-N")
     parser.add_argument("--seed", type=int, default=0)
-    settings = parser.parse_args()
+    settings = parser.parse_args(arguments)
     output = Path(settings.output) if settings.output else _new_folder()
     if output.exists():
         raise ValueError(f"{output} already exists; choose another --output")
     started = time.perf_counter()
     data = output / "data"
-    _call("prepare_data.py", "toy", data)
+    _call("prepare", "toy", data)
     common = ("--data.root", data, "--seed", settings.seed)
     start, standard, art = (output / name for name in ("start", "standard", "art"))
     _train("toy_standard", *common, "--output", start)
@@ -36,9 +33,9 @@ def main() -> None:
     same_budget = ("--epochs", 5, "--optimizer.init_args.lr", 0.0005)  # as toy_art.yaml has it
     _train("toy_standard", *common, *weights, *same_budget, "--output", standard)
     _train("toy_art", *common, *weights, "--output", art)
-    _call("evaluate.py", standard, art, "--report", output / "report.html")
+    _call("evaluate", standard, art, "--report", output / "report.html")
     images = sorted((data / "CUB_200_2011" / "images").glob("*/*_0001.jpg"))
-    _call("localize.py", art, *images, "--output", output / "boxes")
+    _call("localize", art, *images, "--output", output / "boxes")
     print(f"done in {time.perf_counter() - started:.0f} s; open {output / 'report.html'}")
 
 
@@ -48,16 +45,11 @@ def _new_folder() -> Path:
 
 
 def _train(config: str, *arguments: object) -> None:
-    _call("train.py", "--config", _ROOT / "configs" / f"{config}.yaml", *arguments)
+    _call("train", "--config", config, *arguments)
 
 
-def _call(tool: str, *arguments: object) -> None:
-    command = [f"tools/{tool}", *map(str, arguments)]
-    print(f"\n$ python {shlex.join(command)}", flush=True)
-    status = subprocess.call([sys.executable, str(_ROOT / "tools" / tool), *command[1:]])
+def _call(command: str, *arguments: object) -> None:
+    print(f"\n$ {other(command, *arguments)}", flush=True)
+    status = subprocess.call(process_words(command, arguments, alike=True))
     if status:
         raise SystemExit(status)
-
-
-if __name__ == "__main__":
-    run(main)

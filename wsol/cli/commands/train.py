@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -26,17 +27,26 @@ from robust_training.training.log import Row
 from robust_training.training.nan_guard import replay
 from robust_training.training.step import Step
 from robust_training.training.validation import unmoved_terms
-from wsol.cli.parser import Parser, run
+from wsol.cli.config_files import BASE, find_config
+from wsol.cli.parser import Parser
 from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
 
-_BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
 _NOT_OF_THE_RUN = ("config", "resume", "allow_changes", "replay")  # options that are not kept
 
 
+class _Config(ActionConfigFile):
+    """Reads a YAML file. It may be the name of a configuration that comes with the package."""
+
+    def __call__(
+        self, parser: Any, settings: Namespace, value: str, option: str | None = None
+    ) -> None:
+        super().__call__(parser, settings, str(find_config(value)), option)
+
+
 def make_parser() -> Parser:
-    parser = Parser(prog="train.py", description=__doc__, default_config_files=[str(_BASE)])
-    parser.add_argument("--config", action="config", help="YAML file; later ones override")
+    parser = Parser(description=__doc__, default_config_files=[str(BASE)])
+    parser.add_argument("--config", action=_Config, help="name or YAML file; later ones override")
     parser.add_argument("--resume", action="store_true", help="continue from output/last.ckpt")
     parser.add_argument(
         "--allow_changes", action="store_true", help="resume with settings that make it another run"
@@ -55,9 +65,9 @@ def make_parser() -> Parser:
     return parser
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = make_parser()
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         built = parser.instantiate(options)
     except (MisconfigurationException, RuntimeError) as error:
@@ -166,7 +176,3 @@ def _open_run(
             write_text(config, text)
 
     return resume, save_config
-
-
-if __name__ == "__main__":
-    run(main)
