@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wsol.cli.parser import nearest
+from wsol.data.names import suggestion
 
 # a link to the repository's configs/; in an installed package a folder
 CONFIGS = Path(__file__).with_name("configs").resolve()
@@ -21,7 +21,7 @@ def find_config(name: str) -> Path:
     names = config_names()
     if name in names:
         return CONFIGS / f"{name}.yaml"
-    raise ValueError(f"there is no configuration {name}{nearest(Path(name).stem, names)}")
+    raise ValueError(f"there is no configuration {name}{suggestion(Path(name).stem, names)}")
 
 
 def config_names() -> list[str]:

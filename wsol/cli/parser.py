@@ -1,15 +1,15 @@
 """Functions that all command-line tools use: parse the options, run the command, report errors."""
 
 import argparse
-import difflib
 import errno
+import inspect
 import os
 import pydoc
 import re
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn
@@ -19,6 +19,7 @@ import yaml
 
 from wsol.cli.private_api import declared_type, parser_actions
 from wsol.cli.program import program
+from wsol.data.names import nearest, suggestion
 from wsol.data.text_files import bounded
 
 DEVICE = "auto"
@@ -32,7 +33,7 @@ _UNKNOWN_OPTION = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
     r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'"
 )
-_UNKNOWN_CLASS = re.compile(r"import path string: ([\w.]+)")
+_UNKNOWN_CLASS = re.compile(r'(key "(?P<option>[\w.]+)".*)?import path string: (?P<name>[\w.]+)')
 # a mode of our own: other parsers in the process keep jsonargparse's way of reading YAML
 _BOUNDED_YAML = "wsol_bounded_yaml"
 
@@ -100,21 +101,24 @@ class Parser(jsonargparse.ArgumentParser):
             line = "data: give root beside class_path"
         if "Expected a <class 'str'>. Got" in line:
             line += "; in a file this text needs quotes"
-        for pattern, names in (
-            (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in parser_actions(self)}),
-            (_UNKNOWN_CLASS, self._class_names()),
-        ):
-            if found := pattern.search(line):
-                name = found[found.lastindex].split(".")[-1]
-                line += nearest(name, names - {name})
+        if found := _UNKNOWN_OPTION.search(line):
+            name = found[found.lastindex].split(".")[-1]
+            options = {action.dest.split(".")[-1] for action in parser_actions(self)}
+            near = nearest(name, sorted(options - {name}))
+            line += f"; did you mean {', '.join(near)}?" if near else ""
+        elif found := _UNKNOWN_CLASS.search(line):
+            name = found["name"].split(".")[-1]
+            line += suggestion(name, sorted(self._class_names(found["option"]) - {name}))
         line = line if self._file is None else f"{self._file}: {line}"
         print(f"error: {printable(line)}", file=sys.stderr)
         raise SystemExit(2)
 
-    def _class_names(self) -> set[str]:
-        """Names of the classes that this parser's options take."""
-        types = (declared_type(action) for action in parser_actions(self))
-        return {kind.__name__ for each in types for kind in classes_in(each)}
+    def _class_names(self, option: str | None) -> set[str]:
+        """Names of the classes that an option takes, or all options if it lies within another."""
+        types = {action.dest: declared_type(action) for action in parser_actions(self)}
+        declared = [types[option]] if option in types else types.values()
+        kinds = {kind for each in declared for kind in classes_in(each)}
+        return {kind.__name__ for kind in kinds if not inspect.isabstract(kind)}
 
 
 def _is_text_or_none(declared: Any) -> bool:
@@ -183,12 +187,6 @@ def one_line(error: Exception | Warning) -> str:
     if "Original Traceback" in text:  # a loader process wraps its error in the whole traceback
         text = text.splitlines()[-1].partition(": ")[2]
     return printable(" ".join(text.split()))
-
-
-def nearest(name: str, names: Collection[str]) -> str:
-    """The end of a message about an unknown name: the most similar ones, or else all of them."""
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(names)}"
 
 
 def split_options(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -1,14 +1,10 @@
-"""Train a classifier from image labels: `python tools/train.py --config configs/toy_art.yaml`.
-
-Settings come from configs/base.yaml, then each --config, then dotted options such as
-`--objective.weight 1` or `--data.root PATH`. Choose a method by its file: switching the class of an
-objective on the command line keeps same-named settings of the file's class.
-"""
+"""Trains a classifier as the options of `wsol train` say."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ from robust_training.training.step import Step
 from robust_training.training.validation import unmoved_terms
 from wsol.cli.config_files import BASE, find_config
 from wsol.cli.parser import Parser
+from wsol.cli.program import other
 from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
 
@@ -45,7 +42,7 @@ class _Config(ActionConfigFile):
 
 
 def make_parser() -> Parser:
-    parser = Parser(description=__doc__, default_config_files=[str(BASE)])
+    parser = Parser(default_config_files=[str(BASE)])
     parser.add_argument("--config", action=_Config, help="name or YAML file; later ones override")
     parser.add_argument("--resume", action="store_true", help="continue from output/last.ckpt")
     parser.add_argument(
@@ -65,7 +62,16 @@ def make_parser() -> Parser:
     return parser
 
 
-def main(arguments: list[str]) -> None:
+def train_classifier(arguments: list[str]) -> None:
+    """Trains a run, continues it or replays a batch.
+
+    Args:
+        arguments: The options of the command line.
+
+    Raises:
+        ValueError: An option, a file or a setting is wrong, or the output folder holds another run.
+        Stopped: Ctrl-C or SIGTERM was received, and the run is saved.
+    """
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -81,12 +87,25 @@ def main(arguments: list[str]) -> None:
                 log = train(built, resume, save_config)
             for line in unmoved_terms(log):
                 fabric.print(f"note: {line}")
-            fabric.print(f"the trained model is in {output / 'best'}")
+            fabric.print(_outcome(log, options.selection, output))
         else:
             print_replayed(built, options.replay)
     except Stopped:
         if fabric.is_global_zero:  # the run's exit status is that of the first process
             raise
+
+
+def _outcome(log: list[Row], selection: str, output: Path) -> str:
+    """The end of a training in words: accuracy, time, and the next command."""
+    best = log[-1]
+    if selection == "val_accuracy":  # of equal epochs the later one, as `fit` keeps it
+        best = max(reversed(log), key=lambda row: row["val_accuracy"])
+    time = timedelta(seconds=round(sum(row["seconds"] for row in log)))
+    return (
+        f"the trained model is in {output / 'best'}: validation accuracy "
+        f"{best['val_accuracy']:.1%} after epoch {best['epoch']:g} of {len(log)}, {time} in all\n"
+        f"next: {other('evaluate', output)}"
+    )
 
 
 def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> list[Row]:

@@ -4,8 +4,9 @@ import importlib
 from typing import NoReturn
 
 import wsol
-from wsol.cli.parser import nearest, run
+from wsol.cli.parser import run
 from wsol.cli.program import COMMANDS
+from wsol.data.names import suggestion
 
 
 def main() -> NoReturn:
@@ -22,7 +23,7 @@ def _dispatch(arguments: list[str]) -> int | None:
         print(f"wsol {wsol.__version__}")
         return 0
     if name not in COMMANDS:
-        raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
+        raise ValueError(f"there is no command {name!r}{suggestion(name, list(COMMANDS))}")
     return importlib.import_module(f"wsol.cli.commands.{name}").main(own)
 
 
