@@ -21,6 +21,7 @@ from tests.helpers.birds import birds, planted, write_published
 from tests.helpers.commands import ROOT, tool
 from wsol import CUB200
 from wsol.cli.parser import Parser, split_options
+from wsol.cli.program import COMMANDS
 
 _TRAINING = (
     "--epochs 1 --data.image_size 32 --data.resize 36 --data.batch_size 4 --data.num_workers 0 "
@@ -118,12 +119,14 @@ def _write_maps(folder: Path) -> None:
 
 
 def rule(words: list[str]) -> tuple[str, list[str]]:
-    """The key in `SMALL` and the arguments of `python tools/...`.
+    """The key in `SMALL` and the arguments of `python tools/...` or `wsol ...`.
 
     Raises:
         KeyError: no rule covers it.
     """
     program, script, *rest = words
+    if program == "wsol" and script in COMMANDS:
+        program, script = "python", f"tools/{COMMANDS[script].script}"
     name = script.removeprefix("tools/")
     if program != "python" or script == name:
         raise KeyError(f"no rule for {' '.join(words)}")

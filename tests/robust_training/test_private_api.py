@@ -1,4 +1,4 @@
-"""Private functions of other libraries are used in one file of each package; a missing one is named."""
+"""Private functions of other libraries stand in one file of each package, and are all there."""
 
 import ast
 import importlib

@@ -47,7 +47,7 @@ _FLAGS = ("resume", "print_config")
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(arguments) and "--help_all" not in arguments:
         print(_short_help())
         return
     _require_known(arguments)
