@@ -12,6 +12,7 @@ from tests.helpers.commands import ROOT
 LAYERS = (
     "robust_training.atomic_io",
     "robust_training.private_api",
+    "robust_training.progress",
     "robust_training.cpu",
     "robust_training.models",
     "robust_training.autograd",

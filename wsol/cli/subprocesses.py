@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
+from robust_training.progress import Progress
 from wsol.cli.program import other, process_words
 
 
@@ -61,7 +60,7 @@ def run_parallel(
             failed.set()
             raise
 
-    bar = tqdm(total=len(tasks), desc=title, unit="run")
+    bar = Progress(total=len(tasks), desc=title, unit="run")
     with bar, ThreadPoolExecutor(at_once) as pool:
         for _ in pool.map(attempt, tasks):
             bar.update()

@@ -97,8 +97,7 @@ def _localize_part(
     Returns:
         The boxes, without heatmaps; and a line for each image that was skipped or has no pictures.
     """
-    from tqdm import tqdm
-
+    from robust_training.progress import Progress
     from robust_training.training.processes import rank_and_world
     from wsol.annotations.box_files import with_pictures
 
@@ -109,7 +108,7 @@ def _localize_part(
     def skip(error: ValueError) -> None:
         problems.append(f"{_SKIPPED}: {error}")
 
-    with tqdm(own, unit="image", disable=rank > 0) as bar:
+    with Progress(own, unit="image", disable=rank > 0) as bar:
         found = localizer.predict(
             _with_unicode_names(bar, skip),
             labels=settings.label,
