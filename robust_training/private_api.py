@@ -4,9 +4,6 @@ All other files use public functions only. If a release removes one of these nam
 this file fails with an error that names it.
 """
 
-import argparse
-from typing import Any
-
 # timm.models.save_for_hf writes the weights as well: it refuses tensors in the channels_last memory
 # format, and an error on a full disk does not name the file.
 from timm.models._hub import save_config_for_hf
@@ -23,13 +20,3 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 # A repeated pass must run under the function modes of the first one; no public function lists them.
 from torch.overrides import _get_current_function_mode_stack as active_function_modes
-
-
-def parser_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return a parser's options, to suggest a name for a misspelt one; argparse lists them here."""
-    return parser._actions
-
-
-def declared_type(action: argparse.Action) -> Any:
-    """Return the type of an option of jsonargparse, to suggest its classes, or None."""
-    return getattr(action, "_typehint", None)

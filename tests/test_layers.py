@@ -12,6 +12,7 @@ from tests.helpers.commands import ROOT
 LAYERS = (
     "robust_training.atomic_io",
     "robust_training.private_api",
+    "robust_training.progress",
     "robust_training.cpu",
     "robust_training.models",
     "robust_training.autograd",
@@ -33,6 +34,7 @@ LAYERS = (
     "wsol.experiments",
     "wsol.benchmarks",
     "wsol",
+    "wsol.cli.commands",
     "tools",
 )
 
@@ -119,7 +121,11 @@ def test_folders_have_a_dozen_entries_at_most():
         for file in (ROOT / part).rglob("*.py")
     }
     for folder in folders:
-        entries = {each.name for each in folder.iterdir()} - {"__init__.py", "__pycache__"}
+        entries = {each.name for each in folder.iterdir()} - {
+            "__init__.py",
+            "__pycache__",
+            "py.typed",
+        }
         assert len(entries) <= 12, f"{folder} has {len(entries)} entries"
 
 

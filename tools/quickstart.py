@@ -1,63 +1,7 @@
-"""Train, score and localize on toy data in minutes: `python tools/quickstart.py`.
+"""The same as `wsol quickstart`."""
 
-Draws the toy birds, trains a small network with Standard, trains it further with Standard and with
-ART for the same number of epochs, scores both beside class activation maps and the centred box,
-localizes a few images, and writes an HTML report. Each step is an ordinary command, which is
-printed before it runs.
-"""
-
-import itertools
-import shlex
-import subprocess
-import sys
-import time
-from pathlib import Path
-
-from wsol.cli.parser import Parser, run
-
-_ROOT = Path(__file__).resolve().parents[1]
-
-
-def main() -> None:
-    parser = Parser(prog="quickstart.py", description=__doc__)
-    parser.add_argument("--output", type=str, default=None, help="default: a new runs/quickstart-N")
-    parser.add_argument("--seed", type=int, default=0)
-    settings = parser.parse_args()
-    output = Path(settings.output) if settings.output else _new_folder()
-    if output.exists():
-        raise ValueError(f"{output} already exists; choose another --output")
-    started = time.perf_counter()
-    data = output / "data"
-    _call("prepare_data.py", "toy", data)
-    common = ("--data.root", data, "--seed", settings.seed)
-    start, standard, art = (output / name for name in ("start", "standard", "art"))
-    _train("toy_standard", *common, "--output", start)
-    weights = ("--model.weights", start / "best" / "model.safetensors")
-    same_budget = ("--epochs", 5, "--optimizer.init_args.lr", 0.0005)  # as toy_art.yaml has it
-    _train("toy_standard", *common, *weights, *same_budget, "--output", standard)
-    _train("toy_art", *common, *weights, "--output", art)
-    _call("evaluate.py", standard, art, "--report", output / "report.html")
-    images = sorted((data / "CUB_200_2011" / "images").glob("*/*_0001.jpg"))
-    _call("localize.py", art, *images, "--output", output / "boxes")
-    print(f"done in {time.perf_counter() - started:.0f} s; open {output / 'report.html'}")
-
-
-def _new_folder() -> Path:
-    names = (Path("runs", f"quickstart-{number}") for number in itertools.count(1))
-    return next(folder for folder in names if not folder.exists())
-
-
-def _train(config: str, *arguments: object) -> None:
-    _call("train.py", "--config", _ROOT / "configs" / f"{config}.yaml", *arguments)
-
-
-def _call(tool: str, *arguments: object) -> None:
-    command = [f"tools/{tool}", *map(str, arguments)]
-    print(f"\n$ python {shlex.join(command)}", flush=True)
-    status = subprocess.call([sys.executable, str(_ROOT / "tools" / tool), *command[1:]])
-    if status:
-        raise SystemExit(status)
-
+from wsol.cli.commands.quickstart import main
+from wsol.cli.parser import run
 
 if __name__ == "__main__":
     run(main)

@@ -13,6 +13,7 @@ They are imported when first used, so that scoring maps does not wait for PyTorc
 
 import importlib
 
+__version__ = "0.1.0"
 _METRICS = ("GTKnownLoc", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "Top1Loc")
 _MODULES = dict.fromkeys(_METRICS, "wsol.evaluation.torch_metrics") | {
     "CUB200": "wsol.data.cub",

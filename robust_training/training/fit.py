@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from robust_training.cpu import prepare_cpu
 from robust_training.models.classifier import Classifier, save_model
 from robust_training.objectives import Objective
+from robust_training.progress import Progress
 from robust_training.training import sanity_checks
 from robust_training.training.batches import batches_per_process, load_epoch, seed_of
 from robust_training.training.checkpoint import EpochProgress, load_checkpoint, read_progress
@@ -114,7 +114,7 @@ def fit(
     # the process may have been killed after the checkpoint and before the log was written
     if state["log"]:
         write_once(fabric, partial(write_log, output, state["log"]))
-    bar = tqdm(
+    bar = Progress(
         total=epochs * batches_in_epoch,
         initial=state["epoch"] * batches_in_epoch + progress.batches // fabric.world_size,
         unit="batch",
@@ -180,7 +180,7 @@ class _Loop:
     balance: Balance
     guard: NanGuard
     interrupts: Interrupts
-    bar: tqdm
+    bar: Progress
     validation_terms: dict[str, float] = field(default_factory=dict)  # shown in the bar
 
     def train_epoch(self, epoch: int, progress: EpochProgress) -> Batch | None:

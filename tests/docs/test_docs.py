@@ -107,7 +107,12 @@ def known():
     commands = [(file.name,) for file in (ROOT / "tools").glob("*.py")]
     commands += [("evaluate.py", each) for each in ("scoremaps", "boxes")]
     commands += [("benchmark.py", e) for e in ("boxes", "scoremaps", "train", "attack", "loader")]
-    commands += [("export.py", "benchmark")]
+    commands += [
+        ("train.py", "--help_all"),
+        ("export.py", "benchmark"),
+        ("evaluate.py", "--robustness", "true"),
+    ]
+    commands += [("prepare_data.py", each) for each in ("toy", "cub", "verify")]
     with mock.patch.object(Parser, "__init__", remember):
         for command in commands:
             tool(*command, "--help")

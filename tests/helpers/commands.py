@@ -12,12 +12,27 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
+MODULE = "wsol.cli.commands"
 
 
 def tool(name, *arguments, cwd=None):
     """(exit status, standard output, last line of standard error that is no progress bar)."""
+    script = ROOT / "tools" / name
+    return _run([f"tools/{name}", *arguments], lambda: _script(script), cwd)
+
+
+def console(*arguments, cwd=None):
+    """What `tool` returns, of the command `wsol`."""
+    return _run(["wsol", *arguments], lambda: runpy.run_module(MODULE, run_name="__main__"), cwd)
+
+
+def _script(file):
+    runpy.run_path(str(file), run_name="__main__")
+
+
+def _run(words, start, cwd):
     output, errors = io.StringIO(), io.StringIO()
-    command = [name, *map(str, arguments)]
+    command = list(map(str, words))
     status = 0
     with (
         mock.patch.object(sys, "argv", command),
@@ -26,7 +41,7 @@ def tool(name, *arguments, cwd=None):
         contextlib.redirect_stderr(errors),
     ):
         try:
-            runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+            start()
         except SystemExit as stop:
             status = stop.code
     lines = [line for line in errors.getvalue().splitlines() if line.strip()]

@@ -21,6 +21,7 @@ from tests.helpers.birds import birds, planted, write_published
 from tests.helpers.commands import ROOT, tool
 from wsol import CUB200
 from wsol.cli.parser import Parser, split_options
+from wsol.cli.program import COMMANDS
 
 _TRAINING = (
     "--epochs 1 --data.image_size 32 --data.resize 36 --data.batch_size 4 --data.num_workers 0 "
@@ -118,12 +119,14 @@ def _write_maps(folder: Path) -> None:
 
 
 def rule(words: list[str]) -> tuple[str, list[str]]:
-    """The key in `SMALL` and the arguments of `python tools/...`.
+    """The key in `SMALL` and the arguments of `python tools/...` or `wsol ...`.
 
     Raises:
         KeyError: no rule covers it.
     """
     program, script, *rest = words
+    if program == "wsol" and script in COMMANDS:
+        program, script = "python", f"tools/{COMMANDS[script].script}"
     name = script.removeprefix("tools/")
     if program != "python" or script == name:
         raise KeyError(f"no rule for {' '.join(words)}")
@@ -173,21 +176,21 @@ def parse(name: str, arguments: list[str], stage: Path) -> None:
 
 
 def perform(name: str, arguments: list[str], stage: Path) -> None:
-    """Run a tool, and in this process the tools that it runs."""
+    """Run a tool, and in this process the commands that it runs."""
 
     def call(command, stdout=None, stderr=None, env=None):
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-            return _run(Path(command[1]).name, command[2:])
+            return _run(command[4:])
 
     with mock.patch.object(subprocess, "call", call):
         status, text, error = tool(name, *arguments, cwd=stage)
     assert status == 0, f"{name} {' '.join(arguments)}: {error}\n{text[-2000:]}"
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     try:
-        with mock.patch.object(sys, "argv", [name, *arguments]):
-            runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+        with mock.patch.object(sys, "argv", ["wsol", *arguments]):
+            runpy.run_module("wsol.cli.commands", run_name="__main__")
     except SystemExit as stop:
         return stop.code or 0
     return 0

@@ -1,4 +1,4 @@
-"""Private functions of other libraries are used in one file, and a missing one is named."""
+"""Private functions of other libraries stand in one file of each package, and are all there."""
 
 import ast
 import importlib
@@ -10,8 +10,10 @@ import pytest
 from robust_training import private_api
 from robust_training.objectives import Objective
 from tests.helpers.commands import ROOT
+from wsol.cli.private_api import declared_type, parser_actions
 
 FILE = ROOT / "robust_training" / "private_api.py"
+FILES = (FILE, ROOT / "wsol" / "cli" / "private_api.py")
 
 
 def imported(source: str) -> list[tuple[str, str]]:
@@ -59,8 +61,8 @@ def test_a_missing_private_name_is_named(module, name, monkeypatch):
 def test_parsers_still_list_their_options_and_types():
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("--objective", type=Objective)
-    action = next(a for a in private_api.parser_actions(parser) if a.dest == "objective")
-    assert private_api.declared_type(action) is Objective
+    action = next(a for a in parser_actions(parser) if a.dest == "objective")
+    assert declared_type(action) is Objective
 
 
 def test_no_other_file_uses_private_names():
@@ -70,7 +72,7 @@ def test_no_other_file_uses_private_names():
     found = {
         str(file.relative_to(ROOT)): uses
         for file in files
-        if file != FILE and (uses := private_uses(file.read_text(encoding="utf-8")))
+        if file not in FILES and (uses := private_uses(file.read_text(encoding="utf-8")))
     }
     assert found == {}
 

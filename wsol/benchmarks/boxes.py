@@ -7,8 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 from jsonargparse.typing import PositiveInt
-from tqdm import tqdm
 
+from robust_training.progress import Progress
 from wsol.benchmarks.opencv_reference import reference_best_ious, reference_largest_boxes
 from wsol.benchmarks.synthetic_maps import synthetic_maps
 from wsol.benchmarks.timing import seconds_in_turn
@@ -34,7 +34,7 @@ def time_boxes(
     cv2.setNumThreads(1)
     rows = []
     given = synthetic_maps(size) if maps is None else _read_maps(Path(maps))
-    for name, heatmap in tqdm(given.items(), unit="map", leave=False):
+    for name, heatmap in Progress(given.items(), unit="map", leave=False):
         height, width = heatmap.shape
         truth = np.array([[width // 4, height // 4, 3 * width // 4, 3 * height // 4]])
         row: dict[str, Any] = {"map": name, "size": f"{width}x{height}"}

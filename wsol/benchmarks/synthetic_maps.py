@@ -4,8 +4,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from robust_training.progress import Progress
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.names import path_below
 
@@ -38,7 +38,7 @@ def write_synthetic_maps(folder: Path, truth: GroundTruth, side: int) -> None:
     """Writes a .npy file for every image: a noisy blob near the first true box, float64."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side, :side] / side
-    for index, name in enumerate(tqdm(truth.names, desc="writing", unit="map", leave=False)):
+    for index, name in enumerate(Progress(truth.names, desc="writing", unit="map", leave=False)):
         x0, y0, x1, y1 = truth.boxes[index, 0] / np.tile(truth.sizes[index], 2)
         x, y = np.array([x0 + x1, y0 + y1]) / 2 + rng.normal(0, 0.07, 2)
         widths = np.array([x1 - x0, y1 - y0]) * rng.uniform(0.2, 0.5, 2)

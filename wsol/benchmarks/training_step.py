@@ -16,7 +16,7 @@ from robust_training.models.classifier import create_model
 from robust_training.objectives import ART, AdversarialTraining, Standard
 from robust_training.training.step import Batch, Step
 from wsol.benchmarks.timing import seconds_in_turn
-from wsol.cli.parser import find_device
+from wsol.cli.devices import find_device
 
 
 def _pgd(steps: int) -> PGD:

@@ -1,8 +1,8 @@
 """Functions that all command-line tools use: parse the options, run the command, report errors."""
 
 import argparse
-import difflib
 import errno
+import inspect
 import os
 import pydoc
 import re
@@ -15,23 +15,25 @@ from types import UnionType
 from typing import Any, NoReturn
 
 import jsonargparse
-import torch
 import yaml
-from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from robust_training.cpu import prepare_cpu
-from robust_training.private_api import declared_type, parser_actions
-from robust_training.training.interrupts import Stopped
+from wsol.cli.private_api import declared_type, parser_actions
+from wsol.cli.program import program
+from wsol.data.names import nearest, suggestion
 from wsol.data.text_files import bounded
 
+DEVICE = "auto"
+METHODS = (
+    "heatmaps by name, such as cam, smoothgrad or refined_gradient, or a class path; an unknown "
+    "name lists all"
+)
 DEVICES = "number of devices, each with its own process; default: 1, or torchrun's number"
 # jsonargparse's and argparse's words for a name that they do not know
 _UNKNOWN_OPTION = re.compile(
     r"unrecognized arguments: --([\w.]+)|(?:Option|Key) '([\w.]+)' is not"
     r"|does not accept (?:nested )?(?:option|key) '([\w.]+)'"
 )
-_UNKNOWN_CLASS = re.compile(r"import path string: ([\w.]+)")
+_UNKNOWN_CLASS = re.compile(r'(key "(?P<option>[\w.]+)".*)?import path string: (?P<name>[\w.]+)')
 # a mode of our own: other parsers in the process keep jsonargparse's way of reading YAML
 _BOUNDED_YAML = "wsol_bounded_yaml"
 
@@ -64,6 +66,7 @@ class Parser(jsonargparse.ArgumentParser):
         jsonargparse.set_loader(
             _BOUNDED_YAML, lambda text: bounded(yaml.load(text, _Loader)), errors
         )
+        options = {"prog": program(), "allow_abbrev": False} | options
         super().__init__(*arguments, parser_mode=parser_mode, **options)
 
     def add_argument(self, *arguments: Any, **options: Any) -> argparse.Action:
@@ -98,22 +101,24 @@ class Parser(jsonargparse.ArgumentParser):
             line = "data: give root beside class_path"
         if "Expected a <class 'str'>. Got" in line:
             line += "; in a file this text needs quotes"
-        for pattern, names in (
-            (_UNKNOWN_OPTION, {action.dest.split(".")[-1] for action in parser_actions(self)}),
-            (_UNKNOWN_CLASS, self._class_names()),
-        ):
-            if found := pattern.search(line):
-                name = found[found.lastindex].split(".")[-1]
-                near = difflib.get_close_matches(name, names - {name}, n=3)
-                line += f"; did you mean {', '.join(near)}?" if near else ""
+        if found := _UNKNOWN_OPTION.search(line):
+            name = found[found.lastindex].split(".")[-1]
+            options = {action.dest.split(".")[-1] for action in parser_actions(self)}
+            near = nearest(name, sorted(options - {name}))
+            line += f"; did you mean {', '.join(near)}?" if near else ""
+        elif found := _UNKNOWN_CLASS.search(line):
+            name = found["name"].split(".")[-1]
+            line += suggestion(name, sorted(self._class_names(found["option"]) - {name}))
         line = line if self._file is None else f"{self._file}: {line}"
         print(f"error: {printable(line)}", file=sys.stderr)
         raise SystemExit(2)
 
-    def _class_names(self) -> set[str]:
-        """Names of the classes that this parser's options take."""
-        types = (declared_type(action) for action in parser_actions(self))
-        return {kind.__name__ for each in types for kind in classes_in(each)}
+    def _class_names(self, option: str | None) -> set[str]:
+        """Names of the classes that an option takes, or all options if it lies within another."""
+        types = {action.dest: declared_type(action) for action in parser_actions(self)}
+        declared = [types[option]] if option in types else types.values()
+        kinds = {kind for each in declared for kind in classes_in(each)}
+        return {kind.__name__ for kind in kinds if not inspect.isabstract(kind)}
 
 
 def _is_text_or_none(declared: Any) -> bool:
@@ -152,29 +157,30 @@ def _class_paths(settings: Any) -> Iterator[str]:
         yield from _class_paths(each)
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Calls `main` and exits the process.
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Calls `main` with the arguments of the command line and exits the process.
 
     The exit status is the result of `main` or 0; 2 after a user's mistake, which is printed in one
     line; 128 + the signal's number if a signal stopped it. Set WSOL_TRACEBACK=1 for a traceback.
     """
     if int(os.environ.get("LOCAL_RANK", 0)):  # the first of several processes warns for all
         warnings.simplefilter("ignore")
-    warnings.formatwarning = lambda message, *_, **__: f"note: {_one_line(message)}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"note: {one_line(message)}\n"
     try:
-        status = main() or 0
+        status = main(sys.argv[1:]) or 0
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("WSOL_TRACEBACK"):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
-        status = stop.status if isinstance(stop, Stopped) else 130
+        status = getattr(stop, "status", 130)  # that of robust_training's Stopped
     sys.exit(status)
 
 
-def _one_line(error: Exception | Warning) -> str:
+def one_line(error: Exception | Warning) -> str:
+    """An exception's message in one printable line."""
     text = str(error).strip()
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         text += "; `ulimit -n 1024` before the command allows more"
@@ -204,44 +210,3 @@ def output_folder(name: str) -> Path:
         if each.exists() and not each.is_dir():
             raise ValueError(f"--output {each} is a file, not a folder")
     return folder
-
-
-def find_device(name: str) -> torch.device:
-    """The device called `name`, ready for use; ValueError if this machine does not have it."""
-    try:
-        device = torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not there: {_one_line(error)}") from error
-    if device.type == "cpu":
-        prepare_cpu()
-    return device
-
-
-def launch(name: str, devices: int | None) -> tuple[torch.device, Fabric | None]:
-    """Starts one process for each device; torchrun has started them already.
-
-    Args:
-        name: Device, such as "cpu", "cuda" or "cuda:1".
-        devices: Number of devices of this kind, or on CPUs the number of processes. If None, the
-            number that torchrun gives, or 1.
-
-    Returns:
-        The device of this process, and the processes. None if there is only one.
-
-    Raises:
-        ValueError: this machine does not have these devices.
-    """
-    nodes = 1
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
-        devices = devices or int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    if (devices or 1) * nodes == 1:
-        return find_device(name), None
-    try:
-        fabric = Fabric(accelerator=name, devices=devices, num_nodes=nodes, strategy="ddp")
-        fabric.launch()
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise ValueError(f"{devices} devices {name!r} are not there: {_one_line(error)}") from error
-    if fabric.device.type == "cpu":
-        prepare_cpu()
-    return fabric.device, fabric

@@ -1,28 +1,27 @@
-"""Run Python scripts in processes of their own, several at once."""
+"""Run commands in processes of their own, several at once."""
 
 import os
-import shlex
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
+from robust_training.progress import Progress
+from wsol.cli.program import other, process_words
 
 
-def run_script(script: Path, arguments: Sequence[str], log: Path, *, at_once: int = 1) -> None:
-    """Run a Python script, and append its command and all its output to the file `log`.
+def run_command(name: str, arguments: Sequence[str], log: Path, *, at_once: int = 1) -> None:
+    """Run a command of `wsol`, and append its words and all its output to the file `log`.
 
     Args:
-        at_once: Number of scripts that run at the same time. Each of several gets an equal part of
+        at_once: Number of commands that run at the same time. Each of several gets an equal part of
             the cores as PyTorch's threads; a single one keeps PyTorch's default.
 
     Raises:
-        ValueError: the script failed; the message ends with the last line of its output.
+        ValueError: the command failed; the message ends with the last line of its output.
     """
-    command = shlex.join([script.name, *arguments])
+    command = other(name, *arguments)
     log.parent.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = {} if at_once == 1 else {"OMP_NUM_THREADS": str(threads)}
@@ -30,7 +29,7 @@ def run_script(script: Path, arguments: Sequence[str], log: Path, *, at_once: in
         file.write(f"$ {command}\n")
         file.flush()
         status = subprocess.call(
-            [sys.executable, str(script), *arguments],
+            process_words(name, arguments),
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | environment,
@@ -61,7 +60,7 @@ def run_parallel(
             failed.set()
             raise
 
-    bar = tqdm(total=len(tasks), desc=title, unit="run")
+    bar = Progress(total=len(tasks), desc=title, unit="run")
     with bar, ThreadPoolExecutor(at_once) as pool:
         for _ in pool.map(attempt, tasks):
             bar.update()

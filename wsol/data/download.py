@@ -14,8 +14,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from robust_training.progress import Progress
 from wsol.data.cub import find_root
 
 _CHUNK = 1 << 20
@@ -110,7 +109,7 @@ def download(archive: Archive, file: Path) -> None:
             units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
             with (
                 open(part, "ab" if have else "wb") as stream,
-                tqdm.wrapattr(
+                Progress.wrapattr(
                     stream, "write", desc=archive.name, total=total, initial=have, **units
                 ) as target,
             ):
@@ -134,7 +133,7 @@ def _unpack_into(parent: Path, name: str, file: Path) -> None:
     with tempfile.TemporaryDirectory(dir=parent, prefix=".unpacking-") as temporary:
         try:
             with tarfile.open(file) as tar:
-                members = tqdm(tar, desc=f"unpacking {file.name}", unit="file", leave=False)
+                members = Progress(tar, desc=f"unpacking {file.name}", unit="file", leave=False)
                 tar.extractall(temporary, members=members, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ValueError(f"cannot unpack {file}: {error}") from error

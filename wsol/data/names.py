@@ -3,6 +3,7 @@
 Names are compared exactly first. Only a name without an equal one is compared in plain spelling.
 """
 
+import difflib
 import os
 import unicodedata
 from collections import defaultdict
@@ -113,3 +114,17 @@ def _ends(name: str) -> list[str]:
     """The path in plain spelling, and its ends, the longest first."""
     parts = plain_path(name).split("/")
     return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """At most three of `names` that contain `name`, in any case, or else are spelled like it."""
+    inside = [each for each in names if len(name) > 2 and name.casefold() in each.casefold()]
+    return inside[:3] or difflib.get_close_matches(name, names, n=3)
+
+
+def suggestion(name: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the nearest known names, or else some of all."""
+    near = nearest(name, names)
+    if near:
+        return f"; did you mean {', '.join(near)}?"
+    return f"; there are {', '.join(names[:30])}{', ...' if len(names) > 30 else ''}"

@@ -10,8 +10,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from torchvision.ops import box_iou
-from tqdm import tqdm
 
+from robust_training.progress import Progress
 from robust_training.training.schedule import Cosine, Schedule
 from wsol.detectors.base import Detections, Network, corner_scale
 
@@ -77,7 +77,7 @@ def fit_detector(
     scheduler = LambdaLR(optimizer, lambda step: settings.schedule(step / steps, settings.epochs))
     log: list[dict[str, float]] = []
     best, kept = -1.0, network.state_dict()
-    with tqdm(total=settings.epochs * steps, desc=title, unit="step") as bar:
+    with Progress(total=settings.epochs * steps, desc=title, unit="step") as bar:
         for epoch in range(settings.epochs):
             torch.manual_seed(seed * 100_003 + epoch)
             started = time.perf_counter()

@@ -18,9 +18,9 @@ from scipy import stats
 
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import GroundTruth
+from wsol.evaluation import IOU_THRESHOLDS
 
 HIT = 0.5  # a box is a hit at this IoU or above
-IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # MaxBoxAccV2 averages over these
 
 
 def box_accuracy(ious: np.ndarray, iou_threshold: float = HIT) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
 from robust_training.cpu import map_in_threads
 from robust_training.models.classifier import Classifier
+from robust_training.progress import Progress
 from robust_training.training.processes import gather, rank_and_world
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.annotations.predictions import Predictions
@@ -81,7 +81,7 @@ def run_model(
 
     def run_part() -> list[_BatchOutput]:
         loader = split.part(rank, world)
-        bar = tqdm(loader, desc=description, unit="batch", leave=False, disable=rank > 0)
+        bar = Progress(loader, desc=description, unit="batch", leave=False, disable=rank > 0)
         return [score(batch) for batch in bar]
 
     parts = gather(fabric, run_part)

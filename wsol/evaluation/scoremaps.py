@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from robust_training.progress import Progress
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.data.loaders import loader_processes
 from wsol.data.names import path_below
@@ -129,7 +129,7 @@ def tabulate_scoremaps(
         worker_init_fn=_use_one_core,
     )
     rows: list[BoxTable] = []
-    with tqdm(total=len(files), desc=description, unit="map", leave=False) as bar:
+    with Progress(total=len(files), desc=description, unit="map", leave=False) as bar:
         for batch in loader:
             rows += batch
             bar.update(len(batch))

@@ -17,11 +17,11 @@ from torchmetrics import Metric
 
 from robust_training.cpu import map_in_threads
 from wsol.annotations.ground_truth import GroundTruth, make_ground_truth
+from wsol.evaluation import IOU_THRESHOLDS, ScoringConfig
 from wsol.evaluation.box_table import BoxTable, box_row, stack_rows
-from wsol.evaluation.metrics import HIT, IOU_THRESHOLDS
+from wsol.evaluation.metrics import HIT
 from wsol.evaluation.pixel_metrics import bin_edges, pixel_counts, pixel_scores
 from wsol.evaluation.run_model import most_probable
-from wsol.evaluation.scores import ScoringConfig
 
 _STEP = ScoringConfig().threshold_step
 

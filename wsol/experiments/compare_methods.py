@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_training.atomic_io import write_texts
 from wsol.cli.run_folder import record_settings
-from wsol.cli.subprocesses import run_parallel, run_script
+from wsol.cli.subprocesses import run_command, run_parallel
 from wsol.data.image_folder import BOXES
 from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json
@@ -38,17 +38,15 @@ class Comparison:
         device: Device for scoring.
         robustness: Option of evaluate.py: "false", "true", or a file of settings.
         jobs: Number of processes at once.
-        tools: Folder of train.py and evaluate.py.
     """
 
     output: Path
     configs: Mapping[str, Path]
-    base: Sequence[str]
+    base: Sequence[str | Path]
     options: Sequence[str]
     device: str
     robustness: str
     jobs: int
-    tools: Path
 
     def __post_init__(self) -> None:
         for file in (*map(Path, self.base), *self.configs.values()):
@@ -104,7 +102,7 @@ class Comparison:
         if len(epoch_seconds(folder)) < epochs:
             configs = [*self.base, self.configs[name]]
             options = [*self.options, "--seed", str(seed), "--epochs", str(epochs)]
-            train(self.tools, configs, options, folder, at_once=self.jobs)
+            train(configs, options, folder, at_once=self.jobs)
 
     def _evaluate(self, folder: Path) -> None:
         """Scores a run, unless its scores have the same attacks and are newer than its model and
@@ -120,7 +118,7 @@ class Comparison:
         if not fresh:
             options = [str(folder), "--robustness", self.robustness, "--device", self.device]
             log = folder.with_name(f"{folder.name}.log")
-            run_script(self.tools / "evaluate.py", options, log, at_once=self.jobs)
+            run_command("evaluate", options, log, at_once=self.jobs)
             write_texts(folder, {scored_with.name: json.dumps(attacks)})
 
     def _fitting_epochs(self, minutes: float, seed: int) -> dict[str, int]:

@@ -9,11 +9,12 @@ from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_c
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import read_predictions
 from wsol.data.dataset import EmptySplitError
+from wsol.evaluation import ScoringConfig
 from wsol.evaluation.pixel_metrics import bin_edges, require_masks
 from wsol.evaluation.results import Scores, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_scoremaps
-from wsol.evaluation.scores import ScoringConfig, require_true_boxes, score_boxes, score_heatmaps
+from wsol.evaluation.scores import require_true_boxes, score_boxes, score_heatmaps
 
 _SCORING = ScoringConfig()
 

@@ -13,10 +13,11 @@ from robust_training.models.classifier import Classifier
 from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
 from wsol.data.loaders import DataConfig
+from wsol.evaluation import ScoringConfig
 from wsol.evaluation.pixel_metrics import require_masks
 from wsol.evaluation.results import Evaluation, require_folder, write_scores
 from wsol.evaluation.run_model import SplitOutput, run_model
-from wsol.evaluation.scores import ScoringConfig, accuracies, score_heatmaps
+from wsol.evaluation.scores import accuracies, score_heatmaps
 from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
 from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod

@@ -85,12 +85,11 @@ class RemoveAndRetrain:
         seeds: Seeds of the trainings.
         device: Device for ranking and scoring.
         jobs: Number of trainings at once.
-        tools: Folder of train.py.
     """
 
     runs: Sequence[Path]
     output: Path
-    configs: Sequence[str]
+    configs: Sequence[str | Path]
     options: Sequence[str]
     attributions: Sequence[str]
     fractions: Sequence[float]
@@ -98,7 +97,6 @@ class RemoveAndRetrain:
     seeds: Sequence[int]
     device: torch.device
     jobs: int
-    tools: Path
 
     def __post_init__(self) -> None:
         known = [name for name in IMPORTANCES if name != RANDOM]
@@ -188,7 +186,7 @@ class RemoveAndRetrain:
         if result.is_file():
             return
         own = ["--data.root", str(trial.folder / _DATA), "--seed", str(trial.seed)]
-        train(self.tools, self.configs, [*self.options, *own], trial.run, at_once=self.jobs)
+        train(self.configs, [*self.options, *own], trial.run, at_once=self.jobs)
         content = {"accuracy": self._accuracy(trial.run), "seconds": sum(epoch_seconds(trial.run))}
         write_texts(trial.run, {result.name: json.dumps(content)})
 

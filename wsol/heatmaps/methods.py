@@ -4,13 +4,13 @@ A name consists of any number of `SWITCHES`, the outermost first, and one of `BA
 path of a `HeatmapMethod`. Underscores stand for spaces, except in names with a class path.
 """
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
+from wsol.data.names import nearest
 from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.averaged import Averaged, Product
 from wsol.heatmaps.heatmap import CAM, Attributed, CentredBox, Gradient, HeatmapMethod
@@ -106,7 +106,7 @@ def _split(name: str) -> tuple[list[str], str]:
     while rest not in BASES and not _CLASS_PATH.fullmatch(rest):
         switch, _, rest = rest.partition(" ")
         if switch not in SWITCHES:
-            near = difflib.get_close_matches(name, [*BASES, *SWITCHES], n=1)
+            near = nearest(name, [*BASES, *SWITCHES])
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"there is no heatmap method {name!r}{hint} ({NAMES})")
         switches.append(switch)

@@ -1,6 +1,5 @@
 """Finds boxes in images, in pixels of the original image."""
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import NO_BOX, rescale
 from wsol.data.inputs import ImageLike, each_image, read_pixels
-from wsol.data.names import same_names
+from wsol.data.names import same_names, suggestion
 from wsol.data.transforms import eval_transform, network_input
 from wsol.detectors.base import Network
 from wsol.detectors.saving import is_detector, load_detector
@@ -215,9 +214,7 @@ class Localizer:
         if found:
             return found[0]
         if isinstance(label, str) and not label.isdecimal():
-            near = difflib.get_close_matches(label, names, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(f"the model has no class {label!r}{hint}")
+            raise ValueError(f"the model has no class {label!r}{suggestion(label, names)}")
         if not 0 <= int(label) < len(names):
             raise ValueError(f"class {label} is not in 0 to {len(names) - 1}")
         return int(label)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.scores import cross_entropy_score, margin_score
 from robust_training.models.classifier import Classifier
+from robust_training.progress import Progress
 from wsol.evaluation.metrics import mean_interval
 from wsol.robustness.autoattack import AutoAttack
 
@@ -122,7 +122,7 @@ def accuracy_curve(
     torch.manual_seed(seed)
     batches: list[np.ndarray] = []
     description = f"accuracy under attack, {curve.attack.norm}"
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
+    for batch in Progress(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
         withstood, columns = is_correct(model, image, label), []
         for radius in curve.radii:

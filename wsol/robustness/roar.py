@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from robust_training.attribution.explanation import integrated_gradients
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
+from robust_training.progress import Progress
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.names import path_below
@@ -127,7 +127,9 @@ def write_replaced(
     filler = channel_means(splits[0])
     lines: dict[str, list[str]] = defaultdict(list)
     for dataset in splits:
-        for batch in tqdm(DataLoader(dataset, batch_size), desc="replacing pixels", leave=False):
+        for batch in Progress(
+            DataLoader(dataset, batch_size), desc="replacing pixels", leave=False
+        ):
             image = batch["image"].to(model.device)
             found = importance(model, image)
             changed = replace_pixels(image, found, fraction, mode, filler.to(model.device)).cpu()

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
+from robust_training.progress import Progress
 from wsol.annotations.ground_truth import MaskFiles
 from wsol.data.cub import CUB200, parse_box, read_table
 from wsol.data.dataset import Box, ImageDataset
@@ -234,7 +234,7 @@ def _mass_and_area(
     device = next(model.parameters()).device
     examples = loader.dataset.examples
     rows: list[np.ndarray] = []
-    for batch in tqdm(loader, desc="attributing", unit="batch", leave=False):
+    for batch in Progress(loader, desc="attributing", unit="batch", leave=False):
         image, label = batch["image"].to(device), batch["label"].to(device)
         attribution = input_gradient(class_score(model, label), image)
         shape = attribution.shape[-2:]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from robust_training.attacks.map_attack import MapAttack, Noise
 from robust_training.attacks.pgd import PGD
@@ -22,6 +21,7 @@ from robust_training.attribution.similarity import (
     similarities,
 )
 from robust_training.models.classifier import Classifier
+from robust_training.progress import Progress
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.evaluation.metrics import HIT, mean_with_interval
@@ -149,7 +149,7 @@ def _attack_maps(
     started = time.perf_counter()
     found: list[Columns] = []
     description = f"attacking {type(attack.attribution).__name__}"
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
+    for batch in Progress(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
         truths = _true_boxes(loader, batch)
         found.append(_attack_batch(model, image, label, truths, attack, threshold))

@@ -10,7 +10,7 @@ import pytest
 
 from robust_training.models.classifier import create_model, save_model
 from tests.helpers.birds import planted
-from tests.helpers.commands import ROOT, tool, train
+from tests.helpers.commands import tool, train
 from tests.helpers.folders import HEADER, write_boxes, write_image, write_plain, write_small
 from wsol.annotations.ground_truth import dataset_ground_truth, make_ground_truth
 from wsol.data.cub import CUB200
@@ -262,7 +262,7 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained, monkeypatch):
         "wsol.experiments.compare_methods.run_script",
         lambda tool, *_, **__: calls.append(tool.name),
     )
-    runs = Comparison(root, {}, [], [], "cpu", "false", 1, ROOT / "tools")
+    runs = Comparison(root, {}, [], [], "cpu", "false", 1)
     (run / "metrics.json").write_text("{}")
     (root / "boxes.csv").unlink(missing_ok=True)
     runs._evaluate(run)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from wsol.data.toy_birds.birds import SPECIES, draw
 from wsol.data.toy_birds.null_patch import add_null_patch
@@ -57,6 +56,8 @@ def write_toy_birds(
         raise ValueError(f"size must be 32 to 1024 pixels, not {size}")
     if not 0 <= background_tie <= 1:
         raise ValueError(f"background_tie must be 0 to 1, not {background_tie}")
+    from robust_training.progress import Progress  # imports PyTorch; a help text need not wait
+
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, not {test_fraction}")
     folder = Path(root) / "CUB_200_2011"
@@ -66,7 +67,7 @@ def write_toy_birds(
     shutil.rmtree(partial, ignore_errors=True)
     lines: dict[str, list[str]] = defaultdict(list)
     kinds = list(BACKGROUNDS)
-    for index in tqdm(range(images), desc="drawing", unit="image", leave=False):
+    for index in Progress(range(images), desc="drawing", unit="image", leave=False):
         kind_of_bird, number = index % species, index // species
         bird = SPECIES[kind_of_bird]
         per_species = len(range(kind_of_bird, images, species))

@@ -1,0 +1,62 @@
+"""Trains several configurations with equal budgets and seeds, and compares them:
+
+    compare.py configs/methods/*.yaml --base configs/toy_standard.yaml --epochs 5 --seeds 0 1 2
+        --output DIR -- --data.root DATA
+
+Options after `--` go to every run of train.py. Each run is a folder DIR/<config>/seed<n>, trained
+by train.py and scored by evaluate.py. Finished runs are not repeated, and interrupted ones
+continue. Writes comparison.md, comparison.csv, accuracy_gt_known.png, accuracy_robustness.png
+(where robustness was measured) and maps.png. Times are multiples of the first configuration's.
+"""
+
+from pathlib import Path
+
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from wsol.cli.config_files import find_config
+from wsol.cli.parser import DEVICE, Parser, output_folder, split_options
+from wsol.cli.program import typed
+
+
+def main(arguments: list[str]) -> None:
+    own, options = split_options(arguments)
+    parser = Parser(description=__doc__)
+    parser.add_argument("configs", nargs="+", help="names or YAML files, one per method")
+    parser.add_argument("--base", nargs="*", default=[], help="what is read before each of them")
+    parser.add_argument("--output", type=str, required=True, help="folder for runs and results")
+    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=PositiveInt | None, default=None, help="of every run")
+    parser.add_argument(
+        "--minutes",
+        type=PositiveFloat | None,
+        default=None,
+        help="instead: as many epochs of every method as fit, by the time of a trial of one",
+    )
+    parser.add_argument(
+        "--robustness", type=str, default="false", help="as evaluate.py's: true, or a YAML file"
+    )
+    parser.add_argument("--device", type=str, default=DEVICE, help="for scoring")
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
+    parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
+    settings = parser.parse_args(own)
+    if settings.robustness not in ("true", "false"):
+        settings.robustness = str(find_config(settings.robustness))
+    configs = {Path(name).stem: find_config(name) for name in settings.configs}
+    if len(configs) < len(settings.configs):
+        raise ValueError("two configurations have the same file name")
+    output = output_folder(settings.output)
+
+    from wsol.experiments.compare_methods import Comparison, write_comparison  # PyTorch
+
+    comparison = Comparison(
+        output,
+        configs,
+        list(map(find_config, settings.base)),
+        options,
+        settings.device,
+        settings.robustness,
+        settings.jobs,
+    )
+    runs = comparison.run(settings.seeds, epochs=settings.epochs, minutes=settings.minutes)
+    table = write_comparison(output, runs, typed(), settings.images)
+    print(f"{table}\n\nthe comparison is in {output}")

@@ -1,0 +1,139 @@
+"""Evaluates trained models: `evaluate.py RUN [RUN ...]`; heatmaps of other programs:
+`evaluate.py scoremaps --scoremaps DIR --metadata DIR`; or their boxes:
+`evaluate.py boxes --results FILE --metadata DIR` (each with --help).
+
+For each run it computes accuracy, and GT-known, Top-1 and Top-5 localization of heatmaps and their
+baselines (class activation maps, a centred box), with intervals and the threshold policy in every
+row. If the data set has backgrounds or null patches (for example the toy birds), it also measures
+spurious correlations: accuracy over groups (species, background), gradient mass on the bird,
+leakage onto null patches.
+Writes metrics.json, images.csv, predictions.txt, coco/ and report.html into each run's folder and
+prints the tables.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
+
+from wsol.cli.config_files import find_config
+from wsol.cli.parser import DEVICE, DEVICES, METHODS, Parser
+from wsol.cli.program import program
+from wsol.evaluation import ScoringConfig
+
+
+def runs_command(arguments: list[str]) -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
+    parser.add_argument(
+        "--root",
+        type=str,
+        default=None,
+        help="data set, or test images alone; default: the run's data",
+    )
+    parser.add_argument("--methods", nargs="+", default=None, help=METHODS)
+    parser.add_class_arguments(ScoringConfig)
+    parser.add_argument(
+        "--robustness",
+        type=_robustness_type(arguments),
+        default=False,
+        sub_configs=True,
+        help="attack maps, boxes and predictions, too: true, or a YAML file of settings",
+    )
+    parser.add_argument("--batch_size", type=PositiveInt, default=32)
+    parser.add_argument("--device", type=str, default=DEVICE)
+    parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
+    parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
+    settings = parser.parse_args(arguments)
+    robustness = parser.instantiate(settings).robustness
+    scoring = _take_scoring(settings)
+
+    from robust_training.training.processes import rank_and_world
+    from wsol.cli.devices import launch
+    from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
+    from wsol.heatmaps.methods import DEFAULT
+    from wsol.report import write_report
+    from wsol.report.score_tables import table
+    from wsol.robustness.under_attack import RobustnessConfig
+
+    plans = [
+        plan_evaluation(
+            folder,
+            settings.root,
+            settings.methods or DEFAULT,
+            scoring=scoring,
+            robustness=RobustnessConfig() if robustness is True else robustness or None,
+            batch_size=settings.batch_size,
+            output=folder,
+        )
+        for folder in settings.runs
+    ]
+    require_comparable(plans, same_images=settings.report is not None)
+    device, fabric = launch(settings.device, settings.devices)
+    is_first = rank_and_world(fabric)[0] == 0
+    if is_first:
+        for plan in plans:
+            for note in plan.notes:
+                print(f"{plan.name}: {note}")
+    evaluations = {plan.name: plan.run(device, fabric) for plan in plans}
+    if not is_first:
+        return
+    if settings.report:
+        write_report(settings.report, evaluations)
+    print(table({name: each.metrics for name, each in evaluations.items()}))
+
+
+def _robustness_type(arguments: list[str]) -> Any:
+    """The type of --robustness. Its settings need PyTorch, so they are left out if it is not given.
+
+    Its value becomes a path in `arguments`, if it is the name of a configuration.
+    """
+    for number, each in enumerate(arguments):
+        if each == "--robustness" and arguments[number + 1 :][:1] not in ([], ["true"], ["false"]):
+            arguments[number + 1] = str(find_config(arguments[number + 1]))
+    if not any(each.startswith("--robustness") for each in arguments):
+        return bool
+
+    from wsol.robustness.under_attack import RobustnessConfig
+
+    return bool | RobustnessConfig
+
+
+def scoremaps_command(arguments: list[str]) -> None:
+    from wsol.experiments.evaluate_files import evaluate_scoremaps
+    from wsol.report.score_tables import table
+
+    parser = Parser(prog=f"{program()} scoremaps", description=evaluate_scoremaps.__doc__)
+    parser.add_function_arguments(evaluate_scoremaps, skip={"scoring"})
+    parser.add_class_arguments(ScoringConfig)
+    settings = parser.parse_args(arguments)
+    scoring = _take_scoring(settings)
+    scores = evaluate_scoremaps(**settings.as_dict(), scoring=scoring)
+    print(table({Path(settings.scoremaps).resolve().stem: scores.metrics}))
+
+
+def boxes_command(arguments: list[str]) -> None:
+    from wsol.experiments.evaluate_files import evaluate_boxes
+    from wsol.report.score_tables import table
+
+    parser = Parser(prog=f"{program()} boxes", description=evaluate_boxes.__doc__)
+    parser.add_function_arguments(evaluate_boxes)
+    settings = parser.parse_args(arguments)
+    scores = evaluate_boxes(**settings.as_dict())
+    print(table({Path(settings.results).resolve().stem: scores.metrics}))
+
+
+def _take_scoring(settings: Namespace) -> ScoringConfig:
+    return ScoringConfig(**{each.name: settings.pop(each.name) for each in fields(ScoringConfig)})
+
+
+_OTHERS = {"scoremaps": scoremaps_command, "boxes": boxes_command}
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] in _OTHERS:
+        _OTHERS[arguments[0]](arguments[1:])
+    else:
+        runs_command(arguments)
