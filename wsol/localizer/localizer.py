@@ -43,8 +43,8 @@ class Localizer:
 
     Args:
         model: A classifier of `robust_training.create_model`, `load_model` or `wrap_model` (for any
-            timm classifier), a detector of `wsol.detectors.load_detector`, an exported model of
-            `load_program`, or your own `BoxPredictor`. It is put in evaluation mode.
+            network that returns logits), a detector of `wsol.detectors.load_detector`, an exported
+            model of `load_program`, or your own `BoxPredictor`. It is put in evaluation mode.
         method: The heatmap method of a classifier: an object, its name, or the class path of a
             `HeatmapMethod`, for example "my_module.MyHeatmap". If None, `Gradient()`. Must be None
             for exported models and detectors.

@@ -228,7 +228,7 @@ def test_what_is_no_classifier_is_not_wrapped():
     plain = timm.create_model("test_resnet", num_classes=3)
     assert Localizer(wrap_model(plain, image_size=32)).image_size == 32
     for wrong, options, message in (
-        (torch.nn.Linear(2, 2), {}, "Linear is not a classifier of timm"),
+        (torch.nn.Linear(2, 2), {}, "Linear is not a timm model: give its mean and std"),
         (plain, {"class_names": ["a"]}, "must be 3 texts"),
         (plain, {"image_size": 0}, "images of 0 pixels"),
         (timm.create_model("test_resnet", in_chans=1), {}, "cannot take RGB images of 160 x 160"),
