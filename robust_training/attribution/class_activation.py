@@ -23,12 +23,13 @@ def class_activation(
         ValueError: the network has no spatial feature map.
     """
     backbone = model.backbone
+    _require_interface(model)
     with torch.set_grad_enabled(create_graph):
         features = backbone.forward_features(model.prepare(image))
     if not _is_spatial(features, model):
         raise ValueError(
-            f"{backbone.pretrained_cfg['architecture']} has no (N,C,h,w) feature map for a class "
-            "activation map; use gradient maps"
+            f"{model.architecture} has no (N,C,h,w) feature map for a class activation map; use "
+            "gradient maps"
         )
     if not features.requires_grad:
         features.requires_grad_()
@@ -42,9 +43,25 @@ def class_activation(
 @torch.no_grad()
 def has_class_activation(model: Classifier) -> bool:
     """Whether the network has a spatial feature map."""
+    if not _has_interface(model):
+        return False
     image = torch.zeros_like(model.mean).expand(1, 3, model.image_size, model.image_size)
     return _is_spatial(model.backbone.forward_features(model.prepare(image)), model)
 
 
+def _has_interface(model: Classifier) -> bool:
+    return all(hasattr(model.backbone, name) for name in ("forward_features", "forward_head"))
+
+
+def _require_interface(model: Classifier) -> None:
+    if not _has_interface(model):
+        raise ValueError(
+            f"the last feature map of {model.architecture} is not known: use gradient maps, or "
+            "give the network timm's methods forward_features and forward_head"
+        )
+
+
 def _is_spatial(features: Tensor, model: Classifier) -> bool:
-    return features.ndim == 4 and features.shape[1] == model.backbone.num_features
+    if features.ndim != 4:
+        return False
+    return model.own is not None or features.shape[1] == model.backbone.num_features

@@ -1,4 +1,4 @@
-"""timm classifiers that take images in [0,1]: create, wrap, save and load them."""
+"""Classifiers that take images in [0,1]: create, wrap, save and load them."""
 
 import dataclasses
 import difflib
@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import timm
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from robust_training.atomic_io import replace_folder, write_bytes
 from robust_training.models.last_stride import set_last_stride
 from robust_training.models.log_gradient import LogGradient
+from robust_training.models.own_network import OwnNetwork, build_network, is_class_path, path_of
 from robust_training.models.weights import head_parameters, load_weights
 from robust_training.private_api import save_config_for_hf
 
@@ -24,13 +26,15 @@ _LARGEST_TRIAL = 1024  # a trial with larger images would need too much memory
 
 
 class Classifier(nn.Module):
-    """A timm model with normalisation, or with log-gradient images in place of it.
+    """A network with normalisation, or with log-gradient images in place of it.
 
     Images (N,3,H,W) in [0,1] -> logits (N,classes).
 
     Attributes:
-        backbone: The plain timm model.
-        mean, std: (1,3,1,1) from the model's pretrained_cfg, or 0 and 1 with `log_gradient`.
+        backbone: The plain network, in most cases timm's.
+        own: A description of the backbone if it is not timm's, otherwise None.
+        mean, std: (1,3,1,1). A timm model's from its pretrained_cfg, or 0 and 1 with
+            `log_gradient`.
         log_gradient: The layer that replaces normalisation, or None.
         image_size: Side of the square input images, in pixels.
         last_stride: The value given to `create_model`.
@@ -47,6 +51,7 @@ class Classifier(nn.Module):
         image_size: int = 224,
         last_stride: int | None = None,
         class_names: Sequence[str] | None = None,
+        own: OwnNetwork | None = None,
     ) -> None:
         super().__init__()
         if log_gradient is not None and (any(mean) or any(value != 1 for value in std)):
@@ -54,6 +59,7 @@ class Classifier(nn.Module):
                 "log_gradient takes images in [0,1]: leave mean and std at their defaults"
             )
         self.backbone = backbone
+        self.own = own
         self.log_gradient = log_gradient
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -67,7 +73,19 @@ class Classifier(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        return self.backbone.num_classes
+        return self.backbone.num_classes if self.own is None else self.own.num_classes
+
+    @property
+    def architecture(self) -> str:
+        """timm's name of the architecture, or the class path of another network."""
+        return self.backbone.pretrained_cfg["architecture"] if self.own is None else self.own.path
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the network takes only images of `image_size`."""
+        if self.own is not None:
+            return self.own.fixed_size
+        return self.backbone.pretrained_cfg.get("fixed_input_size", False)
 
     def normalize(self, image: Tensor) -> Tensor:
         return (image - self.mean) / self.std
@@ -90,14 +108,18 @@ def create_model(
     last_stride: int | None = None,
     image_size: int | None = None,
     log_gradient: LogGradient | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Classifier:
-    """Create a timm classifier with normalisation inside.
+    """Create a classifier with normalisation inside.
 
     If no weights are loaded into the head, it starts at zero. With timm's own initialisation of
     some heads, the first loss is above 6, and the first steps then destroy pretrained features.
 
     Args:
-        name: Any timm model name, `hf-hub:...` or `local-dir:...`.
+        name: Any timm model name, `hf-hub:...` or `local-dir:...`. Also the class path of a network
+            that is not timm's, made with the argument num_classes: `my_module.MyNet`, or
+            `torchvision.models.resnet18`.
         num_classes: Number of logits.
         pretrained: Download timm's weights.
         weights: Local .safetensors or .pth file to load instead. Its head is dropped if it has
@@ -108,10 +130,11 @@ def create_model(
             with position embeddings (ViT, Swin) are built for this size.
         log_gradient: Replaces the normalisation. The backbone is then built for its channels, and
             cannot use weights that were trained on RGB.
+        mean, std: Three numbers each, for a network that is not timm's (see `wrap_model`).
 
     Raises:
         ValueError: The name is unknown (the message lists similar names), the weights do not fit
-            (the message lists the tensors), or the model does not support `last_stride`.
+            (the message lists the tensors), or the model does not support a setting.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
@@ -121,7 +144,20 @@ def create_model(
             f"{log_gradient.channels} channels: train from scratch (pretrained=False), or give "
             "weights trained with log_gradient"
         )
+    if not timm.is_model(name.split(".")[0]) and is_class_path(name):
+        if pretrained or last_stride is not None or log_gradient is not None:
+            raise ValueError(
+                f"pretrained, last_stride and log_gradient need a timm model, not {name}"
+            )
+        network = build_network(name, num_classes)
+        model = _wrap_own(network, name, mean, std, image_size, None)
+        if model.num_classes != num_classes:
+            raise ValueError(f"{name} has {model.num_classes} logits, not {num_classes}")
+        if weights is not None:
+            load_weights(network, weights)
+        return model
     backbone = _create_backbone(name, num_classes, pretrained, image_size, log_gradient)
+    _require_timms_normalization(mean, std)
     head_filled = pretrained and backbone.pretrained_cfg.get("num_classes") == num_classes
     if weights is not None:
         head_filled = load_weights(backbone, weights)
@@ -154,25 +190,83 @@ def _create_backbone(
 
 
 def wrap_model(
-    backbone: nn.Module, *, image_size: int | None = None, class_names: Sequence[str] | None = None
+    backbone: nn.Module,
+    *,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Classifier:
-    """Wrap a classifier of `timm.create_model` with its own normalisation; weights are shared.
+    """Wrap any classifier with its normalisation; weights are shared.
 
     Args:
-        backbone: A float32 network for RGB images. Its modes (training or evaluation) are kept.
+        backbone: A float32 network from normalised RGB images (N,3,S,S) to logits (N,classes): of
+            `timm.create_model`, of torchvision, or your own. Its modes (training or evaluation) are
+            kept. Class activation maps of a network that is not timm's need timm's interface: its
+            methods `forward_features` (images -> (N,C,h,w)) and `forward_head` (-> logits).
         image_size: Side of the images in pixels. If the model was built with `img_size`, give the
-            same number. If None, the size in its pretrained_cfg.
+            same number. If None, the size in timm's pretrained_cfg, or else 224.
         class_names: If None, the names in the model folder or on the hub, if there are any.
+        mean, std: Three numbers each. The network takes (image - mean) / std for images in [0,1].
+            They must be given if the network is not timm's, and only then.
 
     Raises:
-        ValueError: The model is not a timm classifier, these settings do not fit it, or it cannot
-            classify a black image of this size.
+        ValueError: These settings do not fit the network, or it cannot classify a black image of
+            this size.
     """
     if not (getattr(backbone, "pretrained_cfg", None) and hasattr(backbone, "num_classes")):
-        raise ValueError(f"{type(backbone).__name__} is not a classifier of timm.create_model")
+        return _wrap_own(backbone, path_of(backbone), mean, std, image_size, class_names)
+    _require_timms_normalization(mean, std)
     names = class_names or backbone.pretrained_cfg.get("label_names")
     model = _wrap(backbone, None, None, image_size, names and list(names))
     return _checked(model.to(next(backbone.parameters()).device))
+
+
+def _require_timms_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    if mean is not None or std is not None:
+        raise ValueError("a timm model has its own mean and std: leave them out")
+
+
+def _wrap_own(
+    network: nn.Module,
+    path: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    image_size: int | None,
+    class_names: Sequence[str] | None,
+) -> Classifier:
+    """Wrap a network that is not timm's, which tells its number of classes by one image."""
+    if mean is None or std is None:
+        raise ValueError(
+            f"{path} is not a timm model: give its mean and std, for example "
+            "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225) for torchvision's weights, or "
+            "mean=(0, 0, 0), std=(1, 1, 1) if it takes images in [0,1]"
+        )
+    size = 224 if image_size is None else image_size
+    names = None if class_names is None else list(class_names)
+    model = Classifier(
+        network,
+        [*map(float, mean)],
+        [*map(float, std)],
+        image_size=size,
+        class_names=names,
+        own=OwnNetwork(path, num_classes=0, fixed_size=True),
+    ).to(next((each.device for each in network.parameters()), None))
+    logits = _try(model, size)
+    if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == 1):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"{path} gives {found} for one image, not logits (1,classes): wrap it in a module that "
+            "returns the logits alone"
+        )
+    try:
+        _try(model, size + size // 4)
+    except ValueError:
+        fixed_size = True
+    else:
+        fixed_size = False
+    model.own = OwnNetwork(path, logits.shape[1], fixed_size)
+    return _checked(model)
 
 
 def _wrap(
@@ -206,6 +300,8 @@ def _wrap(
 def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     """Write a timm model folder: model.safetensors and config.json.
 
+    A network that is not timm's has the same files, but only `load_model` opens them.
+
     `timm.create_model("local-dir:<folder>", pretrained=True)` opens it and gives the same logits
     for normalised images. timm has no last_stride=1 and no log_gradient: only `load_model` restores
     these, and the folder's README.md contains a note. Readers never find an incomplete folder. If
@@ -222,20 +318,34 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
     try:
         new.mkdir()
-        state = {k: v.contiguous() for k, v in model.backbone.state_dict().items()}
+        # clones, because safetensors refuses tensors that share memory
+        state = {
+            name: each.clone(memory_format=torch.contiguous_format)
+            for name, each in model.backbone.state_dict().items()
+        }
         write_bytes(new / "model.safetensors", safetensors.torch.save(state, {"format": "pt"}))
-        save_config_for_hf(
-            model.backbone,
-            str(new / "config.json"),
-            model_config=config,
-            data_config={
-                "input_size": (_channels(model), model.image_size, model.image_size),
-                # timm's transforms then show the network the whole frame, as training here does
-                "crop_pct": 1.0,
-                "crop_mode": "squash",
-                "interpolation": "bilinear",
-            },
-        )
+        if model.own is not None:
+            config |= {
+                "class_path": model.own.path,
+                "num_classes": model.num_classes,
+                "mean": model.mean.flatten().tolist(),
+                "std": model.std.flatten().tolist(),
+                "image_size": model.image_size,
+            }
+            (new / "config.json").write_text(json.dumps(config, indent=2))
+        else:
+            save_config_for_hf(
+                model.backbone,
+                str(new / "config.json"),
+                model_config=config,
+                data_config={
+                    "input_size": (_channels(model), model.image_size, model.image_size),
+                    # timm's transforms then show the network the whole frame, as training here does
+                    "crop_pct": 1.0,
+                    "crop_mode": "squash",
+                    "interpolation": "bilinear",
+                },
+            )
         (new / "README.md").write_text(_card(model))
         replace_folder(new, folder)
     finally:
@@ -249,8 +359,12 @@ def _channels(model: Classifier) -> int:
 
 def _card(model: Classifier) -> str:
     """Return the text of the folder's README.md, which the hub shows as the model's page."""
-    architecture = model.backbone.pretrained_cfg["architecture"]
     loading = "load it with `robust_training.load_model`.\n"
+    if model.own is not None:
+        return (
+            f"---\ntags: [image-classification]\n---\n# {model.architecture}, {model.num_classes} "
+            f"classes\n\nIt is not a timm model: {loading}"
+        )
     notes = []
     if model.last_stride == 1:
         notes.append(
@@ -265,14 +379,18 @@ def _card(model: Classifier) -> str:
     else:
         notes.append("Normalise images in [0,1] with mean and std of config.json first.\n")
     return (
-        f"---\nlibrary_name: timm\ntags: [image-classification, timm]\n---\n# {architecture}, "
-        f"{model.backbone.num_classes} classes\n\n"
+        "---\nlibrary_name: timm\ntags: [image-classification, timm]\n---\n"
+        f"# {model.architecture}, {model.num_classes} classes\n\n"
         '    timm.create_model("local-dir:<this folder>", pretrained=True)\n\n' + "\n".join(notes)
     )
 
 
-def load_model(folder: str | os.PathLike) -> Classifier:
+def load_model(folder: str | os.PathLike, network: nn.Module | None = None) -> Classifier:
     """Load the classifier that `save_model` wrote, or any timm model folder, for evaluation.
+
+    Args:
+        network: A network that is not timm's and cannot be made from its class path and num_classes
+            alone. Its weights are replaced by those in the folder.
 
     Raises:
         ValueError: there is no such folder, config.json or weights are missing, a setting is not
@@ -287,6 +405,10 @@ def load_model(folder: str | os.PathLike) -> Classifier:
             raise ValueError(f"{folder} is not a model folder: there is no {file.name} in it")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
+        if "class_path" in config:
+            return _load_own(config, weights, network)
+        if network is not None:
+            raise ValueError("it is a timm model: leave out the network")
         backbone = timm.create_model(f"local-dir:{folder}", pretrained=False)
         settings = config.get("log_gradient", config.get("front"))  # its name in older folders
         log_gradient = None if settings is None else LogGradient(**settings)
@@ -299,11 +421,23 @@ def load_model(folder: str | os.PathLike) -> Classifier:
     return model.eval()
 
 
+def _load_own(config: dict[str, Any], weights: Path, network: nn.Module | None) -> Classifier:
+    path = config["class_path"]
+    try:
+        own = build_network(path, config["num_classes"]) if network is None else network
+        load_weights(own, weights)
+    except ValueError as error:
+        advice = "if it needs other arguments, build it yourself: load_model(folder, network)"
+        raise ValueError(f"{error}; {advice}" if network is None else error) from error
+    settings = (config[name] for name in ("mean", "std", "image_size"))
+    return _wrap_own(own.eval(), path, *settings, config.get("label_names")).eval()
+
+
 def _checked(model: Classifier) -> Classifier:
     """Refuse settings that timm accepts and that would fail, or make wrong maps, later."""
     if not (model.mean.isfinite().all() and model.std.isfinite().all() and (model.std > 0).all()):
         raise ValueError("mean and std must be finite, std positive")
-    size, names, classes = model.image_size, model.class_names, model.backbone.num_classes
+    size, names, classes = model.image_size, model.class_names, model.num_classes
     if not (isinstance(size, int) and 1 <= size <= LARGEST):
         raise ValueError(f"images of {size!r:.40} pixels; 1 to {LARGEST} are possible")
     if names is not None and not (type(names) is list and [*map(type, names)] == classes * [str]):
@@ -311,17 +445,17 @@ def _checked(model: Classifier) -> Classifier:
     kinds = {p.dtype for p in model.backbone.parameters()} - {torch.float32}
     if kinds:
         raise ValueError(f"the network's weights are {kinds.pop()}: call its .float() first")
-    if size <= _LARGEST_TRIAL:
-        _try(model)
+    if model.own is None and size <= _LARGEST_TRIAL:
+        _try(model, size)
     return model
 
 
 @torch.no_grad()
-def _try(model: Classifier) -> None:
-    """Raise ValueError if the model cannot classify a black image; leave its modes as they are."""
-    modes, side = {module: module.training for module in model.modules()}, model.image_size
+def _try(model: Classifier, side: int) -> Tensor:
+    """The output for a black image; ValueError if there is none. Modes stay as they are."""
+    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()(torch.zeros(1, 3, side, side, device=model.device))
+        return model.eval()(torch.zeros(1, 3, side, side, device=model.device))
     except Exception as error:  # each architecture has its own checks
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -54,7 +54,9 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
     wrong += [f"{name} has numbers that are not finite" for name in kept if _broken(kept[name])]
     if wrong:
         listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ValueError(f"{path} does not fit {backbone.pretrained_cfg['architecture']}: {listed}")
+        config = getattr(backbone, "pretrained_cfg", {})
+        name = config.get("architecture", type(backbone).__name__)
+        raise ValueError(f"{path} does not fit {name}: {listed}")
     backbone.load_state_dict(kept, strict=False)
     return all(name in kept for name in own if name.rpartition(".")[0] in heads)
 
@@ -67,7 +69,7 @@ def head_parameters(backbone: nn.Module) -> list[nn.Parameter]:
 
 def _layers(backbone: nn.Module, key: str) -> tuple[str, ...]:
     """Return names of layers from timm's pretrained_cfg, for example ("head.fc",)."""
-    names = backbone.pretrained_cfg.get(key) or ()
+    names = getattr(backbone, "pretrained_cfg", {}).get(key) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 

@@ -41,7 +41,7 @@ class Step(nn.Module):
 
     def __init__(self, model: Classifier, objective: Objective) -> None:
         super().__init__()
-        if model.backbone.num_classes < 2:
+        if model.num_classes < 2:
             raise ValueError("training needs at least 2 classes, and num_classes of the model is 1")
         self.model = model
         self.objective = objective

@@ -41,7 +41,7 @@ def validate(
         check_interrupts: Called before each batch.
     """
     model.eval()
-    accuracy = MulticlassAccuracy(model.backbone.num_classes, average="micro").to(fabric.device)
+    accuracy = MulticlassAccuracy(model.num_classes, average="micro").to(fabric.device)
     loss = MeanMetric().to(fabric.device)
     terms: dict[str, MeanMetric] = {}
     dtype = next(model.parameters()).dtype

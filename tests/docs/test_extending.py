@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robust_training import PGD, create_model, cross_entropy_score, objectives
+from robust_training import PGD, create_model, cross_entropy_score, objectives, wrap_model
 from robust_training.attacks.map_attack import MapAttack
 from tests.helpers.commands import ROOT
 from tests.helpers.documents import PYTHON, blocks
@@ -119,6 +119,12 @@ def test_a_detector(extension, model, image, label):
     loss.backward()
     assert network.head.weight.grad.abs().sum() > 0
     assert [found.boxes.shape for found in network(image)] == [(1, 4), (1, 4)]
+
+
+def test_a_network(extension, image, label):
+    network = extension("small_network").SmallNetwork(3)
+    model = wrap_model(network, mean=(0.5,) * 3, std=(0.25,) * 3, image_size=32)
+    assert find_method("cam")(model, image, label).std() > 0
 
 
 def test_a_data_set(extension, tmp_path):

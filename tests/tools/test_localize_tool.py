@@ -83,7 +83,7 @@ def test_a_detectors_folder_gives_boxes_and_overlays(kind, toy, tmp_path):
         np.testing.assert_allclose([float(row[k]) for k in ("x0", "y0", "x1", "y1")], box, atol=0.1)
         assert annotation["score"] == pytest.approx(score, abs=1e-6)
         assert float(row["score"]) == pytest.approx(score, abs=1e-6)
-        assert row["class"] == categories[annotation["category_id"] - 1]
+        assert row["class_name"] == categories[annotation["category_id"] - 1]
         assert (row["label"] == "") == (categories == ["object"])
 
     for options, message in (

@@ -13,11 +13,9 @@ import numpy as np
 
 from robust_training.atomic_io import write_texts
 from wsol.annotations.coco_writing import ROOT, coco_dataset
-from wsol.data.inputs import read_pixels
 from wsol.localizer.localization import Localization
-from wsol.localizer.overlay import overlay
 
-_COLUMNS = ("image", "rank", "x0", "y0", "x1", "y1", "label", "class", "score")
+_COLUMNS = ("image", "rank", "x0", "y0", "x1", "y1", "label", "class_name", "score")
 
 
 def write_boxes(
@@ -63,7 +61,7 @@ def with_pictures(
         name = f"{_name(place.path, root)}.png"  # a.jpg and a.png stay apart
         try:
             # read again: to keep a batch of photos would need more memory than the network
-            _write_png(Path(output, "overlays", name), overlay(read_pixels(place.path), place))
+            _write_png(Path(output, "overlays", name), np.asarray(place.draw()))
             if place.heatmap is not None:
                 heatmap = (place.full_heatmap() * 255).round()
                 _write_png(Path(output, "heatmaps", name), heatmap)

@@ -1,5 +1,6 @@
 """Readers of image files, which may be damaged, huge, or not images at all."""
 
+import io
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,10 +24,11 @@ _TURNS = {  # EXIF's orientation -> the turn that puts the image upright
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _T = TypeVar("_T")
+Source = str | os.PathLike | Image.Image | bytes
 
 
-def read_image(source: str | os.PathLike | Image.Image, *, upright: bool = False) -> np.ndarray:
-    """Reads an image file, or an image that Pillow has opened, as uint8 (H,W,3) RGB.
+def read_image(source: Source, *, upright: bool = False) -> np.ndarray:
+    """Reads an image file, its content, or an image that Pillow has opened: uint8 (H,W,3) RGB.
 
     Grayscale is repeated over the channels and transparency is dropped. The upper 8 of 16 bits and
     the first picture of an animation are kept. CMYK becomes RGB without a colour profile.
@@ -60,11 +62,12 @@ def image_size(path: str | os.PathLike, *, upright: bool = False) -> tuple[int, 
     return _open(path, lambda image: _size(image, upright))
 
 
-def _open(source: str | os.PathLike | Image.Image, read: Callable[[Image.Image], _T]) -> _T:
-    is_open = isinstance(source, Image.Image)
-    name = getattr(source, "filename", "") or source
+def _open(source: Source, read: Callable[[Image.Image], _T]) -> _T:
+    is_open, is_content = isinstance(source, Image.Image), isinstance(source, bytes)
+    name = f"of {len(source)} bytes" if is_content else getattr(source, "filename", "") or source
+    file = io.BytesIO(source) if is_content else source
     try:
-        with nullcontext(source) if is_open else Image.open(source, formats=_FORMATS) as image:
+        with nullcontext(source) if is_open else Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:  # before anything is decoded
                 raise ValueError(

@@ -99,8 +99,9 @@ def stages(backbone: Classifier) -> list[dict]:
     """
     timm_model = backbone.backbone
     if not hasattr(timm_model, "forward_intermediates"):
-        architecture = timm_model.pretrained_cfg["architecture"]
-        raise ValueError(f"no detector on {architecture}: timm gives no feature maps of it")
+        raise ValueError(
+            f"no detector on {backbone.architecture}: timm gives no feature maps of it"
+        )
     return list(timm_model.feature_info)
 
 

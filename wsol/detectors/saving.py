@@ -117,7 +117,7 @@ def _head(network: Network) -> dict[str, Tensor]:
 
 
 def _card(kind: str, network: Network) -> str:
-    architecture = network.backbone.backbone.pretrained_cfg["architecture"]
+    architecture = network.backbone.architecture
     return (
         "---\nlibrary_name: timm\ntags: [object-detection, timm]\n---\n"
         f"# {kind} on {architecture}\n\n"

@@ -217,8 +217,8 @@ def select_splits(
 def require_classes(folder: Path, model: Classifier, dataset: ImageDataset) -> None:
     """Raises ValueError if the model in `folder` was trained on other classes than `dataset`'s."""
     known, own = ([*map(composed, names or ())] for names in (model.class_names, dataset.classes))
-    if model.backbone.num_classes != len(own) or (known and known != own):
+    if model.num_classes != len(own) or (known and known != own):
         raise ValueError(
-            f"{folder} was trained on {model.backbone.num_classes} classes other than the "
+            f"{folder} was trained on {model.num_classes} classes other than the "
             f"{len(dataset.classes)} of {dataset.root}"
         )

@@ -238,7 +238,7 @@ def plan_evaluation(
     test = splits.test
     if robustness is not None:
         robustness.require_size(model.image_size)
-        robustness.require_runnable(model.backbone.num_classes)
+        robustness.require_runnable(model.num_classes)
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     missing = [title for title in fitting if splits.chosen and title not in splits.chosen]

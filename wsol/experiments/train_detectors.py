@@ -152,8 +152,8 @@ def _backbone(run: Path, weights: str | None) -> Classifier:
     if weights is None:
         return model
     return create_model(
-        model.backbone.pretrained_cfg["architecture"],
-        model.backbone.num_classes,
+        model.architecture,
+        model.num_classes,
         weights=weights,
         last_stride=model.last_stride,
         image_size=model.image_size,

@@ -33,8 +33,8 @@ class Averaged(HeatmapMethod):
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
         if not self._takes_sizes(model):
             raise ValueError(
-                f"{model.backbone.pretrained_cfg['architecture']} has a fixed input size: "
-                "average over mirror images only (scales=(1,))"
+                f"{model.architecture} has a fixed input size: average over mirror images only "
+                "(scales=(1,))"
             )
         maps = [self._at(model, image, label, scale) for scale in self.scales]
         return min_max(np.mean(maps, axis=0))
@@ -43,8 +43,7 @@ class Averaged(HeatmapMethod):
         return self._takes_sizes(model) and self.method.fits(model)
 
     def _takes_sizes(self, model: Classifier) -> bool:
-        fixed = model.backbone.pretrained_cfg.get("fixed_input_size", False)
-        return not fixed or all(scale == 1 for scale in self.scales)
+        return not model.fixed_size or all(scale == 1 for scale in self.scales)
 
     def _at(self, model: Classifier, image: Tensor, label: Tensor, scale: float) -> np.ndarray:
         size = tuple(image.shape[2:])

@@ -22,8 +22,8 @@ def require_patch_tokens(model: Classifier) -> None:
     """Raises ValueError if the network has no patch tokens."""
     if last_block(model) is None:
         raise ValueError(
-            f"{model.backbone.pretrained_cfg['architecture']} has no patch tokens; this heatmap "
-            "method needs a Vision Transformer"
+            f"{model.architecture} has no patch tokens; this heatmap method needs a Vision "
+            "Transformer"
         )
 
 

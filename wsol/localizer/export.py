@@ -62,8 +62,7 @@ def export_program(model: Classifier) -> ExportedProgram:
             example = (torch.zeros(2, 3, side, side),)
             return torch.export.export(_LogitsAndHeatmaps(model), example, dynamic_shapes=batch)
     except Exception as error:  # PyTorch's tracers raise many types of errors
-        architecture = model.backbone.pretrained_cfg["architecture"]
-        raise ValueError(f"{architecture} cannot be exported: {_reason(error)}") from error
+        raise ValueError(f"{model.architecture} cannot be exported: {_reason(error)}") from error
 
 
 def write_program(program: ExportedProgram, localizer: Localizer, file: str | os.PathLike) -> float:
@@ -90,7 +89,7 @@ def write_program(program: ExportedProgram, localizer: Localizer, file: str | os
         "class_names": json.dumps(list(localizer.class_names)),
         "image_size": str(model.image_size),
         "threshold": str(localizer.threshold),
-        "architecture": model.backbone.pretrained_cfg["architecture"],
+        "architecture": model.architecture,
         "wsol": version("wsol"),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +118,7 @@ def _largest_difference(localizer: Localizer, file: Path) -> float:
         logits_off = (its_logits - logits).abs().max() / logits.abs().max().clamp(min=1e-6)
         if not (logits_off <= LOGITS_TOLERANCE and off.mean() <= HEATMAP_TOLERANCE):
             raise ValueError(
-                f"the {file.suffix} of {model.backbone.pretrained_cfg['architecture']} was wrong "
+                f"the {file.suffix} of {model.architecture} was wrong "
                 f"and is not kept: on {count} image(s) its logits differ by {logits_off:.1e} of "
                 f"the largest, its heatmaps by {off.mean():.1e} on average"
             )

@@ -1,19 +1,25 @@
 """The result of localizing an object in one image."""
 
+import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from wsol.data.dataset import Box
+from wsol.data.inputs import ImageLike, is_url, read_pixels
+from wsol.localizer.overlay import overlay
 
 OBJECT = "object"  # the class name of a box without a class
+_SHOWN = 480  # longest side of the picture in a notebook, in pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Localization:
-    """Boxes in one image.
+    """Boxes in one image. In a notebook, the result shows itself as a picture.
 
     Attributes:
         box: Half-open (x0, y0, x1, y1) in the image's own pixels; zeros if nothing was found.
@@ -27,7 +33,9 @@ class Localization:
         others: The next boxes, if more than one was requested: the largest contours first, or for a
             detector the most probable first.
         other_scores: A score for each of `others`.
-        path: The image's file. None if the image was not given as a file.
+        source: The image as it was given, for `draw`: a path, a URL, bytes, pixels. A list of the
+            results of a long video holds all its frames; `dataclasses.replace(found, source=None)`
+            drops one.
     """
 
     box: Box
@@ -38,7 +46,24 @@ class Localization:
     size: tuple[int, int]
     others: tuple[Box, ...] = ()
     other_scores: tuple[float, ...] = ()
-    path: Path | None = None
+    source: ImageLike | None = None
+
+    def __repr__(self) -> str:
+        box = "no box"
+        if self.boxes:
+            corners = ", ".join(f"{value:.1f}" for value in self.box)
+            more = f" and {len(self.others)} more" if self.others else ""
+            box = f"box ({corners}){more}"
+        place = f", {self.source}" if isinstance(self.source, str | os.PathLike) else ""
+        width, height = self.size
+        name = f"{self.class_name} {self.score:.2f}"
+        return f"<Localization: {name}, {box} in {width} x {height} pixels{place}>"
+
+    @property
+    def path(self) -> Path | None:
+        """The image's file. None if the image was not given as a file."""
+        is_file = isinstance(self.source, str | os.PathLike) and not is_url(self.source)
+        return Path(self.source) if is_file else None
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -60,3 +85,37 @@ class Localization:
             raise ValueError("a detector finds boxes without a heatmap")
         resized = cv2.resize(self.heatmap, self.size, interpolation=cv2.INTER_LINEAR)
         return resized.clip(0, 1)  # rounding may carry it out
+
+    def draw(self, *, heatmap: bool = True) -> Image.Image:
+        """Draws the boxes and the class on the image.
+
+        Args:
+            heatmap: Whether to lay the heatmap over the image, if there is one.
+
+        Raises:
+            ValueError: the source is missing or can no longer be read.
+        """
+        if self.source is None:
+            raise ValueError("this result holds no image to draw on: its source is None")
+        text = f"{self.class_name} {self.score:.2f}"
+        shown = self.heatmap if heatmap else None
+        return Image.fromarray(overlay(read_pixels(self.source), self.boxes, text, shown))
+
+    def save(self, file: str | os.PathLike, *, heatmap: bool = True) -> None:
+        """Writes the picture of `draw` to a file, in the format of its suffix (.png, .jpg, ...).
+
+        Raises:
+            ValueError: see `draw`, or the suffix is not one of Pillow's.
+        """
+        picture = self.draw(heatmap=heatmap)
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file)
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that Jupyter shows; None, so that it shows the text, without an image."""
+        if self.source is None:
+            return None
+        picture, content = self.draw(), io.BytesIO()
+        picture.thumbnail((_SHOWN, _SHOWN))
+        picture.save(content, "png")
+        return content.getvalue()

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ class _Input:
     image: torch.Tensor
     label: int | None
     size: tuple[int, int]
-    path: Path | None
+    source: ImageLike
 
 
 class Localizer:
@@ -43,8 +42,8 @@ class Localizer:
 
     Args:
         model: A classifier of `robust_training.create_model`, `load_model` or `wrap_model` (for any
-            timm classifier), a detector of `wsol.detectors.load_detector`, an exported model of
-            `load_program`, or your own `BoxPredictor`. It is put in evaluation mode.
+            network that returns logits), a detector of `wsol.detectors.load_detector`, an exported
+            model of `load_program`, or your own `BoxPredictor`. It is put in evaluation mode.
         method: The heatmap method of a classifier: an object, its name, or the class path of a
             `HeatmapMethod`, for example "my_module.MyHeatmap". If None, `Gradient()`. Must be None
             for exported models and detectors.
@@ -127,7 +126,7 @@ class Localizer:
         self,
         images: ImageLike | Iterable[ImageLike],
         *,
-        labels: Label | Iterable[Label | None] | None = None,
+        label: Label | Iterable[Label | None] | None = None,
         boxes: int = 1,
         batch_size: int = 32,
         on_unreadable: Callable[[ValueError], None] | None = None,
@@ -135,11 +134,13 @@ class Localizer:
         """Finds boxes in images, in order. Batches are computed lazily.
 
         Args:
-            images: One or many: paths, folders (all images in them, sorted), PIL images, uint8
-                arrays (H,W,3), float tensors (3,H,W) in [0,1], all RGB. Files and PIL images are
-                rotated by their EXIF tag. Boxes are in pixels of the rotated image.
-            labels: The class to look for, by number or name: one for all images, or one for each.
-                If None, the predicted class.
+            images: One or many: paths, patterns (`photos/*.jpg`), folders (all images in them,
+                sorted), http and https addresses, video files (their frames), bytes and open files
+                of encoded images, PIL images, arrays (H,W), (H,W,3), (H,W,4) and tensors (3,H,W),
+                uint8 or float in [0,1], RGB. Files and PIL images are rotated by their EXIF tag.
+                Boxes are in pixels of the rotated image.
+            label: The class to look for, by number or name: one for all images, or one for each. If
+                None, the predicted class.
             boxes: Maximum number of boxes per image: those of the largest contours, or the
                 detector's most probable ones.
             batch_size: Number of images in a batch.
@@ -152,8 +153,8 @@ class Localizer:
         """
         if boxes < 1 or batch_size < 1:
             raise ValueError(f"boxes and batch_size must be at least 1, not {boxes}, {batch_size}")
-        one = labels is None or isinstance(labels, Label | np.integer)
-        wanted = repeat(self._index(labels)) if one else map(self._index, labels)
+        one = label is None or isinstance(label, Label | np.integer)
+        wanted = repeat(self._index(label)) if one else map(self._index, label)
         inputs = self._inputs(images, wanted, on_unreadable)
         batches = iter(lambda: list(islice(inputs, batch_size)), [])
         return (found for batch in batches for found in self._localize(batch, boxes))
@@ -174,7 +175,7 @@ class Localizer:
                 size=given.size,
                 others=tuple(others),
                 other_scores=tuple(other_scores),
-                path=given.path,
+                source=given.source,
             )
 
     def _inputs(
@@ -196,8 +197,7 @@ class Localizer:
                 on_unreadable(error)
                 continue
             tensor, _ = network_input(pixels, transform)
-            path = Path(image) if isinstance(image, str | os.PathLike) else None
-            yield _Input(tensor, label, pixels.shape[1::-1], path)
+            yield _Input(tensor, label, pixels.shape[1::-1], image)
         if not isinstance(wanted, repeat) and next(wanted, -1) != -1:
             raise ValueError("there are more labels than images")
 

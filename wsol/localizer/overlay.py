@@ -4,30 +4,42 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-
-from wsol.localizer.localization import Localization
+from PIL import Image, ImageDraw, ImageFont
 
 PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
 
 
-def overlay(image: np.ndarray, place: Localization) -> np.ndarray:
-    """Draw the heatmap (if there is one), the boxes and the class: uint8 (H,W,3) RGB."""
-    boxes = [(box, PREDICTED) for box in place.boxes]
-    heated = image if place.heatmap is None else blend(image, place.heatmap)
-    picture = draw_boxes(heated, boxes)
-    scale = max(0.4, image.shape[1] / 600)
-    text = f"{place.class_name} {place.score:.2f}"
-    thickness = max(1, round(scale))
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    scale *= min(1, (image.shape[1] - 8) / width)  # the whole text fits, also on a thumbnail
-    (_, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    font = (cv2.FONT_HERSHEY_SIMPLEX, scale)
-    x, y = 4, height + 6
-    # an outline made of shifted copies: in some versions of OpenCV thicker letters are also wider
-    for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
-        cv2.putText(picture, text, (x + dx, y + dy), *font, (0, 0, 0), thickness, cv2.LINE_AA)
-    cv2.putText(picture, text, (x, y), *font, (255, 255, 255), thickness, cv2.LINE_AA)
-    return picture
+def overlay(
+    image: np.ndarray,
+    boxes: Sequence[Sequence[float]],
+    text: str,
+    heatmap: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw a heatmap, boxes, and a text at the first box, or at the upper left corner.
+
+    Args:
+        image: (H,W,3) RGB, uint8 or float32 in [0,1].
+        boxes: Half-open xyxy in its pixels.
+        heatmap: (h,w) in [0,1]; if None, only the rest is drawn.
+
+    Returns:
+        uint8 (H,W,3) RGB.
+    """
+    if image.dtype != np.uint8:
+        image = (image * 255).round().astype(np.uint8)
+    heated = image if heatmap is None else blend(image, heatmap)
+    picture = Image.fromarray(draw_boxes(heated, [(box, PREDICTED) for box in boxes]))
+    pen, (width, height) = ImageDraw.Draw(picture), picture.size
+    size = max(11, max(width, height) / 28)
+    room = width - 4  # the whole text fits, also on a thumbnail
+    size *= min(1, room / (ImageFont.load_default(size).getlength(text) + 0.6 * size))
+    font, margin = ImageFont.load_default(size), 0.3 * size
+    wide, tall = font.getlength(text) + 2 * margin, 1.4 * size
+    x, y = (float(boxes[0][0]), float(boxes[0][1]) - tall) if boxes else (0, 0)
+    x, y = max(0, min(x, room - wide)), max(0, y)
+    pen.rectangle((x, y, x + wide, y + tall - 1), fill=PREDICTED)
+    pen.text((x + margin, y + tall / 2), text, "white", font, anchor="lm")
+    return np.asarray(picture)
 
 
 def blend(image: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.45) -> np.ndarray:

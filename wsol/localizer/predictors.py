@@ -101,8 +101,7 @@ def box_predictor(
         if model.num_classes < 1:
             raise ValueError("the model has no classes to localize: it is a backbone without head")
         if not method.fits(model):
-            architecture = model.backbone.pretrained_cfg["architecture"]
-            raise ValueError(f"{method} does not work with {architecture}")
+            raise ValueError(f"{method} does not work with {model.architecture}; use gradient maps")
         model.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
         threshold = ART_THRESHOLD if threshold is None else threshold
         names = model.class_names or [*map(str, range(model.num_classes))]
@@ -110,7 +109,7 @@ def box_predictor(
     else:
         raise ValueError(
             f"{type(model).__name__} is not a Classifier: robust_training.wrap_model makes one "
-            "from any timm classifier"
+            "from any network that returns logits"
         )
     return BoxPredictor(
         model,

@@ -59,7 +59,7 @@ class AutoAttack:
             model, norm=_NORMS[self.norm], eps=radius, seed=seed, device=model.device
         )
         attack.attacks_to_run = list(self.parts)
-        targets = min(_TARGETS, model.backbone.num_classes - 1)
+        targets = min(_TARGETS, model.num_classes - 1)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attacked, _ = attack.run_standard_evaluation(image, label, batch_size=len(image))
         return attacked

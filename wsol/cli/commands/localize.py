@@ -111,7 +111,7 @@ def _localize_part(
     with Progress(own, unit="image", disable=rank > 0) as bar:
         found = localizer.predict(
             _with_unicode_names(bar, skip),
-            labels=settings.label,
+            label=settings.label,
             boxes=settings.boxes,
             batch_size=size,
             on_unreadable=skip,
