@@ -214,7 +214,7 @@ def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8)
         threshold = chosen_threshold(run.folder)
         columns[method] = [
             draw_boxes(
-                blend(photo, heatmap, opacity=0.7),
+                blend(photo, heatmap),
                 [*truth, (largest_boxes(heatmap, [threshold])[0], PREDICTED)],
             )
             for photo, truth, heatmap in zip(photos, truths, heatmaps, strict=True)

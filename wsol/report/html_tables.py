@@ -139,9 +139,10 @@ def summary(results: Results) -> str:
 
 
 def _answer(sentence: str) -> str:
-    """The sentence in large type. The numbers after its colon are smaller."""
+    """The sentence in large type. The numbers after its colon are smaller, on a
+    line of their own."""
     head, colon, numbers = html.escape(sentence).partition(": ")
-    return f"{head}{colon}<small>{numbers}</small>" if colon else head
+    return f"{head}<small>{numbers}</small>" if colon else head
 
 
 def _cell(text: str) -> str:

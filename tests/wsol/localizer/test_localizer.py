@@ -27,7 +27,7 @@ from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod
 from wsol.heatmaps.refined import Refined
 from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
-from wsol.localizer.overlay import overlay
+from wsol.localizer.overlay import blend, heat_layer, overlay
 from wsol.localizer.predictors import BoxPredictor, Prediction
 from wsol.report.score_tables import table
 
@@ -266,8 +266,19 @@ def test_an_overlay_marks_the_box(heatmap):
     assert picture.shape == (64, 64, 3)
     assert picture[20, 25].tolist() == [255, 64, 64]
     assert picture[49, 25].tolist() == [255, 64, 64]
-    assert picture[35, 25].max() <= 90
-    assert (picture[35, 25] == 90).all() == (heatmap is None)
+    assert (picture[35, 25] == 90).all()
+
+
+def test_a_heatmap_veils_nothing_where_it_is_low():
+    ramp = np.tile(np.linspace(0, 1, 64), (64, 1))
+    photo = np.full((64, 64, 3), 90, np.uint8)
+    change = np.abs(blend(photo, ramp).astype(int) - photo).max(axis=2)[32]
+    assert change[:20].max() <= 15
+    assert (np.diff(change[8:]) >= 0).all()
+    assert change[-1] > 100
+    layer = heat_layer(ramp)
+    assert layer.shape == (64, 64, 4)
+    assert layer[..., 3].max() < 255  # the photo shows through
 
 
 def test_an_overlay_says_all_of_a_long_name():
