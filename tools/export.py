@@ -3,8 +3,8 @@
 Writes localizer.onnx (for onnxruntime alone) and localizer.pt2 (for PyTorch alone), which take
 images in [0,1] and return logits and heatmaps. Each is compared with the run's own localizer first;
 if one cannot be written the other still is (exit status 1). `--browser` also writes localizer.html,
-a page that finds boxes in a browser (needs npm). Completes the model card, best/README.md. `--push_to_hub USER/NAME` uploads all of it. `export.py benchmark` times programs
-(see its --help).
+a page that finds boxes in a browser. Completes the model card, best/README.md.
+`--push_to_hub USER/NAME` uploads all of it. `export.py benchmark` times programs (see its --help).
 """
 
 import sys

@@ -47,13 +47,16 @@ function weights(length, shrinks, enlarges) {
       first = Math.floor(centre);
       part = centre - first;
     }
-    return first >= length - 1 ? [length - 1, [1]] : [first, [1 - part, part]];
+    if (first >= length - 1) [first, part] = [length - 1, 0];
+    const last = Math.round(2048 * part); // whole numbers, with which OpenCV's bilinear counts
+    return last ? [first, [2048 - last, last]] : [first, [2048]];
   });
 }
 
 /** RGBA bytes of a photo -> float32 (3,side,side) in [0,1]. */
 function networkInput({ data, width, height }) {
   const [shrinks, enlarges] = [Math.max(width, height) > side, Math.min(width, height) < side];
+  const area = shrinks && !enlarges;
   const columns = weights(width, shrinks, enlarges);
   const rows = weights(height, shrinks, enlarges);
   const narrow = new Float32Array(height * side * 3);
@@ -70,8 +73,11 @@ function networkInput({ data, width, height }) {
     for (let x = 0; x < side; x++)
       for (let c = 0; c < 3; c++) {
         let sum = 0;
-        for (let n = 0; n < parts.length; n++) sum += parts[n] * narrow[3 * ((first + n) * side + x) + c];
-        input[(c * side + y) * side + x] = Math.round(sum) / 255;
+        parts.forEach((part, n) => {
+          const value = narrow[3 * ((first + n) * side + x) + c];
+          sum += area ? part * value : (part * (value >> 4)) >> 16;
+        });
+        input[(c * side + y) * side + x] = (area ? Math.round(sum) : (sum + 2) >> 2) / 255;
       }
   });
   return input;
