@@ -46,8 +46,9 @@ class Page:
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, file: Path) -> None:
-        self.call("Page.navigate", url=file.as_uri())
+    def open(self, place: Path | str) -> None:
+        """A file, or an address."""
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         while self._receive().get("method") != "Page.loadEventFired":
             pass
 

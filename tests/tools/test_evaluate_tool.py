@@ -50,6 +50,7 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
     (tmp_path / "predictions.txt").write_text("\n".join(predictions))
     command = ("evaluate.py", "scoremaps", "--scoremaps", tmp_path / "maps", "--metadata", toy)
     options = ("--predictions", tmp_path / "predictions.txt", "--masks", toy / "segmentations")
+    options = (*options, "--all")
     status, text, error = tool(*command, *options, "--output", tmp_path / "out", "--workers", 0)
     assert status == 0, error
     scored = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -76,6 +77,7 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
         assert row[key] == mine[0][key]
     assert boxes["headline"]["boxes"]["coco_ap50"] == headline["coco_ap50"]
     assert "| gradient | boxes | given |" in text
+    assert "gradient: GT-known of boxes is" in text
     status, _, error = tool(
         *("evaluate.py", "boxes", "--results", run / "coco" / "cam.json"),
         *("--metadata", run / "coco" / "truth.json", "--output", tmp_path / "boxes"),
@@ -135,7 +137,7 @@ def test_maps_of_one_split_alone_have_no_validation_threshold(toy, tmp_path):
         np.save(file, np.tri(16, 16))
     command = ("evaluate.py", "scoremaps", "--scoremaps", tmp_path / "maps")
     truth_file = ("--metadata", tmp_path / "truth.json")
-    status, text, error = tool(*command, *truth_file, "--ious", "[0.9]")
+    status, text, error = tool(*command, *truth_file, "--ious", "[0.9]", "--all")
     assert status == 0, error
     assert "| maps | maps | oracle" in text
     assert "| val" not in text

@@ -22,8 +22,11 @@ def test_a_mistake_on_the_shell_shows_no_traceback(tmp_path):
 
 def test_train_localize_evaluate(run, toy, tmp_path):
     assert {p.name for p in run.iterdir()} >= {"config.yaml", "last.ckpt", "best", "log.csv"}
-    status, text, error = tool("evaluate.py", run, "--threshold", 0.2, "--report", tmp_path / "r")
+    options = ("--threshold", 0.2, "--report", tmp_path / "r", "--all")
+    status, text, error = tool("evaluate.py", run, *options)
     assert status == 0, error
+    assert text.splitlines()[-2].startswith("art: The gradient map ")
+    assert "art: caution: The threshold was chosen by" in text
     metrics = json.loads((run / "metrics.json").read_text())
     policies = {(row["heatmap"], row["policy"]) for row in metrics["localization"]}
     maps = ("gradient", "cam", "centred box")

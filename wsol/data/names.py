@@ -5,6 +5,7 @@ Names are compared exactly first. Only a name without an equal one is compared i
 
 import difflib
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
+_NUMBER = re.compile(r"^\d+\.")  # before the names of CUB's classes
 _Meaning = TypeVar("_Meaning")
 
 
@@ -24,6 +26,15 @@ def plain_path(name: str) -> str:
 def composed(name: str) -> str:
     """A name with each letter and its accent as one character; macOS writes them as two."""
     return unicodedata.normalize("NFC", name)
+
+
+def titles(names: Sequence[str]) -> list[str]:
+    """Class names as people read them: "001.Black_footed_Albatross" -> "Black footed Albatross".
+
+    If two of them become the same, all stay as they are.
+    """
+    plain = [" ".join(_NUMBER.sub("", name).split("_")).strip() or name for name in names]
+    return plain if len(set(plain)) == len(set(names)) else list(names)
 
 
 def same_names(name: str, names: Sequence[str]) -> list[int]:

@@ -38,6 +38,8 @@ from wsol.evaluation.threshold_policy import (
     validation_threshold,
 )
 
+_SAME = 0.99  # boxes in files are rounded to 0.01 pixels, so equal boxes have an IoU just below 1
+
 PROTOCOL = (
     "The heatmap is computed for the true class. The box encloses the largest contour. IoU is "
     "computed on half-open boxes in pixels of the image files; a hit is an IoU of at least 0.5. "
@@ -91,7 +93,7 @@ def score_heatmaps(
     require_true_boxes(test.truth, None if validation is None else validation.truth)
     rows: list[ScoreRow] = []
     headlines: list[Headline] = []
-    details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}}
+    details: dict[str, dict[str, Any]] = {"curves": {}, "reference": {}, "pixels": {}, "checks": {}}
     for name, table in test.tables.items():
         if test.truth.boxes.size:
             known = (chosen or {}).get(name)
@@ -102,6 +104,9 @@ def score_heatmaps(
             rows += scored
             headlines.append(_heatmap_headline(scored[0], test))
             *_, oracle, reference = choices
+            details["checks"][name] = {"copied": _copied(oracle.ious, test.correct(1))}
+            if validation is not None:
+                details["checks"][name] |= _validation_checks(validation, name, thresholds)
             details["reference"][name] = _published(test, name, reference, iou_thresholds, seed)
             details["curves"][name] = {
                 "threshold": oracle.thresholds.tolist(),
@@ -126,9 +131,36 @@ def score_boxes(
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
     row = score_row(name, PolicyIous("given", None, ious), test, seed=seed)
     headline = _headline(row, given.boxes, ious[:, 0], test, given.results)
-    metrics = _metrics(test, [row], [headline], {}, seed)
+    checks = {"checks": {name: {"copied": _copied(ious, test.correct(1))}}}
+    metrics = _metrics(test, [row], [headline], checks, seed)
     metrics["images_without_box"] = int((~given.found).sum())
     return Scores(metrics, (headline,), test)
+
+
+def _copied(ious: np.ndarray, correct: np.ndarray | None) -> float | None:
+    """Fraction of images whose box equals a true box to the pixel, at the threshold with most such
+    images. True boxes that were made by this model, and were not drawn by hand, are found by it.
+
+    Args:
+        ious: (N,T). Boxes of the true class.
+        correct: bool (N,). Only images with a correct prediction count, because the boxes that a
+            model proposes are those of the predicted class. If None, all images count.
+
+    Returns:
+        None if fewer than 5 images count: some box of one image may be equal by chance.
+    """
+    counted = ious if correct is None else ious[correct]
+    return max_box_acc(counted, _SAME) if len(counted) >= 5 else None
+
+
+def _validation_checks(
+    validation: SplitOutput, name: str, thresholds: np.ndarray
+) -> dict[str, Any]:
+    """Number of boxes that choose the threshold, and `_copied` of them."""
+    table, boxed, correct = validation.tables[name], validation.truth.boxed, validation.correct(1)
+    ious = table.ious(validation.truth, table.distinct(thresholds))[boxed]
+    copied = _copied(ious, None if correct is None else correct[boxed])
+    return {"validation_boxes": int(boxed.sum()), "validation_copied": copied}
 
 
 def accuracies(output: SplitOutput) -> dict[str, float | None]:

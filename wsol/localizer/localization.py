@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsol.data.dataset import Box
 from wsol.data.inputs import ImageLike, is_url, read_pixels
+from wsol.data.names import titles
 from wsol.localizer.overlay import overlay
 
 OBJECT = "object"  # the class name of a box without a class
@@ -97,7 +98,7 @@ class Localization:
         """
         if self.source is None:
             raise ValueError("this result holds no image to draw on: its source is None")
-        text = f"{self.class_name} {self.score:.2f}"
+        text = f"{titles([self.class_name])[0]} {self.score:.2f}"
         shown = self.heatmap if heatmap else None
         return Image.fromarray(overlay(read_pixels(self.source), self.boxes, text, shown))
 

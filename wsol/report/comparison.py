@@ -68,13 +68,9 @@ def _value(content: Any, *keys: str | int | None) -> Any:
 
 
 def _localization(metrics: Metrics, heatmap: str, key: str) -> float | None:
-    """A score of a heatmap under the policy val. Without it, under a fixed threshold."""
-    rows = [row for row in metrics["localization"] if row["heatmap"] == heatmap]
-    for policy in ("val", "fixed:"):
-        for row in rows:
-            if row["policy"].startswith(policy):
-                return row[key]
-    return None
+    """A score of a heatmap under its first policy. None if that is an oracle."""
+    row = next((row for row in metrics["localization"] if row["heatmap"] == heatmap), None)
+    return None if row is None or row["policy"] == "oracle" else row[key]
 
 
 @dataclass(frozen=True)
@@ -218,7 +214,7 @@ def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8)
         threshold = chosen_threshold(run.folder)
         columns[method] = [
             draw_boxes(
-                blend(photo, heatmap, opacity=0.7),
+                blend(photo, heatmap),
                 [*truth, (largest_boxes(heatmap, [threshold])[0], PREDICTED)],
             )
             for photo, truth, heatmap in zip(photos, truths, heatmaps, strict=True)

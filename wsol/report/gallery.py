@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from wsol.boxes.geometry import rescale
+from wsol.data.names import titles
 from wsol.evaluation.box_table import BoxTable
 from wsol.evaluation.error_types import ERROR_TYPES, error_types
 from wsol.evaluation.metrics import HIT
 from wsol.evaluation.results import Evaluation, Headline
 from wsol.heatmaps.heatmap import CentredBox
+from wsol.localizer.overlay import heat_layer
 
 _MOST_HEATMAPS = 400  # about 3 MB with their boxes
 _FEWEST_IMAGES = 8
@@ -92,10 +94,10 @@ def _image(evaluation: Evaluation, index: int) -> dict[str, Any]:
     example = evaluation.dataset.examples[index]
     return {
         "name": example.name,
-        "class": truth.classes[truth.labels[index]],
+        "class": titles(truth.classes)[truth.labels[index]],
         "size": truth.sizes[index].tolist(),
         "truths": truth.boxes[index, : truth.counts[index]].tolist(),
-        "photo": jpeg(evaluation.dataset.pixels(index), side=384),
+        "photo": picture(evaluation.dataset.pixels(index), side=512),
     }
 
 
@@ -106,14 +108,13 @@ def _view(evaluation: Evaluation, headline: Headline, index: int) -> dict[str, A
     item, device = evaluation.dataset[index], next(evaluation.model.parameters()).device
     image, label = item["image"][None].to(device), torch.tensor([item["label"]], device=device)
     heatmap = evaluation.methods[name](evaluation.model, image, label)[0]
-    colours = cv2.applyColorMap((heatmap * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
     maps, predictions = output.tables[name], output.predictions
     return {
-        "heatmap": jpeg(colours[..., ::-1], side=160),
+        "heatmap": picture(heat_layer(heatmap), side=160),
         "frame": maps.frame[index].tolist(),
         "peak": int(maps.peak[index]),
         "boxes": _boxes(evaluation, maps, index),
-        "prediction": output.truth.classes[predictions.order[index, 0]],
+        "prediction": titles(output.truth.classes)[predictions.order[index, 0]],
     }
 
 
@@ -131,10 +132,13 @@ def _boxes(evaluation: Evaluation, maps: BoxTable, index: int) -> list[list[int]
     return np.column_stack([spans, numbers]).tolist()
 
 
-def jpeg(pixels: np.ndarray, *, side: int) -> str:
-    """An RGB picture as a data URL. Its longer side has at most `side` pixels."""
+def picture(pixels: np.ndarray, *, side: int) -> str:
+    """A picture (H,W,3) RGB or (H,W,4) RGBA as a data URL. Its longer side has at most `side`
+    pixels."""
     scale = side / max(pixels.shape[:2])
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+    swap = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    options = [cv2.IMWRITE_WEBP_QUALITY, 80]
+    encoded = cv2.imencode(".webp", cv2.cvtColor(pixels, swap), options)[1]
+    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsol.evaluation.error_types import ERROR_TYPES
 from wsol.report import score_tables
+from wsol.report.answer import answer
 from wsol.report.number_format import Results, percent
 
 _LONG = 40  # cells with more characters may break into lines
@@ -106,30 +107,42 @@ def _fractions(fractions: Iterable[float]) -> Html:
 
 
 def summary(results: Results) -> str:
-    """Scores of each run's first heatmap under its first policy, then of the other heatmaps."""
+    """The answer of each run, the scores of its first heatmap under its first policy, and those of
+    its other heatmaps."""
     articles = ""
     for run, result in results.items():
         rows = {row["heatmap"]: row for row in reversed(result["localization"])}
-        figures, said, below = {}, "no image has a true box", ""
+        found, figures, said, below = answer(result), {}, "", ""
         if rows:
             first, *others = (rows[name] for name in result["headline"])
             policy, figures["GT-known"], figures["Top-1 Loc"], _ = score_tables.score_cells(first)
-            said = f"{first['heatmap']} map, {policy}"
+            said = f"{first['heatmap']} map, threshold policy {policy}"
             listed = ", ".join(
                 f"{row['heatmap']} {100 * row['gt_known_loc']:.1f} ({row['policy']})"
                 for row in others
             )
-            others_text = f"GT-known of the others: {listed}" if listed else ""
-            below = f"<p>{html.escape(others_text)}</p>"
+            below = f"GT-known of the others: {listed}" if listed else ""
         figures["accuracy"] = percent(result["top1_accuracy"])
         cells = "".join(
             f"<div><dt>{name}</dt><dd>{_cell(value)}</dd></div>" for name, value in figures.items()
         )
+        kind = found.verdict.replace(" ", "-")
+        cautions = "".join(
+            f'<p class="caution">Caution: {html.escape(each)}</p>' for each in found.cautions
+        )
         articles += (
-            f"<article><h2>{html.escape(run)}</h2><p>{html.escape(said)}</p><dl>{cells}</dl>"
-            f"{below}</article>"
+            f'<article><h2>{html.escape(run)}</h2><p class="answer {kind}">'
+            f"{_answer(found.sentence)}</p>{cautions}"
+            f"<p>{html.escape(said)}</p><dl>{cells}</dl><p>{html.escape(below)}</p></article>"
         )
     return articles
+
+
+def _answer(sentence: str) -> str:
+    """The sentence in large type. The numbers after its colon are smaller, on a
+    line of their own."""
+    head, colon, numbers = html.escape(sentence).partition(": ")
+    return f"{head}<small>{numbers}</small>" if colon else head
 
 
 def _cell(text: str) -> str:

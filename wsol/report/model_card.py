@@ -11,6 +11,7 @@ from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
 from wsol.data.text_files import read_json, read_yaml
 from wsol.localizer.saved_models import model_folder
+from wsol.report.answer import answer
 from wsol.report.number_format import markdown, percent
 from wsol.report.score_tables import score_table
 
@@ -63,11 +64,13 @@ def _scores(run: Path) -> list[str]:
         result = read_json(file)
         (_, *heads), rows, words = score_table({"": result})
         count, accuracy = result["images"], percent(result["top1_accuracy"])
+        found = answer(result)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the metrics file of a run: {error}") from error
     if not rows:
         return [f"Accuracy {accuracy} % of {count} test images; no box was scored."]
     return [
+        f"{' '.join([found.sentence, *found.cautions])}\n",
         f"Percentages of {count} test images, with 95 % intervals. The threshold of the policy "
         "*oracle* is chosen on test images, the threshold of the policy *val* is not.\n",
         markdown(heads, [cells for _, *cells in rows], words - 1),

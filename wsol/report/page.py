@@ -107,4 +107,4 @@ def _anchor(title: str) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files("wsol.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("wsol.report").joinpath("static", name).read_text(encoding="utf-8")

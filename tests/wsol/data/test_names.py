@@ -14,10 +14,18 @@ from wsol.annotations.metadata import read_published_metadata
 from wsol.annotations.predictions import read_predictions
 from wsol.data.cub import CUB200
 from wsol.data.image_folder import ImageFolder
-from wsol.data.names import KnownNames, path_below, same_names
+from wsol.data.names import KnownNames, path_below, same_names, titles
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Grün/é.jpg") for form in ("NFC", "NFD"))
+
+
+def test_titles_are_for_people_and_stay_different():
+    assert titles(["001.Black_footed_Albatross", "Red_Finch", "7", "_"]) == [
+        *("Black footed Albatross", "Red Finch", "7", "_")
+    ]
+    assert titles(["1.a", "2.a"]) == ["1.a", "2.a"]
+    assert titles(["4.", "a_b"]) == ["4.", "a b"]
 
 
 @given(st.lists(st.sampled_from(["a", "..", ".", "", "b c.jpg", "~", "C:", "\\", "\0", "ü"])))

@@ -27,6 +27,7 @@ from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod
 from wsol.heatmaps.refined import Refined
 from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
+from wsol.localizer.overlay import blend, heat_layer
 from wsol.localizer.predictors import BoxPredictor, Prediction
 from wsol.report.score_tables import table
 
@@ -256,6 +257,18 @@ def test_coco_boxes_open_in_pycocotools(tmp_path):
     assert len(coco.getImgIds()) == 2
     results = coco.loadRes([{**annotation}])
     assert len(results.getAnnIds()) == 1
+
+
+def test_a_heatmap_veils_nothing_where_it_is_low():
+    ramp = np.tile(np.linspace(0, 1, 64), (64, 1))
+    photo = np.full((64, 64, 3), 90, np.uint8)
+    change = np.abs(blend(photo, ramp).astype(int) - photo).max(axis=2)[32]
+    assert change[:20].max() <= 15
+    assert (np.diff(change[8:]) >= 0).all()
+    assert change[-1] > 100
+    layer = heat_layer(ramp)
+    assert layer.shape == (64, 64, 4)
+    assert layer[..., 3].max() < 255  # the photo shows through
 
 
 class Planted(HeatmapMethod):

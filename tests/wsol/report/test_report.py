@@ -18,6 +18,7 @@ from wsol.boxes.geometry import iou, rescale
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
+from wsol.data.names import titles
 from wsol.evaluation.results import Evaluation
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps
@@ -223,7 +224,8 @@ def test_filters_keep_the_matching_images(scored, page):
             choose_option(page, "kind", kind)
             assert set(shown_names(page)) == {n for n in everything if kinds[n] == kind}
         choose_option(page, "kind", "")
-        classes = {name: truth.classes[truth.labels[names.index(name)]] for name in everything}
+        shown = titles(truth.classes)
+        classes = {name: shown[truth.labels[names.index(name)]] for name in everything}
         for each in set(classes.values()):
             choose_option(page, "class", each)
             assert set(shown_names(page)) == {n for n in everything if classes[n] == each}

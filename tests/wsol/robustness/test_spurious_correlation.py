@@ -244,12 +244,12 @@ def test_a_tie_does_not_change_the_test_images(tmp_path):
 def test_evaluate_shows_spurious_correlations(tmp_path):
     root = write_toy_birds(tmp_path, images=48, size=32, species=4, null_patch=True)
     save_model(create_model("test_resnet", 4, image_size=32), tmp_path / "net")
-    status, text, error = tool("evaluate.py", tmp_path / "net", "--root", root)
+    status, text, error = tool("evaluate.py", tmp_path / "net", "--root", root, "--all")
     assert status == 0, error
     metrics = json.loads((tmp_path / "net" / "metrics.json").read_text())
     assert set(metrics["spurious_correlation"]) == {"groups", "object", "null_patch"}
     heads, (cells,), _ = spurious_table({"net": metrics})
     assert "| " + " | ".join(heads) + " |" in text
-    assert text.splitlines()[-1] == "| " + " | ".join(cells) + " |"
+    assert "| " + " | ".join(cells) + " |" in text.splitlines()
     del metrics["spurious_correlation"]
     assert "worst group" not in table({"net": metrics})

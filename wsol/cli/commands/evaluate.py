@@ -7,8 +7,9 @@ baselines (class activation maps, a centred box), with intervals and the thresho
 row. If the data set has backgrounds or null patches (for example the toy birds), it also measures
 spurious correlations: accuracy over groups (species, background), gradient mass on the bird,
 leakage onto null patches.
-Writes metrics.json, images.csv, predictions.txt, coco/ and report.html into each run's folder and
-prints the tables.
+Prints a short table, and one sentence for each run: whether its map is better than the centred box,
+and what to use instead. `--all` prints every table. Writes metrics.json, images.csv,
+predictions.txt, coco/ and report.html into each run's folder.
 """
 
 from dataclasses import fields
@@ -46,6 +47,7 @@ def runs_command(arguments: list[str]) -> None:
     parser.add_argument("--device", type=str, default=DEVICE)
     parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
+    _add_all(parser)
     settings = parser.parse_args(arguments)
     robustness = parser.instantiate(settings).robustness
     scoring = _take_scoring(settings)
@@ -55,7 +57,7 @@ def runs_command(arguments: list[str]) -> None:
     from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
     from wsol.heatmaps.methods import DEFAULT
     from wsol.report import write_report
-    from wsol.report.score_tables import table
+    from wsol.report.answer import answer_text
     from wsol.robustness.under_attack import RobustnessConfig
 
     plans = [
@@ -82,7 +84,8 @@ def runs_command(arguments: list[str]) -> None:
         return
     if settings.report:
         write_report(settings.report, evaluations)
-    print(table({name: each.metrics for name, each in evaluations.items()}))
+    results = {name: each.metrics for name, each in evaluations.items()}
+    print(answer_text(results, everything=settings.all))
 
 
 def _robustness_type(arguments: list[str]) -> Any:
@@ -103,26 +106,35 @@ def _robustness_type(arguments: list[str]) -> Any:
 
 def scoremaps_command(arguments: list[str]) -> None:
     from wsol.experiments.evaluate_files import evaluate_scoremaps
-    from wsol.report.score_tables import table
+    from wsol.report.answer import answer_text
 
     parser = Parser(prog=f"{program()} scoremaps", description=evaluate_scoremaps.__doc__)
     parser.add_function_arguments(evaluate_scoremaps, skip={"scoring"})
     parser.add_class_arguments(ScoringConfig)
+    _add_all(parser)
     settings = parser.parse_args(arguments)
-    scoring = _take_scoring(settings)
+    scoring, everything = _take_scoring(settings), settings.pop("all")
     scores = evaluate_scoremaps(**settings.as_dict(), scoring=scoring)
-    print(table({Path(settings.scoremaps).resolve().stem: scores.metrics}))
+    results = {Path(settings.scoremaps).resolve().stem: scores.metrics}
+    print(answer_text(results, everything=everything))
 
 
 def boxes_command(arguments: list[str]) -> None:
     from wsol.experiments.evaluate_files import evaluate_boxes
-    from wsol.report.score_tables import table
+    from wsol.report.answer import answer_text
 
     parser = Parser(prog=f"{program()} boxes", description=evaluate_boxes.__doc__)
     parser.add_function_arguments(evaluate_boxes)
+    _add_all(parser)
     settings = parser.parse_args(arguments)
+    everything = settings.pop("all")
     scores = evaluate_boxes(**settings.as_dict())
-    print(table({Path(settings.results).resolve().stem: scores.metrics}))
+    results = {Path(settings.results).resolve().stem: scores.metrics}
+    print(answer_text(results, everything=everything))
+
+
+def _add_all(parser: Parser) -> None:
+    parser.add_argument("--all", action="store_true", help="print every table")
 
 
 def _take_scoring(settings: Namespace) -> ScoringConfig:

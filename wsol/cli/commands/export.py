@@ -3,8 +3,8 @@
 Writes localizer.onnx (for onnxruntime alone) and localizer.pt2 (for PyTorch alone), which take
 images in [0,1] and return logits and heatmaps. Each is compared with the run's own localizer first;
 if one cannot be written the other still is (exit status 1). Completes the model card,
-best/README.md. `--push_to_hub USER/NAME` uploads all of it. `export.py benchmark` times programs
-(see its --help).
+best/README.md. `--browser` also writes localizer.html, a page that finds boxes in a browser.
+`--push_to_hub USER/NAME` uploads all of it. `export.py benchmark` times programs (see its --help).
 """
 
 import sys
@@ -28,9 +28,19 @@ def export(arguments: list[str]) -> int:
         "--licence", type=str | None, default=None, help="SPDX id of the licence of the weights"
     )
     parser.add_argument("--push_to_hub", type=str | None, default=None, help="USER/NAME")
+    parser.add_argument("--browser", action="store_true", help="write localizer.html, too")
+    parser.add_argument(
+        "--onnxruntime_web",
+        type=str | None,
+        default=None,
+        help="for --browser: folder or .tgz of the npm package; default: npm fetches it",
+    )
     settings = parser.parse_args(arguments)
+    if settings.browser and "onnx" not in settings.formats:
+        raise ValueError("--browser needs the .onnx: add onnx to --formats")
 
     from robust_training.models.classifier import Classifier
+    from wsol.localizer.browser.page import read_runtime, write_page
     from wsol.localizer.export import export_program, write_program
     from wsol.localizer.exported_program import is_program
     from wsol.localizer.hub import local_folder, push
@@ -48,6 +58,7 @@ def export(arguments: list[str]) -> int:
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")
+    runtime = read_runtime(settings.onnxruntime_web) if settings.browser else None
     exported, failed = export_program(localizer.model), 0
     for suffix in settings.formats:
         file = output / f"localizer.{suffix}"
@@ -59,6 +70,10 @@ def export(arguments: list[str]) -> int:
             continue
         size = file.stat().st_size / 2**20
         print(f"{file}: {size:.1f} MiB, heatmaps differ by at most {difference:.1e}")
+        if runtime and suffix == "onnx":
+            page = file.with_suffix(".html")
+            write_page(file, runtime, page)
+            print(f"{page}: {page.stat().st_size / 2**20:.1f} MiB; open it in a browser")
     if settings.push_to_hub:
         print(f"pushed: {push(shared_files(source, output), settings.push_to_hub)}")
     return 1 if failed else 0

@@ -69,7 +69,7 @@ function picture(image, map) {
     svg("image", { href: image.photo, width, height, preserveAspectRatio: "none" }),
     svg("image", {
       href: image.views[map].heatmap, width, height, preserveAspectRatio: "none",
-      class: "heatmap", opacity: 0.45,
+      class: "heatmap",
     }),
     ...image.truths.flatMap((truth) =>
       ["halo", "true"].map((kind) => svg("rect", { class: kind, ...frame(truth) }))),
