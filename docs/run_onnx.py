@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 import onnxruntime
 
+if len(sys.argv) != 4:
+    print("usage: python run_onnx.py localizer.onnx photo.jpg boxed.png", file=sys.stderr)
+    sys.exit(2)
 program, photo, boxed = sys.argv[1:]
 session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map

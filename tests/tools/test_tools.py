@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from robust_training.training.log import read_log
 from tests.helpers.commands import ROOT, page_data, tool, train
 
 
@@ -16,7 +17,7 @@ def test_a_mistake_on_the_shell_shows_no_traceback(tmp_path):
     command = [sys.executable, ROOT / "tools" / "train.py", "--epocs", "3"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: unrecognized arguments: --epocs 3; did you mean epochs")
+    assert result.stderr.startswith("error: unrecognized option --epocs; did you mean epochs")
     assert result.stderr.count("\n") == 1
 
 
@@ -122,6 +123,33 @@ def test_bad_options_of_a_good_run_cost_one_line(run, toy, arguments, message):
         assert status == 2
         assert error.startswith("error: ")
         assert message in error
+
+
+def test_a_training_ends_with_its_accuracy_its_time_and_the_next_command(toy, tmp_path):
+    fast = ("--epochs", 2, "--model.name", "test_resnet", "--objective", "Standard")
+    for selection in ("last", "val_accuracy"):
+        output = tmp_path / selection
+        own = ("--data.root", toy, "--output", output, "--selection", selection)
+        status, text, error = train(*own, *fast)
+        assert status == 0, error
+        rows = read_log(output)
+        last = selection == "last" or rows[1]["val_accuracy"] >= rows[0]["val_accuracy"]
+        epoch = 2 if last else 1
+        accuracy = f"{rows[epoch - 1]['val_accuracy']:.1%}"
+        assert f"validation accuracy {accuracy} after epoch {epoch} of 2" in text
+        assert re.search(r", \d:\d\d:\d\d in all\n", text)
+        assert re.search(rf"\nnext: python \S*tools/evaluate.py {output}\n$", text)
+
+
+def test_a_class_that_a_model_does_not_have_is_refused_before_the_work(run, toy, tmp_path):
+    """The names that contain the word are suggested."""
+    images = ("localize.py", run, toy / "images", "--output", tmp_path / "boxes")
+    status, _, error = tool(*images, "--label", "finch")
+    assert (status, list(tmp_path.iterdir())) == (2, [])
+    assert "the model has no class 'finch'; did you mean " in error
+    assert "Red_Finch" in error
+    status, _, error = tool(*images, "--label", "zzz")
+    assert "the model has no class 'zzz'; there are " in error
 
 
 def test_a_failed_start_leaves_no_folder_and_no_changed_config(run, toy, tmp_path):

@@ -18,6 +18,7 @@ from robust_training.progress import Progress
 from wsol.data.cub import find_root
 
 _CHUNK = 1 << 20
+_UNPACKED = "a data set that is unpacked already needs no preparation: give its folder to train"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,17 @@ def _obtain(archive: Archive, root: Path, local: str | os.PathLike | None) -> Pa
     if local is None and not file.exists():
         root.mkdir(parents=True, exist_ok=True)
         download(archive, file)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder, not {archive.name}; {_UNPACKED}")
     if not file.is_file():
         raise ValueError(f"there is no archive {file}")
     with open(file, "rb") as stream:
         actual = hashlib.file_digest(stream, "md5").hexdigest()
     if actual != archive.md5:
         raise ValueError(
-            f"{file} has md5 {actual}, not {archive.md5}: it is damaged or another file; remove it"
+            f"{file} has md5 {actual}, not {archive.md5}: it is incomplete, or it is not the "
+            f"{archive.name} of {archive.url}. Without a local archive, an empty folder gets "
+            f"that file; {_UNPACKED}"
         )
     return file
 

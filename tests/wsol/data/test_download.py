@@ -88,8 +88,13 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
 def test_a_wrong_sum_unpacks_nothing(server, tmp_path):
     folder, base, _ = server
     images = archive(folder, base, "images.tgz", CUB, md5="0" * 32)
-    with pytest.raises(ValueError, match="has md5 .* not 000"):
-        prepare_cub(tmp_path / "data", images=images, masks=None)
+    for local in (None, folder / "images.tgz"):
+        with pytest.raises(ValueError, match="has md5 .* not 000.*unpacked already") as raised:
+            prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=local)
+        assert "remove" not in str(raised.value)
+    assert (folder / "images.tgz").exists()
+    with pytest.raises(ValueError, match="is a folder, not .* give its folder to train"):
+        prepare_cub(tmp_path / "data", images=images, masks=None, images_archive=folder)
     assert not (tmp_path / "data" / "CUB_200_2011").exists()
 
 

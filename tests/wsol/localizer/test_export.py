@@ -266,6 +266,13 @@ def test_the_example_finds_the_box_with_onnxruntime_and_opencv_alone(exported, t
         assert drawn.any()
 
 
+def test_the_example_says_in_one_line_what_it_takes():
+    command = [sys.executable, ROOT / "docs" / "run_onnx.py", "localizer.onnx", "photo.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "usage: python run_onnx.py localizer.onnx photo.jpg boxed.png\n"
+
+
 _TIMM = """
 import sys
 import numpy as np, timm, torch

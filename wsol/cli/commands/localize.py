@@ -61,11 +61,14 @@ def main(arguments: list[str]) -> int:
     from robust_training.training.processes import gather
     from wsol.annotations.box_files import write_boxes
     from wsol.cli.devices import launch
+    from wsol.localizer.exported_program import is_program
     from wsol.localizer.localizer import Localizer
 
     output = output_folder(settings.output)
     files = _find_files([Path(image) for image in settings.images], without=output)
     root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
+    if settings.device == DEVICE and is_program(Path(settings.model)):
+        settings.device = "cpu"  # the only one that exported programs run on
     device, fabric = launch(settings.device, settings.devices)
     localizer = Localizer.load(settings.model, settings.method, settings.threshold, device=device)
     started = time.perf_counter()
