@@ -1,8 +1,8 @@
-# `make test` and `make quickstart` install what they need into .venv on first use.
+# `make test`, `make quickstart` and `make demo` install what they need into .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test quickstart format clean
+.PHONY: test quickstart demo format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,9 @@ test: .venv/installed
 
 quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py
+
+demo: .venv/installed
+	$(BIN)/python tools/demo.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robust_training.models.classifier import Classifier
+from robust_training.models.classifier import Classifier, evaluation_mode
 
 
 def class_activation(
@@ -46,7 +46,8 @@ def has_class_activation(model: Classifier) -> bool:
     if not _has_interface(model):
         return False
     image = torch.zeros_like(model.mean).expand(1, 3, model.image_size, model.image_size)
-    return _is_spatial(model.backbone.forward_features(model.prepare(image)), model)
+    with evaluation_mode(model):  # or BatchNorm's statistics would follow this image
+        return _is_spatial(model.backbone.forward_features(model.prepare(image)), model)
 
 
 def _has_interface(model: Classifier) -> bool:

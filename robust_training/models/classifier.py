@@ -5,7 +5,8 @@ import difflib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -450,18 +451,27 @@ def _checked(model: Classifier) -> Classifier:
     return model
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode inside; afterwards every module has its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 @torch.no_grad()
 def _try(model: Classifier, side: int) -> Tensor:
-    """The output for a black image; ValueError if there is none. Modes stay as they are."""
-    modes = {module: module.training for module in model.modules()}
+    """The output for a black image; ValueError if there is none."""
     try:
-        return model.eval()(torch.zeros(1, 3, side, side, device=model.device))
+        with evaluation_mode(model):
+            return model(torch.zeros(1, 3, side, side, device=model.device))
     except Exception as error:  # each architecture has its own checks
         reason = " ".join(str(error).split())
         raise ValueError(
             f"the network cannot take RGB images of {side} x {side} pixels ({reason:.150}); it "
             "needs the image_size that it was built for, and in_chans=3"
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -34,6 +34,7 @@ SMALL = {
     "evaluate.py scoremaps": "--workers 0",
     "evaluate.py boxes": "",
     "localize.py": "",
+    "demo.py": "",
     "export.py": "",
     "export.py benchmark": "--models test_resnet --size 32 --batches 1 --repeats 1",
     "compare.py": "--epochs 1 --seeds 0 --images 2",

@@ -119,7 +119,8 @@ class Localizer:
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Class names in label order; numbers as text if the model has no names."""
+        """Class names in label order: the model's, or ImageNet's for timm's ImageNet weights, or
+        else numbers as text."""
         return self._predictor.class_names
 
     def predict(

@@ -30,7 +30,7 @@ def overlay(
     heated = image if heatmap is None else blend(image, heatmap)
     picture = Image.fromarray(draw_boxes(heated, [(box, PREDICTED) for box in boxes]))
     pen, (width, height) = ImageDraw.Draw(picture), picture.size
-    size = max(11, max(width, height) / 28)
+    size = max(11, height / 15)
     room = width - 4  # the whole text fits, also on a thumbnail
     size *= min(1, room / (ImageFont.load_default(size).getlength(text) + 0.6 * size))
     font, margin = ImageFont.load_default(size), 0.3 * size

@@ -1,11 +1,14 @@
 """Box predictors: classifiers with a heatmap method, exported models, and detectors."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
 
 from robust_training.models.classifier import Classifier
@@ -17,6 +20,7 @@ from wsol.localizer.exported_program import Program
 from wsol.localizer.localization import OBJECT
 from wsol.localizer.saved_models import ART_THRESHOLD
 
+_IMAGENET_WEIGHTS = re.compile(r"in\d+k")  # in timm's name of weights, for example "a1_in1k"
 Labels = Sequence[int | None]  # the class to look for in each image; None is the predicted class
 Explanations = tuple[Tensor, list[int], np.ndarray]  # probabilities, explained classes, heatmaps
 
@@ -47,7 +51,8 @@ class BoxPredictor:
     Attributes:
         model: The network.
         image_size: Side of the network's square input, in pixels.
-        class_names: Class names in label order; numbers as text if the model has no names.
+        class_names: Class names in label order: the model's, or ImageNet's for timm's ImageNet
+            weights, or else numbers as text.
         predict: Takes images (N,3,S,S) in [0,1], labels, and the maximum number of boxes, and
             returns a prediction for each image. It has no state, so several threads may call it.
         predicts_classes: Whether labels can be given.
@@ -104,7 +109,8 @@ def box_predictor(
             raise ValueError(f"{method} does not work with {model.architecture}; use gradient maps")
         model.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
         threshold = ART_THRESHOLD if threshold is None else threshold
-        names = model.class_names or [*map(str, range(model.num_classes))]
+        numbers = [*map(str, range(model.num_classes))]
+        names = model.class_names or _imagenet_names(model) or numbers
         explain = partial(explain_by_classifier, model, method)
     else:
         raise ValueError(
@@ -119,6 +125,22 @@ def box_predictor(
         method=method,
         threshold=threshold,
     )
+
+
+def _imagenet_names(model: Classifier) -> list[str] | None:
+    """Names of ImageNet's classes from timm, if timm's weights have exactly these classes.
+
+    A class has its first name, "tabby" of "tabby, tabby cat". If another class has it too, it has
+    all its names.
+    """
+    config = getattr(model.backbone, "pretrained_cfg", {})
+    subset = infer_imagenet_subset({"num_classes": model.num_classes})
+    if subset is None or not _IMAGENET_WEIGHTS.search(config.get("tag") or ""):
+        return None
+    names = ImageNetInfo(subset).label_descriptions()
+    first = [each.partition(",")[0] for each in names]
+    count = Counter(first)
+    return [long if count[short] > 1 else short for short, long in zip(first, names, strict=True)]
 
 
 def explain_by_classifier(

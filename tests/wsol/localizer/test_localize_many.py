@@ -224,6 +224,13 @@ def test_a_model_from_timm_alone_localizes(tmp_path):
         assert wrapped.image_size == loaded.model.image_size == 176
 
 
+def test_a_localizer_changes_no_statistics_of_a_network_in_training_mode():
+    model = create_model("test_resnet", 3, image_size=32)
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    Localizer(model, "cam")
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
 def test_what_is_no_classifier_is_not_wrapped():
     plain = timm.create_model("test_resnet", num_classes=3)
     assert Localizer(wrap_model(plain, image_size=32)).image_size == 32
