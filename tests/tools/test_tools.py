@@ -31,9 +31,11 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text())
     policies = {(row["heatmap"], row["policy"]) for row in metrics["localization"]}
     maps = ("gradient", "cam", "centred box")
-    assert policies == {(m, p) for m in maps for p in ("val", "fixed:0.2", "oracle", "reference")}
+    assert policies == {
+        (m, p) for m in maps for p in ("val", "fixed:0.2", "unboxed", "oracle", "reference")
+    }
     assert metrics["images"] == 20
-    assert text.count("| art |") == 12 + 2 + 3 + 3 + 1
+    assert text.count("| art |") == 15 + 2 + 3 + 3 + 1
     lines = (run / "images.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 20
     assert {p.name for p in (run / "coco").iterdir()} == {

@@ -70,6 +70,7 @@ def score_heatmaps(
     thresholds: np.ndarray,
     chosen: Mapping[str, float] | None = None,
     fixed: float | None = None,
+    unboxed: Mapping[str, float] | None = None,
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     seed: int = 0,
 ) -> Scores:
@@ -83,6 +84,7 @@ def score_heatmaps(
             as the one before is left out.
         chosen: Heatmap -> threshold that was chosen on validation images before.
         fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
+        unboxed: Heatmap -> threshold of the policy "unboxed", if there is any.
         iou_thresholds: IoU thresholds of MaxBoxAcc.
         seed: Seed of the bootstrap.
 
@@ -99,7 +101,8 @@ def score_heatmaps(
             known = (chosen or {}).get(name)
             if validation is not None:
                 known = validation_threshold(validation, name, thresholds)
-            choices = apply_policies(name, test, known, thresholds, fixed)
+            free = (unboxed or {}).get(name)
+            choices = apply_policies(name, test, known, thresholds, fixed, free)
             scored = [score_row(name, choice, test, seed=seed) for choice in choices]
             rows += scored
             headlines.append(_heatmap_headline(scored[0], test))

@@ -14,6 +14,7 @@ from wsol.data.image_folder import BOXES, HEADER, ImageFolder
 from wsol.data.loaders import DataConfig, read_data_config
 from wsol.data.names import composed
 from wsol.localizer.saved_models import ART_THRESHOLD, chosen_thresholds
+from wsol.localizer.unboxed_threshold import unboxed_images
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class EvaluationSplits:
             image has a box.
         chosen: Heatmap -> threshold that the run chose on its own validation images before. Empty
             if `validation` is used.
-        threshold: The threshold given in advance, or ART's published threshold if none is chosen on
-            validation images. None if the threshold is chosen on them.
+        choosing: The images that choose the threshold of the policy "unboxed", or None.
+        threshold: The threshold given in advance, or ART's published threshold if no image chooses
+            one. None if the threshold is chosen on images.
         notes: Sentences for users about the images that are left out.
     """
 
@@ -62,6 +64,7 @@ class EvaluationSplits:
     all_test: PreparedSplit | None
     validation: PreparedSplit | None
     chosen: Mapping[str, float]
+    choosing: DataLoader | None
     threshold: float | None
     notes: tuple[str, ...]
 
@@ -119,7 +122,8 @@ def prepare_evaluation(
     config = replace(config, batch_size=batch_size, image_size=model.image_size)
     classes = model.class_names if test_alone else None
     chosen = _chosen_before(folder, own, config) if test_alone else None
-    splits = select_splits(config, threshold, classes=classes, chosen=chosen)
+    choosing = _choosing_images(own or config, model) if test_alone else None
+    splits = select_splits(config, threshold, classes=classes, chosen=chosen, choosing=choosing)
     require_classes(folder or Path("the model"), model, splits.test.dataset)
     return splits
 
@@ -140,6 +144,15 @@ def _chosen_before(
     return None if is_own else chosen_thresholds(folder, own.root)
 
 
+def _choosing_images(data: DataConfig, model: Classifier) -> DataLoader | None:
+    """Returns `unboxed_images`; None if they are not there."""
+    data = replace(data, image_size=model.image_size)
+    try:
+        return unboxed_images(data, model.class_names)
+    except ValueError:  # the run's own data were removed: its scores on other data need none
+        return None
+
+
 def _validation(data: DataConfig, classes: Sequence[str] | None) -> ImageDataset | None:
     """Returns the validation images that have a box. None if there is no such image."""
     try:
@@ -155,6 +168,7 @@ def select_splits(
     *,
     classes: Sequence[str] | None = None,
     chosen: Mapping[str, float] | None = None,
+    choosing: DataLoader | None = None,
 ) -> EvaluationSplits:
     """Selects the test and validation images that have a box, and a threshold for their maps.
 
@@ -163,6 +177,7 @@ def select_splits(
         classes: Names of the model's classes, which the labels count. If None, those of the data.
         chosen: Heatmap -> threshold that was chosen before. If there is any, validation images are
             not needed. If None, none was looked for.
+        choosing: Images that can choose a threshold without boxes.
 
     Raises:
         ValueError: an image or box is damaged, see `prepare_split`; or an image's class is none of
@@ -182,13 +197,18 @@ def select_splits(
             f"in some of them: {place}"
         )
         prepared = prepare_split(data.in_order(everything))
-        return EvaluationSplits(data, prepared, None, None, chosen or {}, threshold, (note,))
+        return EvaluationSplits(data, prepared, None, None, chosen or {}, None, threshold, (note,))
     notes = []
     if len(test) < count:
         notes.append(f"{len(test)} of {count} test images have a box; only these are scored")
     validation = None if chosen else _validation(data, classes)
     if chosen:
         notes.append("val is the threshold that the run chose on its own validation images")
+    elif validation is None and threshold is None and choosing is not None:
+        notes.append(
+            "no validation image has a box, so the policy unboxed chooses the threshold: its boxes "
+            "agree best with colour segments (--threshold gives another)"
+        )
     elif validation is None and threshold is None:
         threshold, reason = ART_THRESHOLD, "no validation image has a box, so"
         if chosen is not None:
@@ -209,6 +229,7 @@ def select_splits(
         all_test=prepare_split(data.in_order(everything)) if len(test) < count else None,
         validation=None if validation is None else prepare_split(data.in_order(validation)),
         chosen=chosen or {},
+        choosing=choosing,
         threshold=threshold,
         notes=tuple(notes),
     )

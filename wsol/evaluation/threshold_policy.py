@@ -15,8 +15,10 @@ THRESHOLDS = np.arange(0, 1, 0.001)
 POLICIES = {
     "val": "The threshold with the most hits on the validation images of the run; it then stays "
     "fixed, also for other data.",
-    "fixed": "A threshold that was given in advance; ART's published 0.2 if no validation image "
-    "has a box.",
+    "unboxed": "The threshold whose boxes agree best with the boxes of colour segments in the "
+    "run's own validation and training images. No true box is used.",
+    "fixed": "A threshold that was given in advance; ART's published 0.2 if there are no images to "
+    "choose one.",
     "oracle": "The threshold with the most hits on the scored images themselves.",
     "reference": "The published evaluator's score (clovaai/wsolevaluation): an oracle threshold in "
     "its pixel conventions. Its GT-known is MaxBoxAcc at IoU 0.5.",
@@ -30,7 +32,7 @@ class PolicyIous:
     """The IoUs on the scored images at the thresholds that a policy allows.
 
     Attributes:
-        policy: "val", "fixed:<t>", "oracle", "reference" or "given".
+        policy: "val", "unboxed", "fixed:<t>", "oracle", "reference" or "given".
         thresholds: float (T,), fractions of the heatmap's maximum. T is 1 if the threshold is fixed
             before the images are scored. If boxes were given, None.
         ious: (N,T), the IoU of each image's box with its true box.
@@ -63,6 +65,7 @@ def apply_policies(
     chosen: float | None,
     thresholds: np.ndarray,
     fixed: float | None,
+    unboxed: float | None = None,
 ) -> list[PolicyIous]:
     """Applies every policy to one kind of heatmap, in the order of the score table.
 
@@ -74,11 +77,11 @@ def apply_policies(
         chosen: The threshold of the policy "val". If None, there is no such policy.
         thresholds: float (T,), the candidate thresholds.
         fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
+        unboxed: The threshold of the policy "unboxed". If None, there is no such policy.
     """
     table, truth = test.tables[heatmap], test.truth
-    known = [("val", chosen)] if chosen is not None else []
-    if fixed is not None:
-        known.append((f"fixed:{fixed:g}", float(fixed)))
+    given = [("val", chosen), (f"fixed:{fixed:g}" if fixed is not None else "", fixed)]
+    known = [(name, t) for name, t in [*given, ("unboxed", unboxed)] if t is not None]
     distinct = table.distinct(thresholds)
     return [
         *(PolicyIous(name, np.array([t]), table.ious(truth, [t])) for name, t in known),

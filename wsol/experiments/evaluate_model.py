@@ -23,6 +23,7 @@ from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import DEFAULT, with_baselines
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
+from wsol.localizer.unboxed_threshold import run_unboxed_threshold, unboxed_threshold
 from wsol.report import write_report
 from wsol.robustness.spurious_correlation import (
     SpuriousCues,
@@ -137,6 +138,7 @@ class EvaluationPlan:
             thresholds=scoring.thresholds,
             chosen=splits.chosen,
             fixed=splits.threshold,
+            unboxed=self._unboxed(model),
             iou_thresholds=scoring.ious,
             seed=scoring.seed,
         )
@@ -190,6 +192,20 @@ class EvaluationPlan:
             write_report(Path(self.output) / "report.html", {self.name: evaluation})
         return evaluation
 
+    def _unboxed(self, model: Classifier) -> dict[str, float]:
+        """Heatmap -> threshold of the policy "unboxed"; a run's best/ keeps it for localizing."""
+        images, found = self.splits.choosing, {}
+        if images is not None:
+            own = self.folder is not None and (self.folder / "config.yaml").is_file()
+            for name, method in self.methods.items():
+                chosen = (
+                    run_unboxed_threshold(self.folder, model, name)
+                    if own
+                    else unboxed_threshold(model, method, images)
+                )
+                found |= {} if chosen is None else {name: chosen}
+        return found
+
     def _run_split(
         self, name: str, split: PreparedSplit, fabric: Fabric | None
     ) -> SplitOutput | None:
@@ -242,7 +258,7 @@ def plan_evaluation(
     fitting = {title: method for title, method in wanted.items() if method.fits(model)}
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     missing = [title for title in fitting if splits.chosen and title not in splits.chosen]
-    if missing and splits.threshold is None and splits.boxed:
+    if missing and splits.threshold is None and splits.choosing is None and splits.boxed:
         splits = replace(splits, threshold=ART_THRESHOLD)
         unfit.append(
             f"the run chose no threshold on validation images for {', '.join(missing)}: the "

@@ -28,6 +28,9 @@ from wsol.cli.parser import Parser
 from wsol.cli.program import other
 from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
+from wsol.heatmaps.methods import LOCALIZER
+from wsol.localizer.saved_models import UNBOXED, load_classifier
+from wsol.localizer.unboxed_threshold import run_unboxed_threshold
 
 _NOT_OF_THE_RUN = ("config", "resume", "allow_changes", "replay")  # options that are not kept
 
@@ -85,6 +88,10 @@ def train_classifier(arguments: list[str]) -> None:
             with _only_run_in(output, fabric):
                 resume, save_config = _open_run(parser, options, output, fabric)
                 log = train(built, resume, save_config)
+                if fabric.is_global_zero:
+                    (output / "best" / UNBOXED).unlink(missing_ok=True)  # of an earlier model
+                    model = load_classifier(output).to(fabric.device).eval()
+                    run_unboxed_threshold(output, model, LOCALIZER)
             for line in unmoved_terms(log):
                 fabric.print(f"note: {line}")
             fabric.print(_outcome(log, options.selection, output))

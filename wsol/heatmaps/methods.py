@@ -41,6 +41,7 @@ SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {
     "averaged": Averaged,
     _REFINED: Refined,
 }
+LOCALIZER = "gradient"  # the map of `Localizer` and localize.py if no other is asked for
 DEFAULT = ("gradient", "cam", BASELINE)
 NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each after any of {', '.join(SWITCHES)}"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -60,7 +61,7 @@ def find_method(name: str) -> HeatmapMethod:
 def denotes(name: str, method: HeatmapMethod | str) -> bool:
     """Whether `name`, which may be read from a file, denotes `method`. Imports no class path."""
     if isinstance(method, str):
-        return name == _plain(method)
+        return name == plain_name(method)
     try:
         switches, base = _split(name)
     except ValueError:  # the map was made by another program
@@ -85,7 +86,7 @@ def with_baselines(names: Iterable[str]) -> dict[str, HeatmapMethod]:
     Raises:
         ValueError: a method is not valid, see `find_method`.
     """
-    plain = [_plain(name) for name in names]
+    plain = [plain_name(name) for name in names]
     return {name: find_method(name) for name in [*plain, *map(baseline_of, plain)]}
 
 
@@ -95,7 +96,8 @@ def _switched(switches: list[str], method: HeatmapMethod) -> HeatmapMethod:
     return method
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Returns the name without underscores, as files and tables have it."""
     switches, base = _split(name)
     return " ".join([*switches, base])
 

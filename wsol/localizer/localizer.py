@@ -16,11 +16,13 @@ from wsol.data.transforms import eval_transform, network_input
 from wsol.detectors.base import Network
 from wsol.detectors.saving import is_detector, load_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.methods import LOCALIZER
 from wsol.localizer.exported_program import Program, is_program, load_program
 from wsol.localizer.hub import local_folder
 from wsol.localizer.localization import OBJECT, Localization
 from wsol.localizer.predictors import BoxPredictor, box_predictor
-from wsol.localizer.saved_models import chosen_threshold, load_classifier
+from wsol.localizer.saved_models import chosen_thresholds, load_classifier, threshold_of
+from wsol.localizer.unboxed_threshold import run_unboxed_threshold
 
 Label = int | str
 
@@ -82,8 +84,10 @@ class Localizer:
             folder: Folder of a run, of a model (timm's, too) or of a detector, an exported .onnx or
                 .pt2, or a model on the hub: `hf-hub:user/name`, or `user/name` if there is no such
                 path.
-            threshold: If None, the threshold that metrics.json of the run holds for this method,
-                chosen on validation images. If there is none, the default of `Localizer`.
+            threshold: If None, the threshold that the run's evaluation chose for this method on
+                validation boxes. Without boxes, the policy "unboxed" chooses it from the run's
+                images, and the run's best/thresholds.json keeps it. If these images are not there,
+                the default of `Localizer`.
 
         Raises:
             ValueError: there is no model in the folder, or the method does not work with it.
@@ -93,9 +97,14 @@ class Localizer:
         folder = local_folder(folder)
         if is_detector(folder):
             return cls(load_detector(folder), method, threshold, device=device)
+        model, wanted = load_classifier(folder), LOCALIZER if method is None else method
+        if device is not None:
+            model.to(device)
         if threshold is None:
-            threshold = chosen_threshold(folder, "gradient" if method is None else method)
-        return cls(load_classifier(folder), method, threshold, device=device)
+            threshold = threshold_of(wanted, chosen_thresholds(folder))
+        if threshold is None:
+            threshold = run_unboxed_threshold(folder, model.eval(), wanted)
+        return cls(model, method, threshold)
 
     @property
     def model(self) -> Classifier | Network | Program:

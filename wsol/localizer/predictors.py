@@ -14,8 +14,8 @@ from torch import Tensor
 from robust_training.models.classifier import Classifier
 from wsol.boxes.heatmap_boxes import outer_boxes, to_float32
 from wsol.detectors.base import Network
-from wsol.heatmaps.heatmap import Gradient, HeatmapMethod
-from wsol.heatmaps.methods import find_method
+from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.methods import LOCALIZER, find_method
 from wsol.localizer.exported_program import Program
 from wsol.localizer.localization import OBJECT
 from wsol.localizer.saved_models import ART_THRESHOLD
@@ -102,7 +102,7 @@ def box_predictor(
         names, explain = model.class_names, partial(explain_by_program, model)
     elif isinstance(model, Classifier):
         if not isinstance(method, HeatmapMethod):
-            method = Gradient() if method is None else find_method(method)
+            method = find_method(LOCALIZER if method is None else method)
         if model.num_classes < 1:
             raise ValueError("the model has no classes to localize: it is a backbone without head")
         if not method.fits(model):

@@ -1,6 +1,7 @@
 """Trained classifiers in folders, and their thresholds from an evaluation."""
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from robust_training.models.classifier import Classifier, load_model
@@ -10,7 +11,8 @@ from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import denotes
 from wsol.localizer.exported_program import is_program
 
-ART_THRESHOLD = 0.2  # ART's published threshold, used if none was chosen on validation images
+ART_THRESHOLD = 0.2  # ART's published threshold, used if no image could choose one
+UNBOXED = "thresholds.json"  # in a model folder: heatmap -> threshold that needed no true box
 
 
 def model_folder(folder: str | os.PathLike) -> Path:
@@ -54,9 +56,32 @@ def _models_below(folder: Path) -> list[str]:
 
 
 def chosen_threshold(folder: str | os.PathLike, method: HeatmapMethod | str = "gradient") -> float:
-    """Returns the method's threshold from `chosen_thresholds`, or ART's published threshold."""
-    chosen = chosen_thresholds(folder).items()
-    return next((value for name, value in chosen if denotes(name, method)), ART_THRESHOLD)
+    """Returns the method's threshold that validation boxes chose, else the one that was chosen
+    without boxes, else ART's published threshold."""
+    known = (chosen_thresholds(folder), unboxed_thresholds(folder))
+    found = (threshold_of(method, thresholds) for thresholds in known)
+    return next((each for each in found if each is not None), ART_THRESHOLD)
+
+
+def threshold_of(method: HeatmapMethod | str, thresholds: Mapping[str, float]) -> float | None:
+    """Returns the method's threshold among those of several heatmaps, or None."""
+    return next((value for name, value in thresholds.items() if denotes(name, method)), None)
+
+
+def unboxed_thresholds(folder: str | os.PathLike) -> dict[str, float]:
+    """Reads the thresholds that `run_unboxed_threshold` wrote into a run's model folder.
+
+    Returns:
+        Name of the heatmap -> threshold. Empty if there is no such file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    file = model_folder(folder) / UNBOXED
+    if not file.is_file():
+        return {}
+    with naming(f"{file} is not a file of thresholds"):
+        return _checked(read_json(file).items())
 
 
 def chosen_thresholds(
@@ -86,8 +111,12 @@ def chosen_thresholds(
         scored = content.get("data", {}).get("root", root)
         if root is None or Path(scored).resolve() == Path(root).resolve():
             chosen |= {row["heatmap"]: row["threshold"] for row in rows}
-        chosen = {name: float(threshold) for name, threshold in chosen.items()}
-    for threshold in chosen.values():
+        return _checked(chosen.items())
+
+
+def _checked(thresholds: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found = {name: float(threshold) for name, threshold in thresholds}
+    for threshold in found.values():
         if not 0 <= threshold <= 1:
-            raise ValueError(f"{metrics}: the threshold {threshold} does not lie in [0,1]")
-    return chosen
+            raise ValueError(f"the threshold {threshold} does not lie in [0,1]")
+    return found

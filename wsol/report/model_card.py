@@ -72,7 +72,7 @@ def _scores(run: Path) -> list[str]:
     return [
         f"{' '.join([found.sentence, *found.cautions])}\n",
         f"Percentages of {count} test images, with 95 % intervals. The threshold of the policy "
-        "*oracle* is chosen on test images, the threshold of the policy *val* is not.\n",
+        "*oracle* is chosen on test images, the thresholds of *val* and *unboxed* are not.\n",
         markdown(heads, [cells for _, *cells in rows], words - 1),
     ]
 

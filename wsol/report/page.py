@@ -76,7 +76,7 @@ def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str,
         + html_tables.table(*score_tables.more_table(results))
         + _noted(
             _charts(threshold_charts(results)),
-            "On the test images. The dot is the threshold chosen on validation images.",
+            "On the test images. The dot is the threshold of the policy val or unboxed.",
         ),
         "Error types": _noted(
             html_tables.error_table(results),

@@ -156,15 +156,15 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
 
 def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """A chart for each run: GT-known against the heatmap threshold. A dot marks the threshold
-    chosen on validation images."""
+    of the policy val, or else of the policy unboxed."""
     charts = ""
     for run, result in metrics.items():
         if not result["curves"]:
             continue
         marks = {
             row["heatmap"]: (row["threshold"], 100 * row["gt_known_loc"])
-            for row in result["localization"]
-            if row["policy"] == "val"
+            for row in reversed(result["localization"])  # val comes before unboxed
+            if row["policy"] in ("val", "unboxed")
         }
         lines = [
             Line(

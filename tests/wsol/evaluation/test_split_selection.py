@@ -26,6 +26,8 @@ from wsol.evaluation.threshold_policy import validation_threshold
 from wsol.experiments.compare_methods import Comparison
 from wsol.experiments.pseudo_labels.pseudo_boxes import oracle_pseudo_labels
 from wsol.experiments.train_detectors import true_boxes
+from wsol.localizer.localizer import Localizer
+from wsol.localizer.saved_models import unboxed_thresholds
 from wsol.report.comparison import read_run
 from wsol.robustness.roar import IMPORTANCES, write_replaced
 
@@ -143,9 +145,13 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
     write_boxes(root, few)
     metrics, text = evaluate(run)
     assert "run: 5 of 20 test images have a box; only these are scored" in text
-    assert "run: no validation image has a box, so the threshold is ART's published 0.2" in text
-    assert policies(metrics) == ["fixed:0.2", "oracle", "reference"]
-    assert metrics["headline"]["gradient"]["policy"] == "fixed:0.2"
+    assert "run: no validation image has a box, so the policy unboxed chooses the thresh" in text
+    assert policies(metrics) == ["unboxed", "oracle", "reference"]
+    headline = metrics["headline"]["gradient"]
+    assert headline["policy"] == "unboxed"
+    assert f"| run | gradient | unboxed ({headline['threshold']:.3g}) |" in text
+    assert Localizer.load(run).threshold == headline["threshold"]
+    assert unboxed_thresholds(run)["gradient"] == headline["threshold"]
     assert metrics["images"] == 5
     every = metrics["all_test_images"]
     assert every["images"] == 20
@@ -165,7 +171,7 @@ def test_boxes_of_validation_images_choose_the_threshold(trained, plain):
     root, run = trained
     shutil.copy(plain / "boxes.csv", root)
     metrics, _ = evaluate(run)
-    assert policies(metrics) == ["val", "oracle", "reference"]
+    assert policies(metrics) == ["val", "unboxed", "oracle", "reference"]
     assert "all_test_images" not in metrics
     chosen = metrics["headline"]["gradient"]["threshold"]
     held_out = {(e.name, *e.boxes[0]) for e in ImageFolder(root, "val", val_fraction=0.2).examples}

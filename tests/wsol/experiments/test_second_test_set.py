@@ -115,11 +115,16 @@ def test_thresholds_of_the_run_outlive_other_evaluations(run, toy, tmp_path):
 
 
 def test_policies_that_remain_without_a_threshold_are_named(run, toy, tmp_path):
+    """The run's own images choose a threshold without boxes; without them, ART's remains."""
     root = plain(toy, tmp_path / "second")
     plan = plan_evaluation(run, root, ["gradient", "smoothgrad"], scoring=SCORING)
-    assert plan.notes[-1].startswith("the run chose no threshold on validation images for smoothg")
     policies = [row["policy"] for row in rows(plan.run().metrics)]
-    assert policies == ["val", "fixed:0.2", "oracle", "reference"]
+    assert policies == ["val", "unboxed", "oracle", "reference"]
+    for file in (run / "config.yaml", run / "metrics.json"):
+        file.write_text(file.read_text().replace(str(toy), str(tmp_path / "gone")))
+    (run / "best" / "thresholds.json").unlink()
+    plan = plan_evaluation(run, root, ["gradient", "smoothgrad"], scoring=SCORING)
+    assert plan.notes[-1].startswith("the run chose no threshold on validation images for smoothg")
     (run / "metrics.json").unlink()
     status, text, error = tool("evaluate.py", run, "--root", root, "--v2", "false")
     assert status == 0, error
@@ -138,7 +143,7 @@ def test_a_threshold_of_other_validation_images_is_not_the_runs(run, toy, tmp_pa
     wsol.evaluate(run, other, ["gradient"], scoring=SCORING, output=run)
     assert chosen_thresholds(run)
     plan = plan_evaluation(run, plain(toy, tmp_path / "second"), ["gradient"], scoring=SCORING)
-    assert (plan.splits.chosen, plan.splits.threshold) == ({}, 0.2)
+    assert (plan.splits.chosen, plan.splits.threshold) == ({}, None)
 
 
 def test_a_training_command_says_that_there_is_no_training_image(toy, tmp_path):
