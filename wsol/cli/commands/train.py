@@ -40,7 +40,15 @@ COMMON = {
 }
 # First parts of the names of all options.
 GROUPS = {name.split(".")[0] for name in COMMON} | {
-    *("allow_changes", "channels_last", "clip_norm", "help", "help_all", "lr_multipliers"),
+    *(
+        "allow_changes",
+        "balance",
+        "channels_last",
+        "clip_norm",
+        "help",
+        "help_all",
+        "lr_multipliers",
+    ),
     *("optimizer", "replay", "replays", "save_minutes", "schedule", "skip_nonfinite"),
 }
 _FLAGS = ("resume", "print_config")
