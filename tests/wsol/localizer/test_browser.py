@@ -15,6 +15,7 @@ from PIL import Image
 
 from robust_training.models.classifier import create_model
 from tests.helpers.browser import Page
+from tests.helpers.commands import tool
 from wsol.benchmarks.synthetic_maps import synthetic_maps
 from wsol.boxes.heatmap_boxes import largest_boxes, to_bytes
 from wsol.data.transforms import eval_transform, network_input
@@ -119,6 +120,8 @@ def test_without_npm_the_user_learns_what_to_do(tmp_path):
         pytest.raises(ValueError, match="npm failed: no network; a page needs"),
     ):
         read_runtime()
+    status, _, error = tool("export.py", "x", "--browser", "--formats", "pt2")
+    assert (status, error) == (2, "error: --browser needs the .onnx: add onnx to --formats")
     with pytest.raises(ValueError, match=r"needs an exported .onnx, not localizer.pt2"):
         write_page(tmp_path / "localizer.pt2", Runtime(b"", b""), tmp_path / "a.html")
 

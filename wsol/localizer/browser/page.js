@@ -203,7 +203,11 @@ loaded.then(
   () => say("Ready."),
   (error) => say(`The network cannot be loaded: ${error.message}`, true),
 );
-find("file").addEventListener("change", () => find("file").files[0] && localize(find("file").files[0]));
+find("file").addEventListener("change", () => {
+  const [file] = find("file").files;
+  if (file) localize(file);
+  find("file").value = ""; // so that the same photo may be chosen again
+});
 find("threshold").addEventListener("input", () => choose(Number(find("threshold").value)));
 find("reset").addEventListener("click", () => choose(about.threshold));
 find("heat").addEventListener("change", () => choose(state.threshold));

@@ -118,7 +118,7 @@ def write_page(program: str | os.PathLike, runtime: Runtime, file: str | os.Path
 
 
 def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
 def _file(name: str) -> str:
