@@ -1,13 +1,16 @@
-# `make test` and `make quickstart` install what they need into .venv on first use.
+# `make install`, `make test` and `make quickstart` install what they need into .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test quickstart format clean
+.PHONY: install test quickstart format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
+
+install: .venv/installed
+	@echo "run '. .venv/bin/activate', then 'wsol --help'"
 
 test: .venv/installed
 	$(BIN)/ruff check .
