@@ -32,7 +32,19 @@ _MODULES = dict.fromkeys(_METRICS, "wsol.evaluation.torch_metrics") | {
     "Localizer": "wsol.localizer.localizer",
     "evaluate": "wsol.experiments.evaluate_model",
 }
-__all__ = ["boxes", *_MODULES]
+__all__ = [
+    "CUB200",
+    "GTKnownLoc",
+    "ImageFolder",
+    "Localization",
+    "Localizer",
+    "MaxBoxAcc",
+    "MaxBoxAccV2",
+    "PxAP",
+    "Top1Loc",
+    "boxes",
+    "evaluate",
+]
 
 
 def __getattr__(name: str) -> object:
