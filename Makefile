@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test quickstart format clean
+.PHONY: install test quickstart api format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,11 @@ test: .venv/installed
 
 quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py
+
+# a reference of all public names, from their docstrings
+api: .venv/installed
+	$(BIN)/python docs/api_reference.py build/api
+	@echo "open build/api/index.html"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
