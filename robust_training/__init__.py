@@ -13,6 +13,7 @@ attack of those that have one, and `Attack` is the base class for an attack of o
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from robust_training import objectives
 from robust_training.attacks.base import Attack
@@ -36,6 +37,9 @@ from robust_training.models.classifier import (
 from robust_training.models.log_gradient import LogGradient
 from robust_training.training.batches import SeededBatches
 from robust_training.training.settings import TrainingSettings
+
+if TYPE_CHECKING:  # what a type checker reads in place of __getattr__
+    from robust_training.training.fit import fit
 
 
 def __getattr__(name: str) -> object:

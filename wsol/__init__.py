@@ -12,6 +12,16 @@ They are imported when first used, so that scoring maps does not wait for PyTorc
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what a type checker reads in place of __getattr__
+    from wsol import boxes
+    from wsol.data.cub import CUB200
+    from wsol.data.image_folder import ImageFolder
+    from wsol.evaluation.torch_metrics import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, Top1Loc
+    from wsol.experiments.evaluate_model import evaluate
+    from wsol.localizer.localization import Localization
+    from wsol.localizer.localizer import Localizer
 
 __version__ = "0.1.0"
 _METRICS = ("GTKnownLoc", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "Top1Loc")
@@ -22,7 +32,19 @@ _MODULES = dict.fromkeys(_METRICS, "wsol.evaluation.torch_metrics") | {
     "Localizer": "wsol.localizer.localizer",
     "evaluate": "wsol.experiments.evaluate_model",
 }
-__all__ = ["boxes", *_MODULES]
+__all__ = [
+    "CUB200",
+    "GTKnownLoc",
+    "ImageFolder",
+    "Localization",
+    "Localizer",
+    "MaxBoxAcc",
+    "MaxBoxAccV2",
+    "PxAP",
+    "Top1Loc",
+    "boxes",
+    "evaluate",
+]
 
 
 def __getattr__(name: str) -> object:

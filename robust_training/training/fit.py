@@ -69,7 +69,8 @@ def fit(
             every process then loads all batches.
             A loader's processes end with each epoch. With `persistent_workers` they go on: the
             caller must stop them, and they receive Ctrl-C.
-        fabric: Devices, precision and processes; the best single device by default.
+        fabric: Devices, precision, processes, and further loggers, which receive each row of
+            log.csv; the best single device by default.
         resume: Continue from output/last.ckpt.
         on_start: Called once, after all checks and loading, before training.
 
@@ -164,6 +165,7 @@ def fit(
             interrupts.save(progress)
             # the log is written last: a row means that the epoch is complete
             write_once(fabric, partial(write_log, output, state["log"]))
+            fabric.log_dict(row, step=epoch + 1)
     return state["log"]
 
 

@@ -116,7 +116,7 @@ def known():
     with mock.patch.object(Parser, "__init__", remember):
         for command in commands:
             tool(*command, "--help")
-    names = {"help", "init_args"}
+    names = {"help", "help_all", "init_args"}
     for action in (action for parser in parsers for action in parser._actions):
         names |= set(action.dest.split("."))
         add_names(getattr(action, "_typehint", None), names)

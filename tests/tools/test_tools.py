@@ -1,13 +1,18 @@
 """The commands as a user types them."""
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from unittest import mock
 
 import pytest
 import yaml
+from lightning_fabric.loggers import CSVLogger
 
 from robust_training.training.log import read_log
 from tests.helpers.commands import ROOT, page_data, tool, train
@@ -141,6 +146,50 @@ def test_a_training_ends_with_its_accuracy_its_time_and_the_next_command(toy, tm
         assert f"validation accuracy {accuracy} after epoch {epoch} of 2" in text
         assert re.search(r", \d:\d\d:\d\d in all\n", text)
         assert re.search(rf"\nnext: python \S*tools/evaluate.py {output}\n$", text)
+
+
+def test_loggers_get_what_the_log_has(toy, tmp_path):
+    output = tmp_path / "run"
+    small = ("--model.name", "test_resnet", "--objective", "Standard")
+    own = ("--data.root", toy, "--output", output, *small)
+    status, _, error = train(*own, "--logger", "csv", "tensorboard")
+    assert status == 0, error
+    (table,) = (output / "csv").rglob("metrics.csv")
+    with open(table) as file:
+        (row,) = csv.DictReader(file)
+    assert {k: float(v) for k, v in row.items() if k != "step"} == read_log(output)[0]
+    assert row["step"] == "1"
+    assert list((output / "tensorboard_logger").rglob("events.*"))
+    assert yaml.safe_load((output / "config.yaml").read_text())["logger"] == ["csv", "tensorboard"]
+    with mock.patch.dict(sys.modules, {"wandb": None, "pytorch_lightning": None}):
+        status, _, error = train(*own[:2], "--output", tmp_path / "no", *small, "--logger", "wandb")
+    assert status == 2
+    assert error == "error: --logger wandb needs more packages: pip install 'wsol[wandb]'"
+    assert not (tmp_path / "no").exists()
+
+
+def test_weights_and_biases_gets_the_log_through_lightnings_logger(toy, tmp_path, monkeypatch):
+    """Stand-ins take the place of the optional packages."""
+    rows = []
+
+    class WandbLogger(CSVLogger):
+        def __init__(self, name: str, save_dir: str, project: str) -> None:
+            assert (name, project) == ("run", "wsol")
+            super().__init__(save_dir)
+
+        def log_metrics(self, metrics, step):
+            rows.append((step, dict(metrics)))
+
+    WandbLogger.__module__ = "pytorch_lightning.loggers"
+    for name in ("wandb", "pytorch_lightning", "pytorch_lightning.loggers"):
+        module = ModuleType(name)
+        module.__spec__, module.WandbLogger = ModuleSpec(name, None), WandbLogger
+        monkeypatch.setitem(sys.modules, name, module)
+    sys.modules["pytorch_lightning"].loggers = module
+    own = ("--data.root", toy, "--output", tmp_path / "run", "--model.name", "test_resnet")
+    status, _, error = train(*own, "--objective", "Standard", "--logger", "wandb")
+    assert status == 0, error
+    assert rows == [(1, read_log(tmp_path / "run")[0])]
 
 
 def test_a_class_that_a_model_does_not_have_is_refused_before_the_work(run, toy, tmp_path):

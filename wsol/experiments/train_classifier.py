@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
@@ -57,6 +58,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--output", type=str, required=True, help="the run's folder; new unless it is resumed"
     )
+    parser.add_argument(
+        "--logger", type=Literal["csv", "tensorboard", "wandb"], nargs="*", default=[]
+    )
     parser.add_class_arguments(DataConfig, "data")
     parser.add_function_arguments(create_model, "model", skip={"num_classes", "image_size"})
     parser.add_argument("--objective", type=Objective, required=True, help="the loss to minimise")
@@ -78,7 +82,7 @@ def train_classifier(arguments: list[str]) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
-        built = parser.instantiate(options)
+        built = parser.instantiate(_with_loggers(options))
     except (MisconfigurationException, RuntimeError) as error:
         raise ValueError(f"the devices asked for are not there: {error}") from error
     fabric, output = built.fabric, Path(options.output)
@@ -94,12 +98,44 @@ def train_classifier(arguments: list[str]) -> None:
                     run_unboxed_threshold(output, model, LOCALIZER)
             for line in unmoved_terms(log):
                 fabric.print(f"note: {line}")
+            for logger in fabric.loggers:
+                logger.finalize("success")
             fabric.print(_outcome(log, options.selection, output))
         else:
             print_replayed(built, options.replay)
     except Stopped:
         if fabric.is_global_zero:  # the run's exit status is that of the first process
             raise
+
+
+def _with_loggers(options: Namespace) -> Namespace:
+    """The options, in which Fabric gets the loggers that --logger names.
+
+    Raises:
+        ValueError: a logger's package is not installed.
+    """
+    place = {"root_dir": options.output}
+    fabrics, lightnings = "lightning_fabric", "pytorch_lightning"
+    known = {
+        "csv": (fabrics, "CSVLogger", {**place, "name": "csv", "flush_logs_every_n_steps": 1}),
+        "tensorboard": (fabrics, "TensorBoardLogger", {**place, "name": "tensorboard_logger"}),
+        "wandb": (
+            lightnings,
+            "WandbLogger",
+            {"save_dir": options.output, "name": Path(options.output).name, "project": "wsol"},
+        ),
+    }
+    loggers = []
+    for name in options.logger:
+        package, kind, own = known[name]
+        if not all(map(find_spec, (package, *({"wandb"} & {name})))):
+            raise ValueError(f"--logger {name} needs more packages: pip install 'wsol[{name}]'")
+        path = f"{package}.loggers.{kind}"
+        loggers.append(Namespace(class_path=path, init_args=Namespace(**own)))
+    given = options.clone()
+    if loggers:
+        given.fabric.loggers = loggers
+    return given
 
 
 def _outcome(log: list[Row], selection: str, output: Path) -> str:

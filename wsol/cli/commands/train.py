@@ -36,6 +36,7 @@ COMMON = {
     "fabric.accelerator": "cpu, cuda, mps or auto",
     "fabric.devices": "number of devices, each with its own process",
     "fabric.precision": "such as 16-mixed or bf16-mixed",
+    "logger": "experiment loggers, any of csv, tensorboard, wandb",
     "print_config": "print all settings and stop",
 }
 # First parts of the names of all options.
