@@ -42,12 +42,17 @@ def overlay(
     return np.asarray(picture)
 
 
-def blend(image: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.45) -> np.ndarray:
-    """Lay a coloured heatmap (h,w) in [0,1], resized, over an image uint8 (H,W,3) RGB."""
+def blend(image: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.65) -> np.ndarray:
+    """Lay a coloured heatmap (h,w) in [0,1], resized, over an image uint8 (H,W,3) RGB.
+
+    The opacity grows with the map, from 0 to `opacity`, so that the rest of the photo stays as it
+    is.
+    """
     size = image.shape[1::-1]
-    heat = cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR)
+    heat = cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colours = cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
-    return cv2.addWeighted(image, 1 - opacity, colours[..., ::-1], opacity, 0)
+    share = opacity * heat[..., None]
+    return (image * (1 - share) + colours[..., ::-1] * share).round().astype(np.uint8)
 
 
 def draw_boxes(

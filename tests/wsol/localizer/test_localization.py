@@ -16,14 +16,20 @@ def found(heatmap=None, source=GRAY, box=(10, 20, 40, 50), name="ant"):
     return Localization(box, 0, name, 0.9, heatmap, source.shape[1::-1], source=source)
 
 
-@pytest.mark.parametrize("heatmap", [np.zeros((4, 4), np.float32), None])
+@pytest.mark.parametrize("heatmap", [np.full((4, 4), 0.5, np.float32), None])
 def test_a_picture_marks_the_box(heatmap):
     picture = np.asarray(found(heatmap).draw())
     assert picture.shape == (64, 64, 3)
     assert picture[20, 25].tolist() == picture[49, 25].tolist() == RED
-    assert picture[35, 25].max() <= 90
     assert (picture[35, 25] == 90).all() == (heatmap is None)
     assert (np.asarray(found(heatmap).draw(heatmap=False))[35, 25] == 90).all()
+
+
+def test_a_heatmap_leaves_the_rest_of_the_photo_as_it_is():
+    half = np.repeat(np.float32([[0, 1]]), 2, axis=0)
+    picture = np.asarray(found(half, box=(0,) * 4, name="").draw())
+    assert (picture[40:, :16] == 90).all()
+    assert (picture[40:, 48:] != 90).any(axis=2).all()
 
 
 def test_a_picture_says_all_of_a_long_name():
