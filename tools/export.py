@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveInt
 
-from robust_training.models.classifier import Classifier
 from wsol.benchmarks.exported_programs import program_speeds
 from wsol.benchmarks.timing import report
 from wsol.cli.parser import Parser, run
+from wsol.detectors.saving import is_detector
 from wsol.localizer.export import export_program, write_program
 from wsol.localizer.exported_program import is_program
 from wsol.localizer.hub import local_folder, push
@@ -42,9 +42,9 @@ def export(arguments: list[str]) -> int:
     if is_program(source):
         raise ValueError(f"{source} is an exported localizer already")
     output = Path(settings.output or source)
-    localizer = Localizer.load(source)
-    if not isinstance(localizer.model, Classifier):
+    if is_detector(source):
         raise ValueError(f"{source} is a detector: only localizers with heatmaps are exported")
+    localizer = Localizer.load(source, "gradient")  # the only map that programs compute
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")
