@@ -40,8 +40,8 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     }
     for page in (run / "report.html", tmp_path / "r"):
         data = page_data(page)
-        assert [each["heatmap"] for each in data["maps"]] == ["gradient", "refined gradient", "cam"]
-        assert [len(image["views"]) for image in data["images"]] == [3] * 20
+        assert [each["heatmap"] for each in data["maps"]] == [m for m in maps if m != "centred box"]
+        assert [len(image["views"]) for image in data["images"]] == [4] * 20
 
     photos = tmp_path / "photos"
     shutil.copytree(toy / "images" / "001.Red_Finch", photos)
