@@ -52,7 +52,14 @@ SMALL = {
 _PASSING_ON = {"compare.py", "interpret.py"}  # what stands after their `--` is train.py's
 # what needs the network, several machines, or a shell of its own; tools parse it all the same
 NOT_RUN = ("prepare_data.py cub", "--browser", "torchrun", "--push_to_hub", "USER/NAME", "timm/")
-NOT_TOOLS = ("make api", "make demo", "make install", "make quickstart", "make test", ". .venv/bin/activate")
+NOT_TOOLS = (
+    "make api",
+    "make demo",
+    "make install",
+    "make quickstart",
+    "make test",
+    ". .venv/bin/activate",
+)
 
 
 class Parsed(BaseException):

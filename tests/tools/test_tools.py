@@ -35,21 +35,22 @@ def test_train_localize_evaluate(run, toy, tmp_path):
     assert "art: caution: The threshold was chosen by" in text
     metrics = json.loads((run / "metrics.json").read_text())
     policies = {(row["heatmap"], row["policy"]) for row in metrics["localization"]}
-    maps = ("gradient", "cam", "centred box")
+    maps = ("gradient", "refined gradient", "cam", "centred box", "refined centred box")
     assert policies == {
         (m, p) for m in maps for p in ("val", "fixed:0.2", "unboxed", "oracle", "reference")
     }
     assert metrics["images"] == 20
-    assert text.count("| art |") == 15 + 2 + 3 + 3 + 1
+    assert text.count("| art |") == 25 + 3 + 5 + 5 + 1
     lines = (run / "images.csv").read_text().splitlines()
-    assert len(lines) == 1 + 3 * 20
+    assert len(lines) == 1 + 5 * 20
     assert {p.name for p in (run / "coco").iterdir()} == {
-        *("truth.json", "gradient.json", "cam.json", "centred_box.json")
+        "truth.json",
+        *(f"{name.replace(' ', '_')}.json" for name in maps),
     }
     for page in (run / "report.html", tmp_path / "r"):
         data = page_data(page)
-        assert [each["heatmap"] for each in data["maps"]] == ["gradient", "cam"]
-        assert [len(image["views"]) for image in data["images"]] == [2] * 20
+        assert [each["heatmap"] for each in data["maps"]] == [m for m in maps if m != "centred box"]
+        assert [len(image["views"]) for image in data["images"]] == [4] * 20
 
     photos = tmp_path / "photos"
     shutil.copytree(toy / "images" / "001.Red_Finch", photos)

@@ -36,7 +36,7 @@ def program_speeds(
             torch.nn.init.normal_(parameter, std=0.1)  # with a head of zeros, gradients are zero
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, f"localizer.{suffix}")
-            write_program(export_program(model), Localizer(model), file)
+            write_program(export_program(model), Localizer(model, "gradient"), file)
             program = load_program(file)
         for count in batches:
             given = (smooth_images(count, side), [None] * count)

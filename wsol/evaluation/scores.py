@@ -16,6 +16,7 @@ from wsol.annotations.coco_reading import GivenBoxes
 from wsol.annotations.coco_writing import coco_results
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import iou, rescale
+from wsol.boxes.plausibility import doubt
 from wsol.evaluation import IOU_THRESHOLDS
 from wsol.evaluation.error_types import ERROR_TYPES, error_types
 from wsol.evaluation.metrics import (
@@ -274,6 +275,7 @@ def _headline_metrics(headline: Headline, truth: GroundTruth) -> dict[str, Any]:
     return {
         "policy": headline.row.policy,
         "threshold": headline.row.threshold,
+        "doubt": doubt(headline.boxes, truth.sizes),
         "coco_ap50": None if results is None else average_precision(truth, results),
         "errors": {name: float((types == name).mean()) for name in ERROR_TYPES},
         "class_gt_known_loc": {

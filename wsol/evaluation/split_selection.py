@@ -207,7 +207,7 @@ def select_splits(
     elif validation is None and threshold is None and choosing is not None:
         notes.append(
             "no validation image has a box, so the policy unboxed chooses the threshold: its boxes "
-            "agree best with colour segments (--threshold gives another)"
+            "agree most with colour segments (--threshold gives another)"
         )
     elif validation is None and threshold is None:
         threshold, reason = ART_THRESHOLD, "no validation image has a box, so"

@@ -15,7 +15,7 @@ THRESHOLDS = np.arange(0, 1, 0.001)
 POLICIES = {
     "val": "The threshold with the most hits on the validation images of the run; it then stays "
     "fixed, also for other data.",
-    "unboxed": "The threshold whose boxes agree best with the boxes of colour segments in the "
+    "unboxed": "The threshold whose boxes agree most often with boxes of colour segments in the "
     "run's own validation and training images. No true box is used.",
     "fixed": "A threshold that was given in advance; ART's published 0.2 if there are no images to "
     "choose one.",

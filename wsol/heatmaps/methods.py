@@ -41,8 +41,8 @@ SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {
     "averaged": Averaged,
     _REFINED: Refined,
 }
-LOCALIZER = "gradient"  # the map of `Localizer` and localize.py if no other is asked for
-DEFAULT = ("gradient", "cam", BASELINE)
+LOCALIZER = "refined gradient"  # the map of `Localizer` and localize.py if no other is asked for
+DEFAULT = ("gradient", LOCALIZER, "cam", BASELINE)
 NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each after any of {', '.join(SWITCHES)}"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 

@@ -47,8 +47,8 @@ class Localizer:
             network that returns logits), a detector of `wsol.detectors.load_detector`, an exported
             model of `load_program`, or your own `BoxPredictor`. It is put in evaluation mode.
         method: The heatmap method of a classifier: an object, its name, or the class path of a
-            `HeatmapMethod`, for example "my_module.MyHeatmap". If None, `Gradient()`. Must be None
-            for exported models and detectors.
+            `HeatmapMethod`, for example "my_module.MyHeatmap". If None, "refined gradient"
+            (`LOCALIZER`). Must be None for exported models and detectors.
         threshold: The box encloses pixels above this fraction of the heatmap's maximum. If None,
             ART's published 0.2, or the threshold of the exported model. Must be None for detectors.
         device: Device to which the model is moved. If None, it is not moved.

@@ -71,7 +71,8 @@ def script_data(data: Any) -> str:
 def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str, str]:
     """Title -> content; empty if there are no measurements."""
     return {
-        "Scores": html_tables.score_table(results)
+        "Scores": "".join(map(_note, _doubts(results)))
+        + html_tables.score_table(results)
         + html_tables.table(*score_tables.accuracy_table(results))
         + html_tables.table(*score_tables.more_table(results))
         + _noted(
@@ -88,6 +89,16 @@ def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str,
         "Training": _charts(training_charts(folders)),
         "How it was scored": _note(next(iter(results.values()))["protocol"]),
     }
+
+
+def _doubts(results: Results) -> list[str]:
+    """A sentence for each kind of heatmap with implausible boxes."""
+    return [
+        f"{run}, {name}: {headline['doubt']}."
+        for run, result in results.items()
+        for name, headline in result["headline"].items()
+        if headline["doubt"]
+    ]
 
 
 def _charts(figures: str) -> str:

@@ -150,7 +150,7 @@ def test_a_few_boxes_are_scored_alone_at_a_threshold_that_no_test_image_chose(tr
     headline = metrics["headline"]["gradient"]
     assert headline["policy"] == "unboxed"
     assert f"| run | gradient | unboxed ({headline['threshold']:.3g}) |" in text
-    assert Localizer.load(run).threshold == headline["threshold"]
+    assert Localizer.load(run, "gradient").threshold == headline["threshold"]
     assert unboxed_thresholds(run)["gradient"] == headline["threshold"]
     assert metrics["images"] == 5
     every = metrics["all_test_images"]

@@ -141,7 +141,7 @@ def check_elsewhere(folder, models, kinds):
     for name, model in models.items():
         program = export_program(model)
         for kind in kinds:
-            write_program(program, Localizer(model), folder / f"{name}.{kind}")
+            write_program(program, Localizer(model, "gradient"), folder / f"{name}.{kind}")
     run_elsewhere(_ELSEWHERE, folder / "images.npy", *(folder / name for name in models))
     for name, model in models.items():
         expected = model(images).detach()
@@ -200,7 +200,7 @@ def exported(run, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_a_program_localizes_as_the_run_does(exported, toy, kind):
     photos = sorted((toy / "images").rglob("*.jpg"))[:9]
-    ours = Localizer.load(exported)
+    ours = Localizer.load(exported, "gradient")
     its = Localizer.load(exported / f"localizer.{kind}")
     assert its.threshold == ours.threshold == 0.37
     for one, other in zip(ours.predict(photos), its.predict(photos, batch_size=4), strict=True):
@@ -255,7 +255,7 @@ def test_the_example_finds_the_box_with_onnxruntime_and_opencv_alone(exported, t
     for size in ((20, 31), (90, 25)):  # enlarged, both
         photo = tmp_path / "photo.png"
         Image.open(jpeg).convert("RGB").resize(size).save(photo)
-        (ours,) = Localizer.load(exported).predict([photo])
+        (ours,) = Localizer.load(exported, "gradient").predict([photo])
         code = (ROOT / "docs" / "run_onnx.py").read_text()
         program, boxed = exported / "localizer.onnx", tmp_path / "boxed.png"
         without = "torch timm wsol robust_training albumentations"

@@ -61,7 +61,7 @@ def test_one_image_in_every_form_has_one_box(localizer, tmp_path):
 
 def test_a_tensor_of_the_networks_size_is_taken_as_it_is(model):
     image = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(1))
-    (found,) = Localizer(model).predict(image)
+    (found,) = Localizer(model, "gradient").predict(image)
     label = torch.tensor([found.label])
     exact = Gradient()(model, image[None], label)[0]
     np.testing.assert_array_equal(found.heatmap, to_float32(exact))
@@ -113,7 +113,7 @@ def test_every_camera_orientation(localizer, tmp_path, orientation):
 
 def test_a_class_may_be_asked_for(model):
     image = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(2))
-    localizer = Localizer(model)
+    localizer = Localizer(model, "gradient")
     with torch.no_grad():
         probability = model(image[None]).softmax(1)[0]
     predicted = int(probability.argmax())

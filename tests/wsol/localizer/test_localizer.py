@@ -209,7 +209,7 @@ def test_a_box_predictor_of_ones_own_localizes():
 def test_load_takes_a_run_and_its_chosen_threshold(model, tmp_path):
     save_model(model, tmp_path / "run" / "best")
     assert Localizer.load(tmp_path / "run").threshold == 0.2
-    row = {"heatmap": "gradient", "policy": "val", "threshold": 0.37}
+    row = {"heatmap": "refined gradient", "policy": "val", "threshold": 0.37}
     (tmp_path / "run" / "metrics.json").write_text(json.dumps({"localization": [row]}))
     assert Localizer.load(tmp_path / "run").threshold == 0.37
     assert Localizer.load(tmp_path / "run", threshold=0.5).threshold == 0.5

@@ -39,7 +39,7 @@ def export(arguments: list[str]) -> int:
     if settings.browser and "onnx" not in settings.formats:
         raise ValueError("--browser needs the .onnx: add onnx to --formats")
 
-    from robust_training.models.classifier import Classifier
+    from wsol.detectors.saving import is_detector
     from wsol.localizer.browser.page import read_runtime, write_page
     from wsol.localizer.export import export_program, write_program
     from wsol.localizer.exported_program import is_program
@@ -52,9 +52,9 @@ def export(arguments: list[str]) -> int:
     if is_program(source):
         raise ValueError(f"{source} is an exported localizer already")
     output = Path(settings.output or source)
-    localizer = Localizer.load(source)
-    if not isinstance(localizer.model, Classifier):
+    if is_detector(source):
         raise ValueError(f"{source} is a detector: only localizers with heatmaps are exported")
+    localizer = Localizer.load(source, "gradient")  # the only map that programs compute
     if (source / "config.yaml").is_file():
         complete_card(source, licence=settings.licence)
         print(f"model card: {model_folder(source) / 'README.md'}")

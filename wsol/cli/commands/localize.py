@@ -38,13 +38,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("images", nargs="+", help="image files or folders of them")
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument(
-        "--method", type=str | None, default=None, help=f"default: gradient; {METHODS}"
+        "--method", type=str | None, default=None, help=f"default: refined gradient; {METHODS}"
     )
     parser.add_argument(
         "--threshold",
         type=ClosedUnitInterval | None,
         default=None,
-        help="fraction of the heatmap's maximum; default: the evaluation's threshold, or 0.2",
+        help="fraction of the heatmap's maximum; default: chosen on the run's own images",
     )
     parser.add_argument(
         "--label", type=str | None, default=None, help="class to look for; default: the predicted"
@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> int:
 
     from robust_training.training.processes import gather
     from wsol.annotations.box_files import write_boxes
+    from wsol.boxes.plausibility import doubt
     from wsol.cli.devices import launch
     from wsol.localizer.exported_program import is_program
     from wsol.localizer.localizer import Localizer
@@ -83,6 +84,9 @@ def main(arguments: list[str]) -> int:
     at = "" if localizer.threshold is None else f" at threshold {localizer.threshold:g}"
     skipped = sum(problem.startswith(_SKIPPED) for problem in problems)
     print(f"{count} image(s) localized{at}, {skipped} skipped, {rate:.3g} images/s: {output}")
+    said = doubt([each.box for each in found], [each.size for each in found])
+    if said is not None:
+        print(f"note: {said}")
     for problem in sorted(problems, key=lambda each: not each.startswith(_SKIPPED)):
         print(printable(problem), file=sys.stderr)
     return 1 if problems else 0
