@@ -123,6 +123,7 @@ def test_folders_have_a_dozen_entries_at_most():
     for folder in folders:
         entries = {each.name for each in folder.iterdir()} - {
             "__init__.py",
+            "__main__.py",
             "__pycache__",
             "py.typed",
         }

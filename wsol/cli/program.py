@@ -22,6 +22,7 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command("train, score and localize on toy data in minutes", "quickstart.py"),
+    "demo": Command("draw boxes on real photographs that packages contain", "demo.py"),
     "prepare": Command("draw, download or check a data set", "prepare_data.py"),
     "train": Command("train a classifier from image labels", "train.py"),
     "evaluate": Command("score the boxes and maps of runs or of other programs", "evaluate.py"),
