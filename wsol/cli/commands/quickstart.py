@@ -1,9 +1,9 @@
 """Train, score and localize on toy data in minutes: `python tools/quickstart.py`.
 
 Draws the toy birds, trains a small network with Standard, trains it further with Standard and with
-ART for the same number of epochs, scores both beside class activation maps and the centred box,
-localizes a few images, and writes an HTML report. Each step is an ordinary command, which is
-printed before it runs.
+PGD for the same number of epochs, scores the maps of both beside the centred box, localizes a few
+test images, and writes an HTML report. Each step is an ordinary command, which is printed before it
+runs.
 """
 
 import itertools
@@ -13,6 +13,9 @@ from pathlib import Path
 
 from wsol.cli.parser import Parser
 from wsol.cli.program import other, process_words
+
+_DATA = ("--images", 2600, "--size", 64, "--test_fraction", 0.08)
+_NETWORK = ("--model.name", "test_resnet", "--channels_last", "true")
 
 
 def main(arguments: list[str]) -> None:
@@ -25,17 +28,17 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"{output} already exists; choose another --output")
     started = time.perf_counter()
     data = output / "data"
-    _call("prepare", "toy", data)
-    common = ("--data.root", data, "--seed", settings.seed)
-    start, standard, art = (output / name for name in ("start", "standard", "art"))
-    _train("toy_standard", *common, "--output", start)
-    weights = ("--model.weights", start / "best" / "model.safetensors")
-    same_budget = ("--epochs", 5, "--optimizer.init_args.lr", 0.0005)  # as toy_art.yaml has it
-    _train("toy_standard", *common, *weights, *same_budget, "--output", standard)
-    _train("toy_art", *common, *weights, "--output", art)
-    _call("evaluate", standard, art, "--report", output / "report.html")
-    images = sorted((data / "CUB_200_2011" / "images").glob("*/*_0001.jpg"))
-    _call("localize", art, *images, "--output", output / "boxes")
+    _call("prepare", "toy", data, *_DATA)
+    common = ("--data.root", data, "--data.val_fraction", 0.05, "--seed", settings.seed, *_NETWORK)
+    start, standard, pgd = (output / name for name in ("start", "standard", "pgd"))
+    _train("toy_standard", *common, *_steps(8, 0.003), "--output", start)
+    further = (*common, *_steps(3, 0.001), "--model.weights", start / "best" / "model.safetensors")
+    _train("toy_standard", *further, "--output", standard)
+    _train("toy_pgd", *further, "--output", pgd)
+    methods = ("--methods", "gradient", "refined_gradient", "--threshold_step", 0.01)
+    _call("evaluate", standard, pgd, *methods, "--report", output / "report.html")
+    images = data / "CUB_200_2011" / "images"
+    _call("localize", pgd, *sorted(images.glob("*/*_0001.jpg")), "--output", output / "boxes")
     print(f"done in {time.perf_counter() - started:.0f} s; open {output / 'report.html'}")
 
 
@@ -46,6 +49,10 @@ def _new_folder() -> Path:
 
 def _train(config: str, *arguments: object) -> None:
     _call("train", "--config", config, *arguments)
+
+
+def _steps(epochs: int, lr: float) -> tuple[object, ...]:
+    return ("--epochs", epochs, "--optimizer.init_args.lr", lr)
 
 
 def _call(command: str, *arguments: object) -> None:
