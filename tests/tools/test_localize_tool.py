@@ -29,7 +29,7 @@ def test_two_processes_localize_as_one(run, toy, tmp_path):
 
 
 def test_a_refined_map_is_scored_beside_its_baseline_and_localizes(run, toy, tmp_path):
-    status, text, error = tool("evaluate.py", run, "--methods", "refined_gradient", "--v2", "false")
+    status, text, error = tool("evaluate.py", run, "--methods", "refined_gradient", "--all")
     assert status == 0, error
     metrics = json.loads((run / "metrics.json").read_text())
     scores = {row["heatmap"]: row for row in metrics["localization"] if row["policy"] == "val"}

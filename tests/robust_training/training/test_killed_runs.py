@@ -112,7 +112,7 @@ def test_a_stopped_run_continues_there(tmp_path, monkeypatch, item, number, sett
     train(tmp_path / "parts", resume=True, **settings)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
-    def main():
+    def main(arguments):
         raise stopped.value
 
     with pytest.raises(SystemExit) as leaving:

@@ -218,7 +218,7 @@ def test_boxes_are_in_the_image_as_viewers_show_it(small, network):
     maps = measured.tables["gradient"]
     scored = rescale(maps.boxes([0.3])[:, 0], maps.frame, measured.truth.sizes)
     files = [example.path for example in data.examples]
-    found = Localizer(network, threshold=0.3).predict(files, label=[0, 1])
+    found = Localizer(network, "gradient", 0.3).predict(files, label=[0, 1])
     for box, place in zip(scored.tolist(), found, strict=True):
         assert place.box == pytest.approx(box)
 

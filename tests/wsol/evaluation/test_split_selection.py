@@ -265,8 +265,8 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained, monkeypatch):
     root, run = trained
     calls = []
     monkeypatch.setattr(
-        "wsol.experiments.compare_methods.run_script",
-        lambda tool, *_, **__: calls.append(tool.name),
+        "wsol.experiments.compare_methods.run_command",
+        lambda name, *_, **__: calls.append(name),
     )
     runs = Comparison(root, {}, [], [], "cpu", "false", 1)
     (run / "metrics.json").write_text("{}")
@@ -277,7 +277,7 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained, monkeypatch):
     later = (run / "metrics.json").stat().st_mtime + 1
     os.utime(root / "boxes.csv", (later, later))
     runs._evaluate(run)
-    assert calls == ["evaluate.py"]
+    assert calls == ["evaluate"]
 
 
 def test_the_settings_of_detectors_include_the_true_boxes_that_choose_and_score(small):

@@ -13,7 +13,7 @@ from tests.helpers.birds import birds, write_published
 from tests.helpers.commands import ROOT
 from tests.helpers.documents import PYTHON, blocks
 from wsol import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, Top1Loc
-from wsol.evaluation.scores import ScoringConfig
+from wsol.evaluation import ScoringConfig
 from wsol.experiments.evaluate_files import evaluate_scoremaps
 
 IMAGES, STEP, THRESHOLD = 14, 0.01, 0.3

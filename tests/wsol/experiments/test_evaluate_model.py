@@ -17,7 +17,7 @@ from robust_training.models.classifier import create_model, save_model
 from tests.helpers.commands import tool
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
-from wsol.evaluation.scores import ScoringConfig
+from wsol.evaluation import ScoringConfig
 from wsol.experiments import evaluate_model
 from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
 from wsol.robustness.under_attack import RobustnessConfig

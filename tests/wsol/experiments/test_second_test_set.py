@@ -15,7 +15,7 @@ from tests.helpers.folders import write_plain
 from wsol.annotations.metadata import read_ground_truth
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
-from wsol.evaluation.scores import ScoringConfig
+from wsol.evaluation import ScoringConfig
 from wsol.experiments.evaluate_files import evaluate_scoremaps
 from wsol.experiments.evaluate_model import plan_evaluation
 from wsol.localizer.saved_models import chosen_threshold, chosen_thresholds
@@ -84,7 +84,7 @@ def test_test_images_alone_are_scored_at_the_runs_own_threshold(write, run, toy,
     assert rows(second)[0]["policy"] == "val"
     assert second["headline"]["gradient"]["policy"] == "val"
     assert second["headline"]["centred box"]["policy"] == "val"
-    assert "gradient map, val" in (run / "report.html").read_text()
+    assert "gradient map, threshold policy val" in (run / "report.html").read_text()
 
 
 def test_some_of_the_classes_are_found_by_their_names(run, toy, tmp_path):

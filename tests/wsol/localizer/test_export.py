@@ -162,7 +162,7 @@ def test_programs_of_every_family_run_elsewhere(tmp_path):
 
 
 def test_what_onnx_cannot_say_is_named_and_the_pt2_is_written(tmp_path):
-    localizer = Localizer(net(nn.AdaptiveAvgPool2d(2)))
+    localizer = Localizer(net(nn.AdaptiveAvgPool2d(2)), "gradient")
     program = export_program(localizer.model)
     write_program(program, localizer, tmp_path / "a.pt2")
     with pytest.raises(ValueError, match="net cannot.* operator for aten._adaptive_avg_pool2d_b"):
@@ -172,7 +172,7 @@ def test_what_onnx_cannot_say_is_named_and_the_pt2_is_written(tmp_path):
 
 def test_a_program_that_computes_something_else_is_not_kept(tmp_path):
     """PyTorch's ONNX converter drops divisor_override without a word."""
-    localizer = Localizer(net(nn.AvgPool2d(2, divisor_override=1)))
+    localizer = Localizer(net(nn.AvgPool2d(2, divisor_override=1)), "gradient")
     with pytest.raises(ValueError, match="the .onnx of net was wrong and is not kept"):
         write_program(export_program(localizer.model), localizer, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())

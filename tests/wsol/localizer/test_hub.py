@@ -48,13 +48,13 @@ def stand_in(tmp_path, monkeypatch):
 def test_a_pushed_run_is_loaded_by_its_name(run, stand_in, tmp_path, toy):
     copy = tmp_path / "art"
     shutil.copytree(run / "best", copy / "best")
-    row = {"heatmap": "gradient", "policy": "val", "threshold": 0.37}
+    row = {"heatmap": "refined gradient", "policy": "val", "threshold": 0.37}
     secret = {"localization": [row], "model": str(copy)}
     (copy / "metrics.json").write_text(json.dumps(secret))
     status, text, error = tool("export.py", copy, "--formats", "--push_to_hub", "me/birds")
     assert status == 0, error
     assert "http://hub/me/birds" in text
-    names = {"config.json", "model.safetensors", "README.md", "metrics.json"}
+    names = {"config.json", "model.safetensors", "README.md", "metrics.json", "thresholds.json"}
     assert {file.name for file in (stand_in / "me" / "birds").iterdir()} == names
     assert str(copy) not in (stand_in / "me" / "birds" / "metrics.json").read_text()
     photo = next((toy / "images").rglob("*.jpg"))

@@ -49,10 +49,11 @@ def test_other_maps_work_where_the_feature_map_is_known(networks):
 
 def test_a_folder_and_an_exported_program_localize_as_the_network_does(networks, tmp_path):
     model = networks["research"]
-    localizer = Localizer(model)
+    localizer = Localizer(model, "gradient")
     save_model(model, tmp_path / "m")
     write_program(export_program(model), localizer, tmp_path / "m" / "localizer.pt2")
     ours = list(localizer.predict(IMAGES))
-    for place in (tmp_path / "m", tmp_path / "m" / "localizer.pt2"):
-        for one, other in zip(ours, Localizer.load(place).predict(IMAGES), strict=True):
+    program = tmp_path / "m" / "localizer.pt2"
+    for place, method in ((tmp_path / "m", "gradient"), (program, None)):
+        for one, other in zip(ours, Localizer.load(place, method).predict(IMAGES), strict=True):
             assert (one.box, one.label) == (other.box, other.label)
