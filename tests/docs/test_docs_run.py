@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 # runs that were trained before, on other pages
 GIVEN = {
-    "README.md": ["runs/quickstart-1/art"],
+    "README.md": ["runs/quickstart-1/pgd"],
     "docs/export.md": ["runs/cub_art"],
     "docs/protocols.md": ["runs/cub_art"],
     "docs/reliability.md": ["runs/x"],

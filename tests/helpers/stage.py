@@ -55,6 +55,7 @@ NOT_RUN = ("prepare_data.py cub", "--browser", "torchrun", "--push_to_hub", "USE
 NOT_TOOLS = (
     "make api",
     "make demo",
+    "wsol --help",
     "make install",
     "make quickstart",
     "make test",

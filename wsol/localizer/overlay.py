@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+_LEGIBLE = 320  # a smaller image is enlarged, so that lines and letters do not hide the object
 PREDICTED, TRUE = (255, 64, 64), (64, 255, 64)
 
 
@@ -17,25 +18,31 @@ def overlay(
 ) -> np.ndarray:
     """Draw a heatmap, boxes, and a text at the first box, or at the upper left corner.
 
+    An image with sides of at most 160 pixels is enlarged by a whole factor.
+
     Args:
         image: (H,W,3) RGB, uint8 or float32 in [0,1].
         boxes: Half-open xyxy in its pixels.
         heatmap: (h,w) in [0,1]; if None, only the rest is drawn.
 
     Returns:
-        uint8 (H,W,3) RGB.
+        uint8 (H,W,3) RGB, or enlarged.
     """
     if image.dtype != np.uint8:
         image = (image * 255).round().astype(np.uint8)
+    factor = max(1, _LEGIBLE // max(image.shape[:2]))
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    boxes = [[factor * float(each) for each in box] for box in boxes]
     heated = image if heatmap is None else blend(image, heatmap)
     picture = Image.fromarray(draw_boxes(heated, [(box, PREDICTED) for box in boxes]))
     pen, (width, height) = ImageDraw.Draw(picture), picture.size
     size = max(11, height / 15)
     room = width - 4  # the whole text fits, also on a thumbnail
-    size *= min(1, room / (ImageFont.load_default(size).getlength(text) + 0.6 * size))
+    wanted = ImageFont.load_default(size).getlength(text) + 0.6 * size
+    size *= min(1, 0.95 * room / wanted)  # hinted letters do not shrink quite as much
     font, margin = ImageFont.load_default(size), 0.3 * size
     wide, tall = font.getlength(text) + 2 * margin, 1.4 * size
-    x, y = (float(boxes[0][0]), float(boxes[0][1]) - tall) if boxes else (0, 0)
+    x, y = (boxes[0][0], boxes[0][1] - tall) if boxes else (0, 0)
     x, y = max(0, min(x, room - wide)), max(0, y)
     pen.rectangle((x, y, x + wide, y + tall - 1), fill=PREDICTED)
     pen.text((x + margin, y + tall / 2), text, "white", font, anchor="lm")

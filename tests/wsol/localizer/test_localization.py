@@ -19,18 +19,18 @@ def found(heatmap=None, source=GRAY, box=(10, 20, 40, 50), name="ant"):
 @pytest.mark.parametrize("heatmap", [np.zeros((4, 4), np.float32), None])
 def test_a_picture_marks_the_box(heatmap):
     picture = np.asarray(found(heatmap).draw())
-    assert picture.shape == (64, 64, 3)
-    assert picture[20, 25].tolist() == picture[49, 25].tolist() == RED
-    assert (picture[35, 25] == 90).all()
-    assert (np.asarray(found(heatmap).draw(heatmap=False))[35, 25] == 90).all()
+    assert picture.shape == (320, 320, 3)  # enlarged five times
+    assert picture[100, 125].tolist() == picture[249, 125].tolist() == RED
+    assert (picture[175, 125] == 90).all()
+    assert (np.asarray(found(heatmap).draw(heatmap=False))[175, 125] == 90).all()
 
 
 def test_a_picture_says_all_of_a_long_name():
     """The last letter fits in, also on a thumbnail."""
     plain = np.full((96, 96, 3), 90, np.uint8)
-    picture = np.asarray(found(None, plain, (0,) * 4, "014.Indigo_Bunting").draw())
+    picture = np.asarray(found(None, plain, (0,) * 4, "014.Indigo_Bunting_with_a_long_name").draw())
     assert (picture[:, -1] == 90).all()
-    assert (picture[:, 80:94] == 255).any()
+    assert (picture[:, 240:282] == 255).any()
 
 
 def test_pixels_of_floats_are_drawn_like_those_of_whole_numbers():
