@@ -1,0 +1,23 @@
+"""The quickstart as a new user starts it."""
+
+import json
+
+import pytest
+
+from tests.helpers.commands import tool
+
+
+@pytest.mark.slow
+def test_the_quickstart_convinces(tmp_path):
+    """Its networks know the birds, and its maps are far above the centred box."""
+    output = tmp_path / "quickstart"
+    status, _, error = tool("quickstart.py", "--output", output)
+    assert status == 0, error
+    assert len(list((output / "boxes" / "overlays").iterdir())) == 10
+    assert (output / "report.html").is_file()
+    assert sum(file.stat().st_size for file in output.rglob("*")) < 60e6
+    for run in ("standard", "pgd"):
+        metrics = json.loads((output / run / "metrics.json").read_text())
+        assert metrics["top1_accuracy"] > 0.9
+        rows = {r["heatmap"]: r for r in metrics["localization"] if r["policy"] == "val"}
+        assert rows["gradient"]["gt_known_loc"] > rows["centred box"]["gt_known_loc"] + 0.3
