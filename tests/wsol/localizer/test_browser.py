@@ -138,7 +138,7 @@ def whole(tmp_path_factory):
     model = create_model("test_resnet", 4, image_size=32).eval()
     torch.nn.init.normal_(model.backbone.fc.weight)
     program = folder / "localizer.onnx"
-    write_program(export_program(model), Localizer(model, threshold=0.4), program)
+    write_program(export_program(model), Localizer(model, "gradient", 0.4), program)
     write_page(program, runtime, folder / "localizer.html")
     return model, folder
 
@@ -180,7 +180,7 @@ def test_a_browser_finds_the_boxes_of_the_localizer(toy, tmp_path, whole, served
             page.script("say('')")
             page.call("DOM.setFileInputFiles", nodeId=node, files=[str(photo)])
             wait_for(page, "The network took")
-            (expected,) = Localizer(model, threshold=0.4).predict(photo)
+            (expected,) = Localizer(model, "gradient", 0.4).predict(photo)
             assert page.script("[state.photo.width, state.photo.height]") == [*expected.size]
             pixel = max(expected.size) / 32
             np.testing.assert_allclose(page.script("state.box"), expected.box, atol=1.01 * pixel)
@@ -190,7 +190,7 @@ def test_a_browser_finds_the_boxes_of_the_localizer(toy, tmp_path, whole, served
                 "{ const s = document.getElementById('threshold'); s.value = 0.8;"
                 "s.dispatchEvent(new Event('input')); }"
             )
-            (smaller,) = Localizer(model, threshold=0.8).predict(photo)
+            (smaller,) = Localizer(model, "gradient", 0.8).predict(photo)
             np.testing.assert_allclose(page.script("state.box"), smaller.box, atol=1.01 * pixel)
         assert page.complaints == []
     finally:
