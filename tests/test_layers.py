@@ -11,6 +11,7 @@ from tests.helpers.commands import ROOT
 # Lowest first. A package's own name stands for its __init__.py, which offers the public names.
 LAYERS = (
     "robust_training.atomic_io",
+    "robust_training.class_path",
     "robust_training.private_api",
     "robust_training.progress",
     "robust_training.cpu",

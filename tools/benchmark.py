@@ -1,4 +1,4 @@
-"""The same as `wsol benchmark`."""
+"""Runs `wsol benchmark`."""
 
 from wsol.cli.commands.benchmark import main
 from wsol.cli.parser import run

@@ -1,4 +1,4 @@
-"""The same as `wsol compare`."""
+"""Runs `wsol compare`."""
 
 from wsol.cli.commands.compare import main
 from wsol.cli.parser import run

@@ -1,4 +1,4 @@
-"""The same as `wsol demo`."""
+"""Runs `wsol demo`."""
 
 from wsol.cli.commands.demo import main
 from wsol.cli.parser import run

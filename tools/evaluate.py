@@ -1,4 +1,4 @@
-"""The same as `wsol evaluate`."""
+"""Runs `wsol evaluate`."""
 
 from wsol.cli.commands.evaluate import main
 from wsol.cli.parser import run

@@ -1,4 +1,4 @@
-"""The same as `wsol export`."""
+"""Runs `wsol export`."""
 
 from wsol.cli.commands.export import main
 from wsol.cli.parser import run

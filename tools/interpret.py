@@ -1,4 +1,4 @@
-"""The same as `wsol interpret`."""
+"""Runs `wsol interpret`."""
 
 from wsol.cli.commands.interpret import main
 from wsol.cli.parser import run

@@ -1,4 +1,4 @@
-"""The same as `wsol localize`."""
+"""Runs `wsol localize`."""
 
 from wsol.cli.commands.localize import main
 from wsol.cli.parser import run

@@ -1,4 +1,4 @@
-"""The same as `wsol prepare`."""
+"""Runs `wsol prepare`."""
 
 from wsol.cli.commands.prepare import main
 from wsol.cli.parser import run

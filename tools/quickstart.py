@@ -1,4 +1,4 @@
-"""The same as `wsol quickstart`."""
+"""Runs `wsol quickstart`."""
 
 from wsol.cli.commands.quickstart import main
 from wsol.cli.parser import run

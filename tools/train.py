@@ -1,4 +1,4 @@
-"""The same as `wsol train`."""
+"""Runs `wsol train`."""
 
 from wsol.cli.commands.train import main
 from wsol.cli.parser import run

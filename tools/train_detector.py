@@ -1,4 +1,4 @@
-"""The same as `wsol detector`."""
+"""Runs `wsol detector`."""
 
 from wsol.cli.commands.detector import main
 from wsol.cli.parser import run

@@ -1,19 +1,18 @@
 """Networks that are not timm's: torchvision's, or a class of one's own, named by a class path."""
 
-import importlib
 import importlib.util
-import re
 from dataclasses import dataclass
 
 from torch import nn
 
-_CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+from robust_training.class_path import CLASS_PATH, import_object
+
 _TORCHVISION = "torchvision.models."
 
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """What timm knows of its networks, for another network.
+    """A description of a network that timm has for its own networks only.
 
     Attributes:
         path: The class path, for example "my_module.MyNet" or "torchvision.models.resnet18".
@@ -28,7 +27,7 @@ class OwnNetwork:
 
 def is_class_path(name: str) -> bool:
     """Whether a name has a dot, and its first part is a module that Python finds."""
-    found = _CLASS_PATH.fullmatch(name)
+    found = CLASS_PATH.fullmatch(name)
     return found is not None and importlib.util.find_spec(name.partition(".")[0]) is not None
 
 
@@ -43,14 +42,7 @@ def build_network(path: str, num_classes: int) -> nn.Module:
         ValueError: it is neither an `nn.Module` nor a function of torchvision.models, or it cannot
             be called with `num_classes` alone.
     """
-    module, _, name = path.rpartition(".")
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"cannot import the network {path}: {error} (PYTHONPATH=. lets Python find modules in "
-            "this folder)"
-        ) from error
+    make = import_object(path, "network")
     # a model folder names its network: it must not be able to call any other function
     is_module = isinstance(make, type) and issubclass(make, nn.Module)
     if not (is_module or (callable(make) and path.startswith(_TORCHVISION))):

@@ -12,7 +12,7 @@ class Command:
     """A command of `wsol`.
 
     Attributes:
-        purpose: What it does, for the list of commands.
+        purpose: Its purpose, for the list of commands.
         script: Name of its script in tools/, if it has one.
     """
 

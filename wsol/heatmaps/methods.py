@@ -4,12 +4,11 @@ A name consists of any number of `SWITCHES`, the outermost first, and one of `BA
 path of a `HeatmapMethod`. Underscores stand for spaces, except in names with a class path.
 """
 
-import importlib
-import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
+from robust_training.class_path import CLASS_PATH, import_object
 from wsol.data.names import nearest
 from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.averaged import Averaged, Product
@@ -44,7 +43,6 @@ SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {
 LOCALIZER = "refined gradient"  # the map of `Localizer` and localize.py if no other is asked for
 DEFAULT = ("gradient", LOCALIZER, "cam", BASELINE)
 NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each after any of {', '.join(SWITCHES)}"
-_CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def find_method(name: str) -> HeatmapMethod:
@@ -105,7 +103,7 @@ def plain_name(name: str) -> str:
 def _split(name: str) -> tuple[list[str], str]:
     """Switches, the outermost first, and a key of `BASES` or a class path."""
     rest, switches = name if "." in name else name.replace("_", " "), []
-    while rest not in BASES and not _CLASS_PATH.fullmatch(rest):
+    while rest not in BASES and not CLASS_PATH.fullmatch(rest):
         switch, _, rest = rest.partition(" ")
         if switch not in SWITCHES:
             near = nearest(name, [*BASES, *SWITCHES])
@@ -116,14 +114,7 @@ def _split(name: str) -> tuple[list[str], str]:
 
 
 def _of_class(path: str) -> HeatmapMethod:
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"cannot import the heatmap method {path}: {error} (PYTHONPATH=. lets Python find "
-            "modules in this folder)"
-        ) from error
+    found = import_object(path, "heatmap method")
     if not (isinstance(found, type) and issubclass(found, HeatmapMethod)):
         raise ValueError(f"{path} is not a subclass of wsol.heatmaps.heatmap.HeatmapMethod")
     try:

@@ -15,7 +15,7 @@ Verdict = Literal["better", "equal", "no better", "unknown"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the scores of a run say.
+    """The conclusion from the scores of a run.
 
     Attributes:
         verdict: Whether the 95 % interval of the paired difference in GT-known between the first
@@ -63,7 +63,7 @@ def answer(result: Mapping[str, Any]) -> Answer:
 
 
 def _instead(result: Mapping[str, Any]) -> str:
-    """What to use if the first heatmap does not beat its baseline."""
+    """Suggests boxes to use if the first heatmap does not beat its baseline."""
     better = {n: each for n, each in result["baselines"].items() if each["interval"][0] > 0}
     if better:
         name = max(better, key=lambda each: better[each]["gt_known_loc"])

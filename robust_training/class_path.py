@@ -1,0 +1,25 @@
+"""Objects named by a class path, such as "my_module.MyClass"."""
+
+import importlib
+import re
+
+CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def import_object(path: str, kind: str) -> object:
+    """Import what a class path names.
+
+    Args:
+        kind: What it should be, for the message, for example "network".
+
+    Raises:
+        ValueError: There is no such module, or nothing of that name in it.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"cannot import the {kind} {path}: {error} (PYTHONPATH=. lets Python find modules in "
+            "this folder)"
+        ) from error
