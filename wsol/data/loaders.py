@@ -41,6 +41,8 @@ class DataConfig:
             in another layout of `find_layout`, or in the layout that `class_path` reads.
         image_size: Side of the network's input in pixels.
         resize: Side before the random crop of training. If None, 8/7 of image_size (256 for 224).
+        horizontal_flip: Whether half of the training images are mirrored. Set it to false if the
+            mirror image can belong to another class, as with traffic signs and text.
         val_fraction: Fraction of each class's training images held out for validation, if the data
             set has no validation images of its own.
         batch_size: Images per step and process.
@@ -53,6 +55,7 @@ class DataConfig:
     root: str
     image_size: int = 224
     resize: int | None = None
+    horizontal_flip: bool = True
     val_fraction: float = 0.1
     batch_size: int = 32
     num_workers: int = 2
@@ -113,7 +116,8 @@ class DataConfig:
         )
 
     def _augmentation(self) -> Transform:
-        return train_transform(self.image_size, self.resize or round(self.image_size * 8 / 7))
+        resize = self.resize or round(self.image_size * 8 / 7)
+        return train_transform(self.image_size, resize, horizontal_flip=self.horizontal_flip)
 
     def _require_one_batch(self, images: LabelledImages) -> None:
         if len(images) < self.batch_size:

@@ -22,11 +22,18 @@ finally:
 Transform = A.Compose
 
 
-def train_transform(size: int = 224, resize: int = 256) -> Transform:
-    """Resize to `resize` squared (aspect ratio not kept), random crop of `size`, random flip."""
+def train_transform(
+    size: int = 224, resize: int = 256, *, horizontal_flip: bool = True
+) -> Transform:
+    """Resize to `resize` squared (aspect ratio not kept), random crop of `size`, random flip.
+
+    Args:
+        horizontal_flip: Whether half of the images are mirrored.
+    """
     if not 1 <= size <= resize:
         raise ValueError(f"the crop must fit the resized image, but {size} is not in 1..{resize}")
-    return _compose([_resize(resize), A.RandomCrop(size, size), A.HorizontalFlip(p=0.5)])
+    flips = [A.HorizontalFlip(p=0.5)] if horizontal_flip else []
+    return _compose([_resize(resize), A.RandomCrop(size, size), *flips])
 
 
 def eval_transform(size: int = 224) -> Transform:

@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+from dataclasses import replace
 import os
 import resource
 import shutil
@@ -173,6 +174,21 @@ def test_boxes_follow_the_train_transform():
     assert kept > 10
     with pytest.raises(ValueError, match="crop must fit"):
         train_transform(64, 60)
+
+
+def test_training_images_are_mirrored_unless_the_data_say_no(toy):
+    config = DataConfig(str(toy), image_size=32, resize=32, batch_size=8, num_workers=0)
+    upright = {
+        image.numpy().tobytes()
+        for batch in config.in_order(config.dataset("train"))
+        for image in batch["image"]
+    }
+    for flips in (True, False):
+        images = torch.cat(
+            [b["image"] for b in replace(config, horizontal_flip=flips).training_loader()]
+        )
+        mirrored = sum(image.numpy().tobytes() not in upright for image in images)
+        assert (mirrored > 0) is flips
 
 
 @pytest.mark.parametrize("workers", [0, 2])
