@@ -1,9 +1,9 @@
 import contextlib
 import hashlib
-from dataclasses import replace
 import os
 import resource
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
