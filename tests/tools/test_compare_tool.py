@@ -2,17 +2,19 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from tests.helpers.commands import ROOT, tool
 from tests.helpers.documents import blocks
 from wsol.evaluation.metrics import student_interval
-from wsol.report.comparison import TrainedRun, accuracy_scatter, method_table, read_scores
+from wsol.report.comparison import TrainedRun, accuracy_trade_off, method_table, read_scores
 
 
 @pytest.fixture
@@ -59,7 +61,10 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     page = (output / "comparison.md").read_text()
     assert "tools/compare.py" in page
     assert "differ in" not in page
-    assert 0 <= float(rows[0]["map under attack"]) <= 1
+    (attack,) = metrics["robustness"]["maps"]
+    for column, measure in (("top-k", "top_k_intersection"), ("tau", "kendall")):
+        found = float(rows[1][f"{column} of InputXGradient"])
+        assert found == attack["measures"][measure]["mean"]
     (curve,) = metrics["robustness"]["accuracy"]
     assert float(rows[1]["accuracy under attack"]) == curve["accuracy"][1]
     report = (output / "focal" / "seed0" / "report.html").read_text()
@@ -75,6 +80,55 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     status, _, error = compare(configs, toy, output, "--epochs", 1)
     assert status == 2
     assert "focal holds runs with another configuration" in error
+
+
+def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy, tmp_path):
+    curves = tmp_path / "curves.yaml"
+    curves.write_text(
+        f"focal:\n  config: {configs[1]}\n  points:\n    as_it_is:\n"
+        "    '2': {objective: {init_args: {gamma: 2.0}}}\n"
+    )
+    output = tmp_path / "out"
+    status, text, error = compare((), toy, output, "--curves", curves, "--epochs", 1, "--jobs", 2)
+    assert status == 0, error
+    for point, gamma in (("as_it_is", 1.0), ("2", 2.0)):
+        assert f"| focal_{point} | 1 |" in text
+        settings = yaml.safe_load((output / f"focal_{point}/seed0/config.yaml").read_text())
+        assert settings["objective"]["init_args"]["gamma"] == gamma
+    assert "differ in" not in (output / "comparison.md").read_text()
+    curves.write_text(curves.read_text().replace("2.0", "3.0"))
+    status, _, error = compare((), toy, output, "--curves", curves, "--epochs", 1)
+    assert (status, "holds runs with another configuration" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "must be given by their names"),
+        ("a: {config: methods/pgd}", "needs `config` and `points`"),
+        ("a: {config: methods/pdg, points: {b: {}}}", "there is no configuration methods/pdg"),
+        ("a: {config: methods/pgd, points: {b: 3}}", "is not a list of settings"),
+        ("a: {config: methods/pgd, points: {../b: {}}}", "becomes a folder"),
+    ],
+)
+def test_damaged_curves_are_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "curves.yaml").write_text(text)
+    arguments = ("--curves", tmp_path / "curves.yaml", "--output", tmp_path / "out", "--epochs", 1)
+    status, _, error = tool("compare.py", *arguments)
+    assert status == 2
+    assert message in error
+
+
+def test_a_line_joins_the_points_of_a_curve_only():
+    """The picture of two points of a curve has more ink than that of two methods apart."""
+    runs = some_runs(a=[0.2], b=[0.9])
+    runs = [replace(run, scores=run.scores | {"GT-known": run.scores["accuracy"]}) for run in runs]
+    pictures = [
+        accuracy_trade_off([replace(run, curve=curve) for run in runs], ["GT-known"])
+        for curve in ("", "c")
+    ]
+    apart, joined = (cv2.imdecode(np.frombuffer(p, np.uint8), 0)[:, :400] for p in pictures)
+    assert (joined < 200).sum() > (apart < 200).sum() + 100
 
 
 @pytest.mark.slow
@@ -142,4 +196,4 @@ def test_intervals_are_students():
     table = method_table(some_runs(a=[0.5, 0.6, 0.8], b=[0.25]))
     assert f"| a | 3 | 63.3 ± {100 * (high - low) / 2:.1f} | 1 | 2.0 s | 1.0x |" in table
     assert "| b | 1 | 25.0 | 1 | 2.0 s | 1.0x |" in table
-    assert accuracy_scatter(some_runs(a=[0.5]), "GT-known") is None
+    assert accuracy_trade_off(some_runs(a=[0.5]), ["GT-known"]) is None

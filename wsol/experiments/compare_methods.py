@@ -1,29 +1,81 @@
 """Trains several configurations with equal budgets and seeds, and compares their scores."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from robust_training.atomic_io import write_texts
+from wsol.cli.config_files import find_config
 from wsol.cli.run_folder import record_settings
 from wsol.cli.subprocesses import run_command, run_parallel
 from wsol.data.image_folder import BOXES
 from wsol.data.loaders import read_data_config
-from wsol.data.text_files import read_json
+from wsol.data.text_files import read_json, read_yaml
 from wsol.experiments.training_script import train
 from wsol.report.comparison import (
     GT_KNOWN,
-    ROBUSTNESS,
     TrainedRun,
-    accuracy_scatter,
+    accuracy_trade_off,
     csv_table,
     differences,
     epoch_seconds,
     method_table,
     read_run,
+    robustness_columns,
     sheet,
 )
+
+_CHANGES = "changes.yaml"  # of a method, in its folder
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method of a comparison.
+
+    Attributes:
+        config: Its YAML file.
+        changes: Settings that are read after `config`.
+        curve: Name of the curve that it is a point of. Empty if it stands alone.
+    """
+
+    config: Path
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    curve: str = ""
+
+
+def read_curves(file: Path) -> dict[str, Method]:
+    """Reads curves, such as those of configs/trade_off.yaml: a method with several settings each.
+
+    Returns:
+        Name of a method, <curve>_<point> -> the method.
+
+    Raises:
+        ValueError: the file has another form.
+    """
+    methods = {}
+    for curve, content in _named(file, "curves", read_yaml(file)):
+        if not isinstance(content, dict) or content.keys() != {"config", "points"}:
+            raise ValueError(f"{file}: the curve {curve} needs `config` and `points`, nothing else")
+        config = find_config(str(content["config"]))
+        for point, changes in _named(file, f"points of {curve}", content["points"]):
+            if not isinstance(changes, dict | None):
+                raise ValueError(f"{file}: the point {point} of {curve} is not a list of settings")
+            methods[f"{curve}_{point}"] = Method(config, changes or {}, curve)
+    return methods
+
+
+def _named(file: Path, what: str, content: Any) -> list[tuple[str, Any]]:
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{file}: the {what} must be given by their names")
+    for name in map(str, content):
+        if not re.fullmatch(r"[\w.+-]+", name):
+            raise ValueError(f"{file}: {name!r} becomes a folder; use letters, digits, `.`, `-`")
+    return [(str(name), value) for name, value in content.items()]
 
 
 @dataclass(frozen=True)
@@ -32,8 +84,8 @@ class Comparison:
 
     Attributes:
         output: Folder of the runs, <method>/seed<n>, and of the results.
-        configs: Name of a method -> its YAML file.
-        base: YAML files that are read before each of `configs`.
+        methods: Name of a method -> the method.
+        base: YAML files that are read before each method's.
         options: Options of train.py, for every run.
         device: Device for scoring.
         robustness: Option of evaluate.py: "false", "true", or a file of settings.
@@ -41,7 +93,7 @@ class Comparison:
     """
 
     output: Path
-    configs: Mapping[str, Path]
+    methods: Mapping[str, Method]
     base: Sequence[str | Path]
     options: Sequence[str]
     device: str
@@ -49,7 +101,7 @@ class Comparison:
     jobs: int
 
     def __post_init__(self) -> None:
-        for file in (*map(Path, self.base), *self.configs.values()):
+        for file in (*map(Path, self.base), *(each.config for each in self.methods.values())):
             if not file.is_file():
                 raise ValueError(f"there is no configuration {file}")
         if self.robustness not in ("false", "true") and not Path(self.robustness).is_file():
@@ -76,31 +128,40 @@ class Comparison:
             raise ValueError("give the budget: either --epochs or --minutes")
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"--seeds {list(seeds)} names a seed twice")
-        for name, config in self.configs.items():
-            texts = [Path(file).read_text() for file in (*self.base, config)]
+        for name, method in self.methods.items():
+            texts = [Path(file).read_text() for file in (*self.base, method.config)]
+            changes = yaml.safe_dump(dict(method.changes)) if method.changes else ""
             settings = {
                 "epochs": epochs,
                 "minutes": minutes,
                 "options": list(self.options),
-                "configuration": "".join(texts),
+                "configuration": "".join([*texts, changes]),
             }
             record_settings(self.output / name, settings)
+            if changes:
+                write_texts(self.output / name, {_CHANGES: changes})
         budgets = (
-            dict.fromkeys(self.configs, epochs)
+            dict.fromkeys(self.methods, epochs)
             if minutes is None
             else self._fitting_epochs(minutes, seeds[0])
         )
-        folders = {(n, s): self.output / n / f"seed{s}" for s in seeds for n in self.configs}
+        folders = {(n, s): self.output / n / f"seed{s}" for s in seeds for n in self.methods}
         tasks = [(n, s, budgets[n], folder) for (n, s), folder in folders.items()]
         run_parallel(self._train, tasks, self.jobs, "training")
         run_parallel(
             self._evaluate, [(folder,) for folder in folders.values()], self.jobs, "scoring"
         )
-        return [read_run(n, s, folders[n, s]) for n in self.configs for s in seeds]
+        return [
+            read_run(name, seed, folders[name, seed], method.curve)
+            for name, method in self.methods.items()
+            for seed in seeds
+        ]
 
     def _train(self, name: str, seed: int, epochs: int, folder: Path) -> None:
         if len(epoch_seconds(folder)) < epochs:
-            configs = [*self.base, self.configs[name]]
+            method = self.methods[name]
+            changes = [self.output / name / _CHANGES] if method.changes else []
+            configs = [*self.base, method.config, *changes]
             options = [*self.options, "--seed", str(seed), "--epochs", str(epochs)]
             train(configs, options, folder, at_once=self.jobs)
 
@@ -127,7 +188,7 @@ class Comparison:
         known: dict[str, int] = read_json(file) if file.is_file() else {}
         if not (isinstance(known, dict) and all(type(each) is int for each in known.values())):
             raise ValueError(f"{file} is damaged")
-        trials = {name: self.output / name / "trial" for name in self.configs if name not in known}
+        trials = {name: self.output / name / "trial" for name in self.methods if name not in known}
         tasks = [(name, seed, 1, folder) for name, folder in trials.items()]
         run_parallel(self._train, tasks, self.jobs, "timing")
         for name, folder in trials.items():
@@ -154,8 +215,8 @@ def write_comparison(output: Path, runs: Sequence[TrainedRun], command: str, ima
     )
     write_texts(output, {"comparison.md": text, "comparison.csv": csv_table(runs)})
     pictures = {
-        "accuracy_gt_known.png": accuracy_scatter(runs, GT_KNOWN),
-        "accuracy_robustness.png": accuracy_scatter(runs, ROBUSTNESS),
+        "accuracy_gt_known.png": accuracy_trade_off(runs, [GT_KNOWN]),
+        "accuracy_robustness.png": accuracy_trade_off(runs, robustness_columns(runs)),
         "maps.png": sheet(runs, read_data_config(runs[0].folder).dataset("test"), images=images),
     }
     for name, picture in pictures.items():

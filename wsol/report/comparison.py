@@ -23,13 +23,15 @@ from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.overlay import PREDICTED, TRUE, blend, draw_boxes
 from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.number_format import markdown
-from wsol.report.plots import picture_grid, scatter
+from wsol.report.plots import picture_grid, trade_offs
 
 Metrics = Mapping[str, Any]
 
 
 UNMOVED = "not trained by its term"
-ACCURACY, GT_KNOWN, ROBUSTNESS = "accuracy", "GT-known", "map under attack"
+ACCURACY, GT_KNOWN = "accuracy", "GT-known"
+# measures of a map under attack: a column for each, and each attack on maps
+_MAP_MEASURES = {"top_k_intersection": "top-k of {}", "kendall": "tau of {}"}
 
 
 def read_scores(metrics: Metrics) -> dict[str, Any]:
@@ -48,13 +50,31 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
         "Top-1 Loc": _localization(metrics, "gradient", "top1_loc"),
         "CAM GT-known": _localization(metrics, "cam", "gt_known_loc"),
         "centred box GT-known": _localization(metrics, "centred box", "gt_known_loc"),
-        ROBUSTNESS: _value(attack, "measures", "top_k_intersection", "mean"),
+        **_map_robustness(metrics),
         "GT-known under attack": _value(attack, "boxes", "gt_known_loc", "attacked", "mean"),
         "accuracy under attack": _value(curve, "accuracy", place),
         "worst group": _value(spurious, "groups", "worst", "accuracy"),
         "gradient mass in mask": _value(spurious, "object", "mass"),
         "gradient mass on null patch": _value(spurious, "null_patch", "mass"),
     }
+
+
+def _map_robustness(metrics: Metrics) -> dict[str, Any]:
+    """What the first attack on each attribution leaves of its map."""
+    attacks = _value(metrics, "robustness", "maps") or ()
+    return {
+        title.format(_value(attack, "attack", "attribution", "class")): _value(
+            attack, "measures", measure, "mean"
+        )
+        for attack in reversed(attacks)
+        for measure, title in _MAP_MEASURES.items()
+    }
+
+
+def robustness_columns(runs: Sequence["TrainedRun"]) -> list[str]:
+    """Names of the scores of maps under attack."""
+    starts = [title.format("") for title in _MAP_MEASURES.values()]
+    return [name for name in _present(runs) if name.startswith(tuple(starts))]
 
 
 def _value(content: Any, *keys: str | int | None) -> Any:
@@ -84,6 +104,7 @@ class TrainedRun:
         scores: From `read_scores`. A score is None if metrics.json does not contain it.
         seconds: Duration of each epoch, with validation.
         unmoved: A sentence for each term of the objective that training did not move.
+        curve: Name of the curve that the method is a point of. Empty if it stands alone.
     """
 
     method: str
@@ -92,9 +113,10 @@ class TrainedRun:
     scores: dict[str, float | None]
     seconds: list[float]
     unmoved: Sequence[str] = ()
+    curve: str = ""
 
 
-def read_run(method: str, seed: int, folder: Path) -> TrainedRun:
+def read_run(method: str, seed: int, folder: Path, curve: str = "") -> TrainedRun:
     """Reads a run's metrics.json and log.csv.
 
     Raises:
@@ -106,7 +128,8 @@ def read_run(method: str, seed: int, folder: Path) -> TrainedRun:
         seconds = epoch_seconds(folder)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a finished run: {error}") from error
-    return TrainedRun(method, seed, folder, scores, seconds, unmoved_terms(read_log(folder)))
+    unmoved = unmoved_terms(read_log(folder))
+    return TrainedRun(method, seed, folder, scores, seconds, unmoved, curve)
 
 
 def epoch_seconds(folder: Path) -> list[float]:
@@ -131,8 +154,9 @@ def _fraction(name: str, value: Any) -> float | None:
     """Checks a score of metrics.json. A missing score or NaN becomes None."""
     if value is None or value != value:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r:.40}, not a fraction in [0,1]")
+    lowest = -1 if name.startswith(_MAP_MEASURES["kendall"].format("")) else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= 1:
+        raise ValueError(f"{name} is {value!r:.40}, not a fraction in [{lowest},1]")
     return value
 
 
@@ -143,7 +167,8 @@ def csv_table(runs: Sequence[TrainedRun]) -> str:
     names = _present(runs)
     writer.writerow(["method", "seed", "epochs", "seconds", *names])
     for run in runs:
-        scores = ("" if run.scores[name] is None else run.scores[name] for name in names)
+        known = (run.scores.get(name) for name in names)
+        scores = ("" if score is None else score for score in known)
         length = (len(run.seconds), f"{sum(run.seconds):.1f}")
         writer.writerow([run.method, run.seed, *length, *scores])
     return text.getvalue()
@@ -162,7 +187,7 @@ def method_table(runs: Sequence[TrainedRun]) -> str:
         [
             f"{method} ({UNMOVED})" if any(run.unmoved for run in group) else method,
             str(len(group)),
-            *(_cell([run.scores[name] for run in group]) for name in names),
+            *(_cell([run.scores.get(name) for run in group]) for name in names),
             str(len(group[0].seconds)),
             f"{_epoch(group):.1f} s",
             f"{_epoch(group) / _epoch(first):.1f}x",
@@ -172,20 +197,20 @@ def method_table(runs: Sequence[TrainedRun]) -> str:
     return markdown(heads, rows, 1)
 
 
-def accuracy_scatter(runs: Sequence[TrainedRun], score: str) -> bytes | None:
-    """PNG: a score against accuracy. None if no run has both."""
-    return scatter(
-        {
+def accuracy_trade_off(runs: Sequence[TrainedRun], scores: Sequence[str]) -> bytes | None:
+    """PNG: scores against accuracy, one panel each. None if no run has accuracy and a score."""
+    panels = {
+        score: {
             method: [
                 (run.scores[ACCURACY], run.scores[score])
                 for run in group
-                if None not in (run.scores[ACCURACY], run.scores[score])
+                if None not in (run.scores[ACCURACY], run.scores.get(score))
             ]
             for method, group in _by_method(runs).items()
-        },
-        ACCURACY,
-        score,
-    )
+        }
+        for score in scores
+    }
+    return trade_offs(panels, ACCURACY, {run.method: run.curve for run in runs if run.curve})
 
 
 def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8) -> bytes:
@@ -248,7 +273,8 @@ def _by_method(runs: Sequence[TrainedRun]) -> dict[str, list[TrainedRun]]:
 
 def _present(runs: Sequence[TrainedRun]) -> list[str]:
     """Columns that have a number in any run."""
-    return [name for name in runs[0].scores if any(run.scores[name] is not None for run in runs)]
+    names = dict.fromkeys(name for run in runs for name in run.scores)
+    return [name for name in names if any(run.scores.get(name) is not None for run in runs)]
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -212,44 +212,71 @@ def _percent(fractions: Sequence[float]) -> list[float]:
     return (100 * np.asarray(fractions)).tolist()
 
 
-def scatter(
-    points: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str
+def trade_offs(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    x_label: str,
+    curves: Mapping[str, str],
 ) -> bytes | None:
-    """PNG: one score against another, fractions drawn in percent.
+    """PNG: scores against another score, fractions drawn in percent.
 
     Args:
-        points: Name of a method -> (x, y) of each of its runs.
+        panels: Name of a score -> name of a method -> (x, y) of each of its runs.
+        x_label: Name of the other score.
+        curves: Name of a method -> its curve. The methods of a curve have one colour, and a line
+            joins them in their order. A method that is not in `curves` is a curve of its own.
 
     Returns:
         A point for each method with intervals over its runs, and a dot for each run. Without
         points, None.
     """
-    if not any(points.values()):
+    shown = {title: methods for title, methods in panels.items() if any(methods.values())}
+    if not shown:
         return None
-    figure = Figure(figsize=(6.5, 4), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for name, runs in points.items():
-        if not runs:
-            continue
-        x, y = 100 * np.transpose(runs)
-        (mean_x, half_x), (mean_y, half_y) = student_interval(x), student_interval(y)
-        bars = axes.errorbar(
-            mean_x,
-            mean_y,
-            None if math.isnan(half_y) else half_y,
-            None if math.isnan(half_x) else half_x,
-            fmt="o",
-            capsize=2,
-            label=name,
-            elinewidth=0.8,
-        )
-        axes.plot(x, y, ".", color=bars[0].get_color(), alpha=0.5, ms=4)
-    axes.set(xlabel=f"{x_label}, %", ylabel=f"{y_label}, %")
-    axes.grid(alpha=0.3)
-    legend = axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure = Figure(dpi=120, layout="constrained")
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure.set_size_inches(4.4 * columns + 2, 3.8 * rows)
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    names = dict.fromkeys(curves.get(m, m) for methods in shown.values() for m in methods)
+    colours = {name: f"C{number}" for number, name in enumerate(names)}
+    lines = {}
+    for (title, methods), axes in zip(shown.items(), places, strict=False):
+        means: dict[str, list[tuple[float, float]]] = {}
+        for method, runs in methods.items():
+            if runs:
+                curve = curves.get(method, method)
+                point = _mean_point(axes, runs, colours[curve])
+                means.setdefault(curve, []).append(point)
+                if curve != method:
+                    label = method.removeprefix(curve).strip(" _")
+                    axes.annotate(
+                        label, point, (3, 3), textcoords="offset points", size=6, parse_math=False
+                    )
+        for curve, points in means.items():
+            lines[curve] = axes.plot(*np.transpose(points), color=colours[curve], lw=0.9)[0]
+            lines[curve].set_marker("o")
+        axes.set(xlabel=f"{x_label}, %", ylabel=f"{title}, %")
+        axes.grid(alpha=0.3)
+    for axes in places:  # more places than scores
+        axes.remove()
+    legend = figure.legend(
+        list(lines.values()), list(lines), fontsize=7, loc="outside right center", frameon=False
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a `$` in a name must not begin a formula
     return _png(figure)
+
+
+def _mean_point(
+    axes: Axes, runs: Sequence[tuple[float, float]], colour: str
+) -> tuple[float, float]:
+    """Draws the intervals over `runs`, and a dot for each. Returns the means in percent."""
+    x, y = 100 * np.transpose(runs)
+    (mean_x, half_x), (mean_y, half_y) = student_interval(x), student_interval(y)
+    errors = [None if math.isnan(half) else half for half in (half_y, half_x)]
+    axes.errorbar(mean_x, mean_y, *errors, color=colour, capsize=2, elinewidth=0.8)
+    axes.plot(x, y, ".", color=colour, alpha=0.5, ms=4)
+    return mean_x, mean_y
 
 
 def picture_grid(columns: Mapping[str, Sequence[np.ndarray]]) -> bytes:

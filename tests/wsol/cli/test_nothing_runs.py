@@ -31,7 +31,7 @@ from wsol.evaluation.results import _FORMULA, Scores, image_table
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, read_scoremap
 from wsol.localizer.localizer import Localizer
 from wsol.report.number_format import markdown
-from wsol.report.plots import scatter
+from wsol.report.plots import trade_offs
 from wsol.robustness.roar import write_replaced
 
 
@@ -258,7 +258,8 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;${images}|$
 
 
 def test_a_name_is_no_formula_for_matplotlib():
-    assert scatter({EVIL: [(0.5, 0.25)]}, "a", "b").startswith(b"\x89PNG")
+    picture = trade_offs({EVIL: {EVIL: [(0.5, 0.25)]}}, "a", {EVIL: EVIL})
+    assert picture.startswith(b"\x89PNG")
 
 
 def test_a_name_is_no_formula_for_a_spreadsheet():

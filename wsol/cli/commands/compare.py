@@ -7,6 +7,9 @@ Options after `--` go to every run of train.py. Each run is a folder DIR/<config
 by train.py and scored by evaluate.py. Finished runs are not repeated, and interrupted ones
 continue. Writes comparison.md, comparison.csv, accuracy_gt_known.png, accuracy_robustness.png
 (where robustness was measured) and maps.png. Times are multiples of the first configuration's.
+
+`--curves trade_off` adds methods with several settings each, such as radii of PGD and weights of
+ART. A line joins the points of a curve in both pictures.
 """
 
 from pathlib import Path
@@ -21,7 +24,13 @@ from wsol.cli.program import typed
 def main(arguments: list[str]) -> None:
     own, options = split_options(arguments)
     parser = Parser(description=__doc__)
-    parser.add_argument("configs", nargs="+", help="names or YAML files, one per method")
+    parser.add_argument("configs", nargs="*", help="names or YAML files, one per method")
+    parser.add_argument(
+        "--curves",
+        type=str,
+        default=None,
+        help="name or YAML file of methods with several settings",
+    )
     parser.add_argument("--base", nargs="*", default=[], help="what is read before each of them")
     parser.add_argument("--output", type=str, required=True, help="folder for runs and results")
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
@@ -44,13 +53,19 @@ def main(arguments: list[str]) -> None:
     configs = {Path(name).stem: find_config(name) for name in settings.configs}
     if len(configs) < len(settings.configs):
         raise ValueError("two configurations have the same file name")
+    if not configs and settings.curves is None:
+        raise ValueError("name the configurations to compare, or give --curves")
+    curves = None if settings.curves is None else find_config(settings.curves)
     output = output_folder(settings.output)
 
-    from wsol.experiments.compare_methods import Comparison, write_comparison  # PyTorch
+    # these import PyTorch
+    from wsol.experiments.compare_methods import Comparison, Method, read_curves, write_comparison
 
+    methods = {name: Method(file) for name, file in configs.items()}
+    methods |= {} if curves is None else read_curves(curves)
     comparison = Comparison(
         output,
-        configs,
+        methods,
         list(map(find_config, settings.base)),
         options,
         settings.device,
