@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from robust_training.atomic_io import write_texts
+from robust_training.attacks.map_attack import MapAttack
 from robust_training.models.classifier import Classifier
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.predictions import predictions_text
@@ -88,6 +89,7 @@ class Evaluation(Scores):
         methods: Heatmap methods by name.
         dataset: The scored images.
         folder: The folder of the run or model, which may contain the log of its training.
+        map_attack: The first attack on maps. None if no map was attacked.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Evaluation(Scores):
     methods: Mapping[str, HeatmapMethod]
     dataset: ImageDataset
     folder: Path | None
+    map_attack: MapAttack | None = None
 
 
 _COLUMNS = ("image", "label", "prediction", "x0", "y0", "x1", "y1", "iou", "heatmap", "policy")

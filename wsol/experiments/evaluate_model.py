@@ -186,6 +186,8 @@ class EvaluationPlan:
                 self.robustness,
                 seed=scoring.seed,
             )
+            first = next(iter(self.robustness.maps), None)
+            evaluation = replace(evaluation, map_attack=first)
             evaluation = evaluation.with_metrics({"robustness": attacked})
         write_scores(self.output, evaluation)
         if self.output is not None:

@@ -100,6 +100,19 @@ def _cautions(result: Mapping[str, Any], name: str) -> Iterator[str]:
             )
 
 
+def _under_attack(result: Mapping[str, Any]) -> Iterator[str]:
+    """What the first attack on maps leaves of the map and of its boxes."""
+    for attack in result.get("robustness", {}).get("maps", [])[:1]:
+        top = attack["measures"]["top_k_intersection"]
+        kept = percent(top["mean"], top["interval"])
+        said = f"Under attack, {kept} % of the map's top pixels stay"
+        boxes = attack.get("boxes", {}).get("gt_known_loc")
+        if boxes:
+            before, after = (percent(boxes[key]["mean"]) for key in ("clean", "attacked"))
+            said += f", and GT-known of the gradient map goes from {before} to {after}"
+        yield f"{said}."
+
+
 def answer_table(results: Results) -> Table:
     """The scores of each heatmap under its first threshold policy, beside its baseline."""
     heads = ("model", "heatmap", "threshold policy", "GT-known", "Top-1 Loc", "accuracy")
@@ -130,6 +143,7 @@ def answer_text(results: Results, *, everything: bool = False) -> str:
     for run, result in results.items():
         found = answer(result)
         lines.append(f"{run}: {found.sentence}")
+        lines += [f"{run}: {each}" for each in _under_attack(result)]
         lines += [f"{run}: caution: {each}" for each in found.cautions]
     return "\n\n".join([*shown, "\n".join(lines)])
 

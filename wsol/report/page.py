@@ -15,6 +15,7 @@ from robust_training.atomic_io import write_text
 from wsol.evaluation.results import Evaluation
 from wsol.localizer.overlay import PREDICTED, TRUE
 from wsol.report import html_tables, score_tables
+from wsol.report.attacked_maps import attacked_maps
 from wsol.report.gallery import gallery
 from wsol.report.number_format import Results
 from wsol.report.plots import accuracy_charts, threshold_charts, training_charts
@@ -41,7 +42,8 @@ def write_report(
     data = gallery(evaluations, images)
     results = {run: evaluation.metrics for run, evaluation in evaluations.items()}
     folders = {run: evaluation.folder for run, evaluation in evaluations.items()}
-    sections = {name: text for name, text in _sections(results, folders).items() if text}
+    sections = _sections(results, folders, attacked_maps(evaluations))
+    sections = {name: text for name, text in sections.items() if text}
     script = _file("page.js")
     page = Template(_file("page.html")).substitute(
         runs=html.escape(", ".join(evaluations)),
@@ -68,7 +70,9 @@ def script_data(data: Any) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str, str]:
+def _sections(
+    results: Results, folders: Mapping[str, Path | None], maps_under_attack: str
+) -> dict[str, str]:
     """Title -> content; empty if there are no measurements."""
     return {
         "Scores": "".join(map(_note, _doubts(results)))
@@ -84,7 +88,12 @@ def _sections(results: Results, folders: Mapping[str, Path | None]) -> dict[str,
             "images.csv in the run's folder lists every image with its box, IoU and error type.",
         ),
         "Spurious correlations": html_tables.table(*score_tables.spurious_table(results)),
-        "Under attack": "".join(html_tables.table(*each) for each in robustness_tables(results))
+        "Under attack": _noted(
+            maps_under_attack,
+            "Six test images, spread evenly, with the gradient map and its box. The attack is that "
+            "of the first row below, which changes the map and keeps the class.",
+        )
+        + "".join(html_tables.table(*each) for each in robustness_tables(results))
         + _charts(accuracy_charts(results)),
         "Training": _charts(training_charts(folders)),
         "How it was scored": _note(next(iter(results.values()))["protocol"]),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from robust_training.attacks.map_attack import MapAttack
+from robust_training.attacks.pgd import PGD
 from robust_training.models.classifier import create_model
 from tests.helpers.browser import Page
 from tests.helpers.commands import page_data
@@ -302,3 +305,26 @@ def test_a_page_needs_runs_on_the_same_images(scored, tmp_path):
     with pytest.raises(ValueError, match="b was scored on other images"):
         write_report(tmp_path / "r.html", two)
     assert not (tmp_path / "r.html").exists()
+
+
+def test_the_page_shows_maps_before_and_after_the_attack(scored, report, tmp_path):
+    """Each row: the image, and for each attacked run its map and the map of the attacked image."""
+    evaluation, _ = scored
+    attack = MapAttack(attack=PGD(eps=0.2, step_size=0.1, steps=3))
+    boxes = {"robustness": {"maps": [{"boxes": {"threshold": 0.3}}], "accuracy": []}}
+    two = {
+        HOSTILE: replace(evaluation.with_metrics(boxes), map_attack=attack),
+        "still": replace(evaluation.with_metrics(boxes), map_attack=replace(attack, attack=PGD(0))),
+        "not attacked": evaluation,
+    }
+    with pytest.MonkeyPatch.context() as patch:  # its tables need a whole measurement
+        patch.setattr("wsol.report.page.robustness_tables", lambda results: [])
+        patch.setattr("wsol.report.page.accuracy_charts", lambda results: "")
+        write_report(tmp_path / "r.html", two)
+    text = (tmp_path / "r.html").read_text()
+    table = re.search('<table class="maps">.*?</table>', text)[0]
+    assert IN_FILES not in table
+    rows = [re.findall('src="(.*?)"', row) for row in table.split("</tr>")[1:-1]]
+    assert len(rows) == 6
+    assert all(first != second and third == fourth for _, first, second, third, fourth in rows)
+    assert '<table class="maps">' not in report.read_text()

@@ -1,9 +1,9 @@
 """Train, score and localize on toy data in minutes: `python tools/quickstart.py`.
 
 Draws the toy birds, trains a small network with Standard, trains it further with Standard and with
-PGD for the same number of epochs, scores the maps of both beside the centred box, localizes a few
-test images, and writes an HTML report. Each step is an ordinary command, which is printed before it
-runs.
+PGD for the same number of epochs, scores the maps of both beside the centred box and under attack,
+localizes a few test images, and writes an HTML report. Each step is an ordinary command, which is
+printed before it runs.
 """
 
 import itertools
@@ -16,6 +16,12 @@ from wsol.cli.program import other, process_words
 
 _DATA = ("--images", 2600, "--size", 64, "--test_fraction", 0.08)
 _NETWORK = ("--model.name", "test_resnet", "--channels_last", "true")
+_RADIUS = 0.0157  # 4/255
+_ATTACK = tuple(
+    word
+    for name, value in (("eps", _RADIUS), ("step_size", _RADIUS), ("steps", 1))
+    for word in (f"--objective.init_args.attack.{name}", value)
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -32,11 +38,11 @@ def main(arguments: list[str]) -> None:
     common = ("--data.root", data, "--data.val_fraction", 0.05, "--seed", settings.seed, *_NETWORK)
     start, standard, pgd = (output / name for name in ("start", "standard", "pgd"))
     _train("toy_standard", *common, *_steps(8, 0.003), "--output", start)
-    further = (*common, *_steps(3, 0.001), "--model.weights", start / "best" / "model.safetensors")
+    further = (*common, *_steps(2, 0.001), "--model.weights", start / "best" / "model.safetensors")
     _train("toy_standard", *further, "--output", standard)
-    _train("toy_pgd", *further, "--output", pgd)
-    methods = ("--methods", "gradient", "refined_gradient", "--threshold_step", 0.01)
-    _call("evaluate", standard, pgd, *methods, "--report", output / "report.html")
+    _train("toy_pgd", *further, *_ATTACK, "--output", pgd)
+    scores = ("--methods", "gradient", "refined_gradient", "--robustness", "toy_attack")
+    _call("evaluate", standard, pgd, *scores, "--report", output / "report.html")
     images = data / "CUB_200_2011" / "images"
     _call("localize", pgd, *sorted(images.glob("*/*_0001.jpg")), "--output", output / "boxes")
     print(f"done in {time.perf_counter() - started:.0f} s; open {output / 'report.html'}")

@@ -1,0 +1,77 @@
+"""Pictures of gradient maps before and after an attack, side by side for each run."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsol.boxes.heatmap_boxes import largest_boxes
+from wsol.data.inputs import to_pixels
+from wsol.evaluation.results import Evaluation
+from wsol.heatmaps.heatmap import Gradient
+from wsol.localizer.overlay import PREDICTED, blend, draw_boxes
+from wsol.report.gallery import picture
+
+_IMAGES = 6
+_SIDE = 320  # pixels of a picture
+
+
+def attacked_maps(evaluations: Mapping[str, Evaluation]) -> str:
+    """HTML: a row for each of six test images, and two columns for each attacked run.
+
+    The images are spread evenly over the split. The attack is the first one on maps. The boxes are
+    those of gradient maps at the threshold of the scores under attack.
+
+    Args:
+        evaluations: Run name -> evaluation, all on the same images. Without any attack on maps, the
+            result is empty.
+    """
+    attacked = {run: each for run, each in evaluations.items() if each.map_attack is not None}
+    if not attacked:
+        return ""
+    dataset = next(iter(attacked.values())).dataset
+    chosen = np.linspace(0, len(dataset) - 1, min(_IMAGES, len(dataset))).round().astype(int)
+    items = [dataset[int(index)] for index in dict.fromkeys(chosen)]
+    image = torch.stack([item["image"] for item in items])
+    label = torch.tensor([item["label"] for item in items])
+    columns = {"image": [picture(_enlarged(each), side=_SIDE) for each in to_pixels(image)]}
+    for run, evaluation in attacked.items():
+        columns[run] = _pictures(evaluation, image, label)
+        columns[f"{run}, attacked"] = _pictures(
+            evaluation, _attacked(evaluation, image, label), label
+        )
+    heads = "".join(f"<th>{html.escape(head)}</th>" for head in columns)
+    rows = "".join(
+        "<tr>" + "".join(f'<td><img src="{source}" alt=""></td>' for source in row) + "</tr>"
+        for row in zip(*columns.values(), strict=True)
+    )
+    return f'<div class="scroll"><table class="maps"><tr>{heads}</tr>{rows}</table></div>'
+
+
+def _attacked(evaluation: Evaluation, image: Tensor, label: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    device = evaluation.model.device
+    return evaluation.map_attack(evaluation.model, image.to(device), label.to(device)).image.cpu()
+
+
+def _pictures(evaluation: Evaluation, image: Tensor, label: Tensor) -> Sequence[str]:
+    device = evaluation.model.device
+    heatmaps = Gradient()(evaluation.model, image.to(device), label.to(device))
+    found = evaluation.metrics["robustness"]["maps"][0].get("boxes")
+    drawn = []
+    for pixels, heatmap in zip(to_pixels(image), heatmaps, strict=True):
+        photo = _enlarged(pixels)
+        scale = photo.shape[0] / heatmap.shape[0]
+        boxes = [] if found is None else largest_boxes(heatmap, [found["threshold"]])
+        marks = [(scale * np.asarray(box, float), PREDICTED) for box in boxes]
+        drawn.append(picture(draw_boxes(blend(photo, heatmap), marks), side=_SIDE))
+    return drawn
+
+
+def _enlarged(pixels: np.ndarray) -> np.ndarray:
+    """A small image in larger size, so that lines do not hide the object."""
+    factor = max(1, _SIDE // max(pixels.shape[:2]))
+    return cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
