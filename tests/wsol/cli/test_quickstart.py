@@ -9,15 +9,19 @@ from tests.helpers.commands import tool
 
 @pytest.mark.slow
 def test_the_quickstart_convinces(tmp_path):
-    """Its networks know the birds, and its maps are far above the centred box."""
+    """Its networks know the birds, its maps are far above the centred box, and PGD's hold still."""
     output = tmp_path / "quickstart"
     status, _, error = tool("quickstart.py", "--output", output)
     assert status == 0, error
     assert len(list((output / "boxes" / "overlays").iterdir())) == 10
     assert (output / "report.html").is_file()
     assert sum(file.stat().st_size for file in output.rglob("*")) < 60e6
+    kept = {}
     for run in ("standard", "pgd"):
         metrics = json.loads((output / run / "metrics.json").read_text())
         assert metrics["top1_accuracy"] > 0.9
         rows = {r["heatmap"]: r for r in metrics["localization"] if r["policy"] == "val"}
         assert rows["gradient"]["gt_known_loc"] > rows["centred box"]["gt_known_loc"] + 0.3
+        (attack,) = metrics["robustness"]["maps"]
+        kept[run] = attack["measures"]["top_k_intersection"]["interval"]
+    assert kept["pgd"][0] > kept["standard"][1]

@@ -20,6 +20,8 @@ from wsol.data.loaders import DataConfig
 from wsol.evaluation import ScoringConfig
 from wsol.experiments import evaluate_model
 from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
+from wsol.report.answer import answer_text
+from wsol.report.number_format import percent
 from wsol.robustness.under_attack import RobustnessConfig
 
 SCORING = ScoringConfig(threshold_step=0.02, v2=False)
@@ -93,6 +95,12 @@ def test_scores_are_written_before_the_attacks_begin(network, toy, tmp_path):
     second = json.loads((tmp_path / "metrics.json").read_text())
     assert second["robustness"]["images"] == 2
     assert second["localization"] == first["localization"]
+    (attack,) = second["robustness"]["maps"]
+    after = percent(attack["boxes"]["gt_known_loc"]["attacked"]["mean"])
+    assert f"goes from {percent(attack['boxes']['gt_known_loc']['clean']['mean'])} to {after}." in (
+        answer_text({"run": second})
+    )
+    assert "Under attack" not in answer_text({"run": first})
 
 
 def test_other_classes_are_refused(toy, no_work):
