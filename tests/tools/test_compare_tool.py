@@ -96,9 +96,14 @@ def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy,
         settings = yaml.safe_load((output / f"focal_{point}/seed0/config.yaml").read_text())
         assert settings["objective"]["init_args"]["gamma"] == gamma
     assert "differ in" not in (output / "comparison.md").read_text()
+    more = ("--curves", curves, "--epochs", 1, "--points")
+    status, text, error = compare((), toy, output, *more, "focal_2")
+    assert (status, "as_it_is" in text, "| focal_2 | 1 |" in text) == (0, False, True), error
     curves.write_text(curves.read_text().replace("2.0", "3.0"))
-    status, _, error = compare((), toy, output, "--curves", curves, "--epochs", 1)
+    status, _, error = compare((), toy, output, *more, "focal_2")
     assert (status, "holds runs with another configuration" in error) == (2, True)
+    status, _, error = compare((), toy, output, *more, "focal_3")
+    assert (status, "has no point focal_3" in error) == (2, True)
 
 
 @pytest.mark.parametrize(

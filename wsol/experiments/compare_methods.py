@@ -15,6 +15,7 @@ from wsol.cli.run_folder import record_settings
 from wsol.cli.subprocesses import run_command, run_parallel
 from wsol.data.image_folder import BOXES
 from wsol.data.loaders import read_data_config
+from wsol.data.names import suggestion
 from wsol.data.text_files import read_json, read_yaml
 from wsol.experiments.training_script import train
 from wsol.report.comparison import (
@@ -48,14 +49,17 @@ class Method:
     curve: str = ""
 
 
-def read_curves(file: Path) -> dict[str, Method]:
-    """Reads curves, such as those of configs/trade_off.yaml: a method with several settings each.
+def read_curves(file: Path, points: Sequence[str] | None = None) -> dict[str, Method]:
+    """Reads curves, a method with several settings each: configs/trade_off/curves.yaml.
+
+    Args:
+        points: Names of the methods to take. If None, all.
 
     Returns:
         Name of a method, <curve>_<point> -> the method.
 
     Raises:
-        ValueError: the file has another form.
+        ValueError: the file has another form, or no such point.
     """
     methods = {}
     for curve, content in _named(file, "curves", read_yaml(file)):
@@ -66,7 +70,10 @@ def read_curves(file: Path) -> dict[str, Method]:
             if not isinstance(changes, dict | None):
                 raise ValueError(f"{file}: the point {point} of {curve} is not a list of settings")
             methods[f"{curve}_{point}"] = Method(config, changes or {}, curve)
-    return methods
+    for point in points or ():
+        if point not in methods:
+            raise ValueError(f"{file} has no point {point}{suggestion(point, list(methods))}")
+    return methods if points is None else {point: methods[point] for point in points}
 
 
 def _named(file: Path, what: str, content: Any) -> list[tuple[str, Any]]:

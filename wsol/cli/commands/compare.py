@@ -8,8 +8,9 @@ by train.py and scored by evaluate.py. Finished runs are not repeated, and inter
 continue. Writes comparison.md, comparison.csv, accuracy_gt_known.png, accuracy_robustness.png
 (where robustness was measured) and maps.png. Times are multiples of the first configuration's.
 
-`--curves trade_off` adds methods with several settings each, such as radii of PGD and weights of
-ART. A line joins the points of a curve in both pictures.
+`--curves trade_off/curves` adds methods with several settings each, such as radii of PGD and
+weights of ART. A line joins the points of a curve in both pictures. `--points pgd_1 trades_1`
+takes these points only, for example to train them with more seeds.
 """
 
 from pathlib import Path
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> None:
         default=None,
         help="name or YAML file of methods with several settings",
     )
+    parser.add_argument("--points", nargs="+", default=None, help="<curve>_<point>; default: all")
     parser.add_argument("--base", nargs="*", default=[], help="what is read before each of them")
     parser.add_argument("--output", type=str, required=True, help="folder for runs and results")
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
@@ -55,6 +57,8 @@ def main(arguments: list[str]) -> None:
         raise ValueError("two configurations have the same file name")
     if not configs and settings.curves is None:
         raise ValueError("name the configurations to compare, or give --curves")
+    if settings.points is not None and settings.curves is None:
+        raise ValueError("--points are points of curves: give --curves, too")
     curves = None if settings.curves is None else find_config(settings.curves)
     output = output_folder(settings.output)
 
@@ -62,7 +66,7 @@ def main(arguments: list[str]) -> None:
     from wsol.experiments.compare_methods import Comparison, Method, read_curves, write_comparison
 
     methods = {name: Method(file) for name, file in configs.items()}
-    methods |= {} if curves is None else read_curves(curves)
+    methods |= {} if curves is None else read_curves(curves, settings.points)
     comparison = Comparison(
         output,
         methods,
