@@ -61,14 +61,12 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
 
 def _map_robustness(metrics: Metrics) -> dict[str, Any]:
     """What the first attack on each attribution leaves of its map."""
-    attacks = _value(metrics, "robustness", "maps") or ()
-    return {
-        title.format(_value(attack, "attack", "attribution", "class")): _value(
-            attack, "measures", measure, "mean"
-        )
-        for attack in reversed(attacks)
-        for measure, title in _MAP_MEASURES.items()
-    }
+    found: dict[str, Any] = {}
+    for attack in _value(metrics, "robustness", "maps") or ():
+        attribution = _value(attack, "attack", "attribution", "class")
+        for measure, title in _MAP_MEASURES.items():
+            found.setdefault(title.format(attribution), _value(attack, "measures", measure, "mean"))
+    return found
 
 
 def robustness_columns(runs: Sequence["TrainedRun"]) -> list[str]:

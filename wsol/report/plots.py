@@ -2,6 +2,7 @@
 
 import html
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -238,7 +239,8 @@ def trade_offs(
     figure.set_size_inches(4.4 * columns + 2, 3.8 * rows)
     places = figure.subplots(rows, columns, squeeze=False).flat
     names = dict.fromkeys(curves.get(m, m) for methods in shown.values() for m in methods)
-    colours = {name: f"C{number}" for number, name in enumerate(names)}
+    strong_then_pale = mpl.colormaps["tab20"].colors[::2] + mpl.colormaps["tab20"].colors[1::2]
+    colours = dict(zip(names, itertools.cycle(strong_then_pale), strict=False))
     lines = {}
     for (title, methods), axes in zip(shown.items(), places, strict=False):
         means: dict[str, list[tuple[float, float]]] = {}
@@ -268,7 +270,7 @@ def trade_offs(
 
 
 def _mean_point(
-    axes: Axes, runs: Sequence[tuple[float, float]], colour: str
+    axes: Axes, runs: Sequence[tuple[float, float]], colour: tuple[float, ...]
 ) -> tuple[float, float]:
     """Draws the intervals over `runs`, and a dot for each. Returns the means in percent."""
     x, y = 100 * np.transpose(runs)
