@@ -100,17 +100,21 @@ def _cautions(result: Mapping[str, Any], name: str) -> Iterator[str]:
             )
 
 
-def _under_attack(result: Mapping[str, Any]) -> Iterator[str]:
-    """What the first attack on maps leaves of the map and of its boxes."""
-    for attack in result.get("robustness", {}).get("maps", [])[:1]:
-        top = attack["measures"]["top_k_intersection"]
-        kept = percent(top["mean"], top["interval"])
-        said = f"Under attack, {kept} % of the map's top pixels stay"
-        boxes = attack.get("boxes", {}).get("gt_known_loc")
-        if boxes:
-            before, after = (percent(boxes[key]["mean"]) for key in ("clean", "attacked"))
-            said += f", and GT-known of the gradient map goes from {before} to {after}"
-        yield f"{said}."
+def under_attack(result: Mapping[str, Any]) -> str:
+    """What the first attack on maps leaves of the map and of its boxes, in a sentence.
+
+    Empty if no map was attacked.
+    """
+    attacks = result.get("robustness", {}).get("maps")
+    if not attacks:
+        return ""
+    top = attacks[0]["measures"]["top_k_intersection"]
+    said = f"Under attack, {percent(top['mean'], top['interval'])} % of the map's top pixels stay"
+    boxes = attacks[0].get("boxes", {}).get("gt_known_loc")
+    if boxes:
+        before, after = (percent(boxes[key]["mean"]) for key in ("clean", "attacked"))
+        said += f", and GT-known of the gradient map goes from {before} to {after}"
+    return f"{said}."
 
 
 def answer_table(results: Results) -> Table:
@@ -143,7 +147,7 @@ def answer_text(results: Results, *, everything: bool = False) -> str:
     for run, result in results.items():
         found = answer(result)
         lines.append(f"{run}: {found.sentence}")
-        lines += [f"{run}: {each}" for each in _under_attack(result)]
+        lines += [f"{run}: {each}" for each in [under_attack(result)] if each]
         lines += [f"{run}: caution: {each}" for each in found.cautions]
     return "\n\n".join([*shown, "\n".join(lines)])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsol.evaluation.error_types import ERROR_TYPES
 from wsol.report import score_tables
-from wsol.report.answer import answer
+from wsol.report.answer import answer, under_attack
 from wsol.report.number_format import Results, percent
 
 _LONG = 40  # cells with more characters may break into lines
@@ -133,7 +133,8 @@ def summary(results: Results) -> str:
         articles += (
             f'<article><h2>{html.escape(run)}</h2><p class="answer {kind}">'
             f"{_answer(found.sentence)}</p>{cautions}"
-            f"<p>{html.escape(said)}</p><dl>{cells}</dl><p>{html.escape(below)}</p></article>"
+            f"<p>{html.escape(said)}</p><dl>{cells}</dl><p>{html.escape(below)}</p>"
+            f"<p>{html.escape(under_attack(result))}</p></article>"
         )
     return articles
 

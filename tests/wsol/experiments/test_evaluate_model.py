@@ -21,6 +21,7 @@ from wsol.evaluation import ScoringConfig
 from wsol.experiments import evaluate_model
 from wsol.experiments.evaluate_model import plan_evaluation, require_comparable
 from wsol.report.answer import answer_text
+from wsol.report.html_tables import summary
 from wsol.report.number_format import percent
 from wsol.robustness.under_attack import RobustnessConfig
 
@@ -97,10 +98,10 @@ def test_scores_are_written_before_the_attacks_begin(network, toy, tmp_path):
     assert second["localization"] == first["localization"]
     (attack,) = second["robustness"]["maps"]
     after = percent(attack["boxes"]["gt_known_loc"]["attacked"]["mean"])
-    assert f"goes from {percent(attack['boxes']['gt_known_loc']['clean']['mean'])} to {after}." in (
-        answer_text({"run": second})
-    )
-    assert "Under attack" not in answer_text({"run": first})
+    before = percent(attack["boxes"]["gt_known_loc"]["clean"]["mean"])
+    for text in (answer_text, summary):
+        assert f"goes from {before} to {after}." in text({"run": second})
+        assert "Under attack" not in text({"run": first})
 
 
 def test_other_classes_are_refused(toy, no_work):
