@@ -66,7 +66,10 @@ def main(arguments: list[str]) -> None:
     from wsol.experiments.compare_methods import Comparison, Method, read_curves, write_comparison
 
     methods = {name: Method(file) for name, file in configs.items()}
-    methods |= {} if curves is None else read_curves(curves, settings.points)
+    points = {} if curves is None else read_curves(curves, settings.points)
+    for name in methods.keys() & points.keys():
+        raise ValueError(f"a configuration and a point of a curve are both called {name}")
+    methods |= points
     comparison = Comparison(
         output,
         methods,
