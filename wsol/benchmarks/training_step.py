@@ -30,6 +30,7 @@ OBJECTIVES = {
     "ART finite differences": ART(
         curvature=FiniteDifference(), attack_curvature=FiniteDifference()
     ),
+    "ART balanced": ART(form="signed", attack=_pgd(1)),  # as configs/methods/art_balanced.yaml
     "ART fast": ART(  # as configs/fast.yaml
         attack=_pgd(1),
         curvature=FiniteDifference(merged=True),
