@@ -5,6 +5,7 @@ line in it cannot be run, so that a new command does not slip in untested.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import runpy
@@ -20,8 +21,10 @@ import numpy as np
 from tests.helpers.birds import birds, planted, write_published
 from tests.helpers.commands import ROOT, tool
 from wsol import CUB200
+from wsol.cli.config_files import find_config
 from wsol.cli.parser import Parser, split_options
 from wsol.cli.program import COMMANDS
+from wsol.experiments.compare_methods import read_curves
 
 _TRAINING = (
     "--epochs 1 --data.image_size 32 --data.resize 36 --data.batch_size 4 --data.num_workers 0 "
@@ -154,8 +157,12 @@ def of_train(key: str, arguments: list[str]) -> list[list[str]]:
         data = ["--data.root", "TOY"]  # the images that it makes
         return [["--config", own[own.index("--config") + 1], *data, *options]]
     if key == "compare.py":
-        base = own.index("--base")
-        return [["--config", own[base + 1], "--config", file, *options] for file in own[:base]]
+        base = own[own.index("--base") + 1]
+        files = list(itertools.takewhile(lambda word: not word.startswith("--"), own))
+        if "--curves" in own:
+            methods = read_curves(find_config(own[own.index("--curves") + 1])).values()
+            files += sorted({str(method.config) for method in methods})
+        return [["--config", base, "--config", file, *options] for file in files]
     return []
 
 
@@ -165,6 +172,8 @@ def small(key: str, arguments: list[str]) -> list[str]:
     passed = ["--", *options, *_TRAINING.split()] if key in _PASSING_ON else []
     if key == "evaluate.py" and "--robustness" in own and "true" not in own:
         passed = ["--robustness.images", "2"]
+    if "--curves" in own and "--points" not in own:
+        own += ["--points", "standard_again"]
     return [*own, *SMALL[key].split(), *passed]
 
 
