@@ -59,10 +59,6 @@ class ART(AttackingObjective):
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
-        every: Number of training steps for one with the attribution term, on average. It then has
-            `every` times its weight. The other steps are ordinary: cross-entropy on clean images.
-            StyleGAN2 does so with its penalties (Karras et al., CVPR 2020, section 3.1). Here the
-            step is drawn at random, so it does not depend on the order of the batches.
     """
 
     weight: float = 0.5
@@ -74,11 +70,9 @@ class ART(AttackingObjective):
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
-    every: int = 1
 
     def __post_init__(self) -> None:
         check_at_least(0, self, "weight")
-        check_at_least(1, self, "every")
         check_positive(self, "beta")
         check_attribution("ART", self.attribution)
         check_choice(self, "form", ("magnitude", "signed"))
@@ -87,10 +81,6 @@ class ART(AttackingObjective):
     def forward_with_state(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
-        every = self.every if model.training else 1
-        if every > 1 and torch.rand(()) * every >= 1:
-            cross_entropy = F.cross_entropy(model(image), label)
-            return {"cross_entropy": cross_entropy, "attribution": torch.zeros_like(cross_entropy)}
         attacked = self.attack_images(model, image, label, state)
         pair = torch.cat([image, attacked])
         maps = self.attribution(
@@ -105,7 +95,7 @@ class ART(AttackingObjective):
         anchor = self._features(model.normalize(pair))
         return {
             "cross_entropy": F.cross_entropy(model(attacked), label),
-            "attribution": every * self.weight * attribution_loss(anchor, true, runner_up),
+            "attribution": self.weight * attribution_loss(anchor, true, runner_up),
         }
 
     def untrained_terms(self) -> dict[str, float]:

@@ -99,13 +99,14 @@ class Balance:
                 "balance needs an objective with a cross-entropy and a further term, but the terms "
                 f"are {', '.join(terms)}: remove balance"
             )
-        own = [_norm(term, parameters) for term in terms.values()]
-        sums = totals(fabric, own + [float(norm > 0) for norm in own])
-        if all(map(math.isfinite, sums)):
-            for name, total, count in zip(terms, sums, sums[len(own) :], strict=False):
-                if count > 0:  # ART leaves its term out of some steps
-                    now = total / count
-                    self.norms[name] = now + _MOMENTUM * (self.norms.get(name, now) - now)
+        world = fabric.world_size
+        now = [
+            total / world
+            for total in totals(fabric, [_norm(t, parameters) for t in terms.values()])
+        ]
+        if all(map(math.isfinite, now)):
+            for name, value in zip(terms, now, strict=True):
+                self.norms[name] = value + _MOMENTUM * (self.norms.get(name, value) - value)
 
     def factors(self) -> dict[str, float]:
         """Return the factor of every added term with a gradient."""

@@ -23,25 +23,6 @@ def test_art_without_weight_and_attack_equals_standard(tiny, batch):
     )
 
 
-def test_one_step_in_every_has_the_term_with_as_many_times_its_weight(tiny, batch):
-    image, label = batch
-    attack = PGD(eps=0.0, steps=0)  # the only random draw is that of the step
-    whole, rare = (ART(attack=attack, attack_batch_norm="running", every=k) for k in (1, 4))
-    expected = whole(tiny.train(), image, label)["attribution"].item()
-    ordinary = Standard()(tiny, image, label)["cross_entropy"]
-    torch.manual_seed(0)
-    found = []
-    for _ in range(200):
-        terms = rare(tiny, image, label)
-        torch.testing.assert_close(terms["cross_entropy"], ordinary)
-        found.append(terms["attribution"].item())
-    assert {round(value / expected, 4) for value in found} == {0.0, 4.0}
-    assert sum(found) / 200 == pytest.approx(expected, rel=0.4)  # 50 steps expected, deviation 6
-    assert rare(tiny.eval(), image, label) == whole(tiny, image, label)
-    with pytest.raises(ValueError, match="every of ART must be 1 or more, not 0"):
-        ART(every=0)
-
-
 def test_attribution_loss_by_hand():
     """One pair in the plane with known cosines; the worse candidate counts."""
     anchor = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
