@@ -311,7 +311,9 @@ def test_the_page_shows_maps_before_and_after_the_attack(scored, report, tmp_pat
     """Each row: the image, and for each attacked run its map and the map of the attacked image."""
     evaluation, _ = scored
     attack = MapAttack(attack=PGD(eps=0.2, step_size=0.1, steps=3))
-    boxes = {"robustness": {"maps": [{"boxes": {"threshold": 0.3}}], "accuracy": []}}
+    measures = {"top_k_intersection": {"mean": 0.5, "interval": [0.4, 0.6]}}
+    maps = [{"boxes": {"threshold": 0.3}, "measures": measures}]
+    boxes = {"robustness": {"maps": maps, "accuracy": []}}
     two = {
         HOSTILE: replace(evaluation.with_metrics(boxes), map_attack=attack),
         "still": replace(evaluation.with_metrics(boxes), map_attack=replace(attack, attack=PGD(0))),
