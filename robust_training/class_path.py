@@ -10,7 +10,7 @@ def import_object(path: str, kind: str) -> object:
     """Import what a class path names.
 
     Args:
-        kind: What it should be, for the message, for example "network".
+        kind: The expected kind of object, for the message: for example "network".
 
     Raises:
         ValueError: There is no such module, or nothing of that name in it.

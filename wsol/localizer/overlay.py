@@ -30,8 +30,7 @@ def overlay(
     """
     if image.dtype != np.uint8:
         image = (image * 255).round().astype(np.uint8)
-    factor = max(1, _LEGIBLE // max(image.shape[:2]))
-    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    image, factor = enlarged(image)
     boxes = [[factor * float(each) for each in box] for box in boxes]
     heated = image if heatmap is None else blend(image, heatmap)
     picture = Image.fromarray(draw_boxes(heated, [(box, PREDICTED) for box in boxes]))
@@ -47,6 +46,12 @@ def overlay(
     pen.rectangle((x, y, x + wide, y + tall - 1), fill=PREDICTED)
     pen.text((x + margin, y + tall / 2), text, "white", font, anchor="lm")
     return np.asarray(picture)
+
+
+def enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Enlarge an image (H,W,3) with sides of at most 160 pixels. Return it and the whole factor."""
+    factor = max(1, _LEGIBLE // max(image.shape[:2]))
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), factor
 
 
 def blend(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def _cautions(result: Mapping[str, Any], name: str) -> Iterator[str]:
 
 
 def under_attack(result: Mapping[str, Any]) -> str:
-    """What the first attack on maps leaves of the map and of its boxes, in a sentence.
+    """Returns a sentence about the map and its boxes after the first attack on maps.
 
     Empty if no map was attacked.
     """
@@ -147,7 +147,9 @@ def answer_text(results: Results, *, everything: bool = False) -> str:
     for run, result in results.items():
         found = answer(result)
         lines.append(f"{run}: {found.sentence}")
-        lines += [f"{run}: {each}" for each in [under_attack(result)] if each]
+        attacked = under_attack(result)
+        if attacked:
+            lines.append(f"{run}: {attacked}")
         lines += [f"{run}: caution: {each}" for each in found.cautions]
     return "\n\n".join([*shown, "\n".join(lines)])
 

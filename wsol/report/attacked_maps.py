@@ -3,7 +3,6 @@
 import html
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.inputs import to_pixels
 from wsol.evaluation.results import Evaluation
 from wsol.heatmaps.heatmap import Gradient
-from wsol.localizer.overlay import PREDICTED, blend, draw_boxes
+from wsol.localizer.overlay import PREDICTED, blend, draw_boxes, enlarged
 from wsol.report.gallery import picture
 
 _IMAGES = 6
@@ -34,10 +33,10 @@ def attacked_maps(evaluations: Mapping[str, Evaluation]) -> str:
         return ""
     dataset = next(iter(attacked.values())).dataset
     chosen = np.linspace(0, len(dataset) - 1, min(_IMAGES, len(dataset))).round().astype(int)
-    items = [dataset[int(index)] for index in dict.fromkeys(chosen)]
+    items = [dataset[int(index)] for index in chosen]
     image = torch.stack([item["image"] for item in items])
     label = torch.tensor([item["label"] for item in items])
-    columns = {"image": [picture(_enlarged(each), side=_SIDE) for each in to_pixels(image)]}
+    columns = {"image": [picture(enlarged(each)[0], side=_SIDE) for each in to_pixels(image)]}
     for run, evaluation in attacked.items():
         columns[run] = _pictures(evaluation, image, label)
         columns[f"{run}, attacked"] = _pictures(
@@ -63,15 +62,8 @@ def _pictures(evaluation: Evaluation, image: Tensor, label: Tensor) -> Sequence[
     found = evaluation.metrics["robustness"]["maps"][0].get("boxes")
     drawn = []
     for pixels, heatmap in zip(to_pixels(image), heatmaps, strict=True):
-        photo = _enlarged(pixels)
-        scale = photo.shape[0] / heatmap.shape[0]
+        photo, scale = enlarged(pixels)
         boxes = [] if found is None else largest_boxes(heatmap, [found["threshold"]])
         marks = [(scale * np.asarray(box, float), PREDICTED) for box in boxes]
         drawn.append(picture(draw_boxes(blend(photo, heatmap), marks), side=_SIDE))
     return drawn
-
-
-def _enlarged(pixels: np.ndarray) -> np.ndarray:
-    """A small image in larger size, so that lines do not hide the object."""
-    factor = max(1, _SIDE // max(pixels.shape[:2]))
-    return cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)

@@ -60,7 +60,7 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
 
 
 def _map_robustness(metrics: Metrics) -> dict[str, Any]:
-    """What the first attack on each attribution leaves of its map."""
+    """Reads the similarity of each attribution's map before and after its first attack."""
     found: dict[str, Any] = {}
     for attack in _value(metrics, "robustness", "maps") or ():
         attribution = _value(attack, "attack", "attribution", "class")

@@ -67,8 +67,9 @@ def main(arguments: list[str]) -> None:
 
     methods = {name: Method(file) for name, file in configs.items()}
     points = {} if curves is None else read_curves(curves, settings.points)
-    for name in methods.keys() & points.keys():
-        raise ValueError(f"a configuration and a point of a curve are both called {name}")
+    shared = methods.keys() & points.keys()
+    if shared:
+        raise ValueError(f"a configuration and a point of a curve are both called {min(shared)}")
     methods |= points
     comparison = Comparison(
         output,

@@ -17,10 +17,10 @@ from wsol.cli.program import other, process_words
 _DATA = ("--images", 2600, "--size", 64, "--test_fraction", 0.08)
 _NETWORK = ("--model.name", "test_resnet", "--channels_last", "true")
 _RADIUS = 0.0157  # 4/255
-_ATTACK = tuple(
-    word
-    for name, value in (("eps", _RADIUS), ("step_size", _RADIUS), ("steps", 1))
-    for word in (f"--objective.init_args.attack.{name}", value)
+_ATTACK = (
+    *("--objective.init_args.attack.eps", _RADIUS),
+    *("--objective.init_args.attack.step_size", _RADIUS),
+    *("--objective.init_args.attack.steps", 1),
 )
 
 
