@@ -194,6 +194,12 @@ class ImageDataset(LabelledImages):
         return subset
 
 
+def spread_evenly(total: int, count: int) -> list[int]:
+    """Returns `count` indices below `total`, from the first to the last, evenly spread; all of them
+    if there are fewer."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
 def _hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
     """Splits training images into images for training and images held out for validation."""
     held_out: set[int] = set()

@@ -15,7 +15,7 @@ from robust_training.atomic_io import write_text
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
-from wsol.data.dataset import EmptySplitError
+from wsol.data.dataset import EmptySplitError, spread_evenly
 from wsol.data.inputs import to_pixels
 from wsol.data.loaders import DataConfig, read_data_config
 from wsol.heatmaps.heatmap import HeatmapMethod
@@ -73,8 +73,8 @@ def unboxed_images(data: DataConfig, classes: Sequence[str] | None = None) -> Da
         with suppress(EmptySplitError):
             images = data.dataset(split)
             images = images if classes is None else images.relabelled(classes)
-            rows = np.linspace(0, len(images) - 1, min(missing, len(images))).round()
-            parts += [Subset(images, rows.astype(int).tolist())] if missing else []
+            rows = spread_evenly(len(images), missing)
+            parts += [Subset(images, rows)] if missing else []
     return DataLoader(ConcatDataset(parts), data.batch_size) if parts else None
 
 

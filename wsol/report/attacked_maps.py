@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wsol.boxes.heatmap_boxes import largest_boxes
+from wsol.data.dataset import spread_evenly
 from wsol.data.inputs import to_pixels
 from wsol.evaluation.results import Evaluation
 from wsol.heatmaps.heatmap import Gradient
@@ -32,8 +33,7 @@ def attacked_maps(evaluations: Mapping[str, Evaluation]) -> str:
     if not attacked:
         return ""
     dataset = next(iter(attacked.values())).dataset
-    chosen = np.linspace(0, len(dataset) - 1, min(_IMAGES, len(dataset))).round().astype(int)
-    items = [dataset[int(index)] for index in chosen]
+    items = [dataset[index] for index in spread_evenly(len(dataset), _IMAGES)]
     image = torch.stack([item["image"] for item in items])
     label = torch.tensor([item["label"] for item in items])
     columns = {"image": [picture(enlarged(each)[0], side=_SIDE) for each in to_pixels(image)]}

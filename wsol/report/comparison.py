@@ -15,7 +15,7 @@ from robust_training.models.classifier import load_model
 from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
 from wsol.boxes.heatmap_boxes import largest_boxes
-from wsol.data.dataset import ImageDataset
+from wsol.data.dataset import ImageDataset, spread_evenly
 from wsol.data.inputs import to_pixels
 from wsol.data.text_files import flat, number, read_json, read_lines, read_yaml
 from wsol.evaluation.metrics import student_interval
@@ -221,8 +221,8 @@ def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8)
         images: Number of images, spread evenly over `dataset`.
     """
     firsts = {method: group[0] for method, group in _by_method(runs).items()}
-    chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)
-    items = [dataset[int(index)] for index in chosen]
+    chosen = spread_evenly(len(dataset), images)
+    items = [dataset[index] for index in chosen]
     image = torch.stack([item["image"] for item in items])
     label = torch.tensor([item["label"] for item in items])
     photos = to_pixels(image)

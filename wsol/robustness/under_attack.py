@@ -24,6 +24,7 @@ from robust_training.models.classifier import Classifier
 from robust_training.progress import Progress
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
+from wsol.data.dataset import spread_evenly
 from wsol.evaluation.metrics import HIT, mean_with_interval
 from wsol.heatmaps.heatmap import Gradient
 from wsol.robustness.adversarial_accuracy import (
@@ -137,8 +138,7 @@ def measure_robustness(
 
 
 def _spread(loader: DataLoader, images: int) -> DataLoader:
-    chosen = np.linspace(0, len(loader.dataset) - 1, images).round().astype(int).tolist()
-    subset = Subset(loader.dataset, chosen)
+    subset = Subset(loader.dataset, spread_evenly(len(loader.dataset), images))
     return DataLoader(subset, loader.batch_size, num_workers=loader.num_workers)
 
 
