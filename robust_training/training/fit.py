@@ -135,6 +135,35 @@ def fit(
         loop = _Loop(
             fabric, step, optimizer, scheduler, train, settings, balance, guard, interrupts, bar
         )
+
+        def end_epoch(number: int, row: Row) -> None:
+            """Validate, save the model if it is the best, save the run, and log the row."""
+            nonlocal progress
+            started = time.perf_counter()
+            batches = load_epoch(validation, settings.seed, max(number - 1, 0), "validation")
+            loop.validation_terms = validate(
+                fabric,
+                model,
+                objective.at(number),
+                batches,
+                len(validation),
+                partial(interrupts.check, progress),
+            )
+            row |= loop.validation_terms
+            row["seconds"] = progress.seconds + time.perf_counter() - started
+            if settings.selection == "last" or row["val_accuracy"] >= state["best"]:
+                state["best"] = row["val_accuracy"]
+                write_once(fabric, partial(save_model, model, output / "best"))
+            progress = EpochProgress(of=len(train))
+            state.update(epoch=number, log=[*state["log"], row], progress={})
+            interrupts.save(progress)
+            # the log is written last: a row means that the epoch is complete
+            write_once(fabric, partial(write_log, output, state["log"]))
+            fabric.log_dict(row, step=number)
+
+        if epochs == 0:
+            state["log"] = []  # of the same run, which was resumed
+            end_epoch(0, {"epoch": 0, "lr": 0.0})
         for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}
@@ -150,22 +179,7 @@ def fit(
             row |= terms | {f"{name}_factor": f for name, f in balance.factors().items()}
             if settings.skip_nonfinite:
                 row["skipped"] = progress.skipped
-            started = time.perf_counter()
-            batches = load_epoch(validation, settings.seed, epoch, "validation")
-            loop.validation_terms = validate(
-                fabric, model, now, batches, len(validation), partial(interrupts.check, progress)
-            )
-            row |= loop.validation_terms
-            row["seconds"] = progress.seconds + time.perf_counter() - started
-            if settings.selection == "last" or row["val_accuracy"] >= state["best"]:
-                state["best"] = row["val_accuracy"]
-                write_once(fabric, partial(save_model, model, output / "best"))
-            progress = EpochProgress(of=len(train))
-            state |= {"epoch": epoch + 1, "log": [*state["log"], row], "progress": {}}
-            interrupts.save(progress)
-            # the log is written last: a row means that the epoch is complete
-            write_once(fabric, partial(write_log, output, state["log"]))
-            fabric.log_dict(row, step=epoch + 1)
+            end_epoch(epoch + 1, row)
     return state["log"]
 
 

@@ -17,7 +17,8 @@ class TrainingSettings:
         optimizer: A function from parameter groups to a torch optimizer, for example
             `functools.partial(torch.optim.AdamW, lr=1e-3)`.
         schedule: Learning rate over time.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images. 0 saves the network as it is before training:
+            pretrained features with an untrained head.
         seed: Seed of everything random. The same seed gives the same run.
         lr_multipliers: Regular expression on parameter names -> factor on the learning rate of the
             backbone's parameters; the first pattern found in a name counts.
@@ -54,10 +55,10 @@ class TrainingSettings:
     skip_nonfinite: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate", "replays"):
+        for name in ("accumulate", "replays"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("skip_nonfinite", "save_minutes"):
+        for name in ("epochs", "skip_nonfinite", "save_minutes"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.clip_norm is not None and not self.clip_norm > 0:

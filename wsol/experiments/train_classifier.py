@@ -29,7 +29,8 @@ from wsol.cli.parser import Parser
 from wsol.cli.program import other
 from wsol.cli.run_folder import lock_folder, require_same_run
 from wsol.data.loaders import DataConfig
-from wsol.heatmaps.methods import LOCALIZER
+from wsol.heatmaps.methods import LOCALIZER, find_method
+from wsol.localizer.principal_component import COMPONENT
 from wsol.localizer.saved_models import UNBOXED, load_classifier
 from wsol.localizer.unboxed_threshold import run_unboxed_threshold
 
@@ -93,9 +94,10 @@ def train_classifier(arguments: list[str]) -> None:
                 resume, save_config = _open_run(parser, options, output, fabric)
                 log = train(built, resume, save_config)
                 if fabric.is_global_zero:
-                    (output / "best" / UNBOXED).unlink(missing_ok=True)  # of an earlier model
+                    for name in (UNBOXED, COMPONENT):  # of an earlier model
+                        (output / "best" / name).unlink(missing_ok=True)
                     model = load_classifier(output).to(fabric.device).eval()
-                    run_unboxed_threshold(output, model, LOCALIZER)
+                    run_unboxed_threshold(output, model, find_method(LOCALIZER), LOCALIZER)
             for line in unmoved_terms(log):
                 fabric.print(f"note: {line}")
             for logger in fabric.loggers:
@@ -146,7 +148,8 @@ def _outcome(log: list[Row], selection: str, output: Path) -> str:
     time = timedelta(seconds=round(sum(row["seconds"] for row in log)))
     return (
         f"the trained model is in {output / 'best'}: validation accuracy "
-        f"{best['val_accuracy']:.1%} after epoch {best['epoch']:g} of {len(log)}, {time} in all\n"
+        f"{best['val_accuracy']:.1%} after epoch {best['epoch']:g} of {log[-1]['epoch']:g}, {time} "
+        "in all\n"
         f"next: {other('evaluate', output)}"
     )
 

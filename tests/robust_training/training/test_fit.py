@@ -198,10 +198,28 @@ def test_training_with_few_arguments(tmp_path):
     assert [row["epoch"] for row in log] == [1]
 
 
+def test_no_epoch_saves_the_network_as_it_is(tmp_path):
+    model = robust_training.create_model("test_resnet", 2, image_size=16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = robust_training.TrainingSettings(
+        optimizer=torch.optim.AdamW, schedule=robust_training.training.Cosine(), epochs=0
+    )
+    images = DataLoader(Stripes(), 8)
+    objective = robust_training.objectives.Standard()
+    for resume in (False, True):
+        log = robust_training.fit(
+            model, objective, images, images, tmp_path, settings, resume=resume
+        )
+        assert [row["epoch"] for row in log] == [0]
+        assert 0 <= log[0]["val_accuracy"] <= 1
+    after = robust_training.load_model(tmp_path / "best").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"epochs": -1}, "epochs must be 0 or more, not -1"),
         ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
         ({"replays": 0}, "replays must be at least 1, not 0"),
         ({"replays": 2, "accumulate": 2}, "replays must be 1 if gradients are accumulated"),
