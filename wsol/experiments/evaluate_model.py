@@ -22,6 +22,7 @@ from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, pre
 from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import DEFAULT, with_baselines
+from wsol.localizer.principal_component import component_finder
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
 from wsol.localizer.unboxed_threshold import run_unboxed_threshold, unboxed_threshold
 from wsol.report import write_report
@@ -201,7 +202,7 @@ class EvaluationPlan:
             own = self.folder is not None and (self.folder / "config.yaml").is_file()
             for name, method in self.methods.items():
                 chosen = (
-                    run_unboxed_threshold(self.folder, model, name)
+                    run_unboxed_threshold(self.folder, model, method, name)
                     if own
                     else unboxed_threshold(model, method, images)
                 )
@@ -257,7 +258,10 @@ def plan_evaluation(
     if robustness is not None:
         robustness.require_size(model.image_size)
         robustness.require_runnable(model.num_classes)
-    fitting = {title: method for title, method in wanted.items() if method.fits(model)}
+    find = component_finder(folder, model, splits.data)
+    fitting = {
+        title: method.with_component(find) for title, method in wanted.items() if method.fits(model)
+    }
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     missing = [title for title in fitting if splits.chosen and title not in splits.chosen]
     if missing and splits.threshold is None and splits.choosing is None and splits.boxed:

@@ -30,6 +30,7 @@ from wsol.experiments.pseudo_labels.pseudo_boxes import (
 from wsol.experiments.pseudo_labels.scores import BoxScore, DetectorScores, score_results
 from wsol.experiments.pseudo_labels.trainer import DetectorTrainer
 from wsol.heatmaps.methods import with_baselines
+from wsol.localizer.principal_component import component_finder
 from wsol.localizer.saved_models import load_classifier, model_folder
 
 _REGRESSOR, _TRAINING = Regressor(), Training()
@@ -84,6 +85,8 @@ def train_detectors(
     for name, method in methods.items():
         if not method.fits(model):
             raise ValueError(f"{name} does not work with this network")
+    find = component_finder(run, model, data)
+    methods = {name: method.with_component(find) for name, method in methods.items()}
     training_images = [splits[split].dataset for split in TRAINING_SPLITS]
     given = [
         checked_pseudo_labels(labels, training_images, (scored.all_test or scored.test).dataset)

@@ -5,8 +5,8 @@ activation maps and baselines without a model are scored by the same code.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal
 
 import cv2
@@ -22,6 +22,26 @@ from robust_training.models.classifier import Classifier
 CLIP = (2, 98)  # percentiles of an attribution's magnitude to which a heatmap is clipped
 
 
+@dataclass(frozen=True)
+class Component:
+    """The first principal component of a network's features with C channels (`ddt.DDT`).
+
+    Attributes:
+        mean: C numbers.
+        axis: C numbers, a vector of length 1 that points from the background to the object.
+    """
+
+    mean: tuple[float, ...]
+    axis: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.axis):
+            raise ValueError(
+                f"a component has as many numbers in mean as in axis, not {len(self.mean)} and "
+                f"{len(self.axis)}"
+            )
+
+
 class HeatmapMethod(ABC):
     """Makes heatmaps. Subclasses are frozen dataclasses: they have settings, but no state."""
 
@@ -32,6 +52,19 @@ class HeatmapMethod(ABC):
     def fits(self, model: Classifier) -> bool:
         """Whether the method works for this network."""
         return True
+
+    def with_component(self, find: Callable[[], Component]) -> "HeatmapMethod":
+        """Returns the method with a network's principal component, also in the methods that it is
+        made of. Most methods need none.
+
+        Args:
+            find: Finds the component; called only if it is needed.
+        """
+        if not is_dataclass(self):
+            return self
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        inner = {name: m for name, m in parts.items() if isinstance(m, HeatmapMethod)}
+        return replace(self, **{name: m.with_component(find) for name, m in inner.items()})
 
 
 class Combined(HeatmapMethod):

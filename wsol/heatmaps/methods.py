@@ -12,6 +12,7 @@ from robust_training.class_path import CLASS_PATH, import_object
 from wsol.data.names import nearest
 from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.averaged import Averaged, Product
+from wsol.heatmaps.ddt import DDT
 from wsol.heatmaps.heatmap import CAM, Attributed, CentredBox, Gradient, HeatmapMethod
 from wsol.heatmaps.packaged_cam import PackagedCAM
 from wsol.heatmaps.patch_cuts import LOST, TokenCut
@@ -30,6 +31,7 @@ BASES: dict[str, HeatmapMethod] = {
     "layercam": PackagedCAM("LayerCAM"),
     "scorecam": PackagedCAM("ScoreCAM"),
     "ablationcam": PackagedCAM("AblationCAM"),
+    "ddt": DDT(),
     "attention rollout": AttentionRollout(),
     "tokencut": TokenCut(),
     "lost": LOST(),

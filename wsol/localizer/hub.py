@@ -9,11 +9,12 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
 from wsol.data.text_files import first_cause
+from wsol.localizer.principal_component import COMPONENT
 from wsol.localizer.saved_models import UNBOXED
 
 PREFIX = "hf-hub:"
 _FILES = (
-    *("config.json", "model.safetensors", "metrics.json", UNBOXED),
+    *("config.json", "model.safetensors", "metrics.json", UNBOXED, COMPONENT),
     *("detector.json", "head.safetensors"),
 )
 _NAME = re.compile(r"[a-zA-Z0-9][\w.-]*/[\w.-]+")

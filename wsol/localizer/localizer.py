@@ -16,11 +16,12 @@ from wsol.data.transforms import eval_transform, network_input
 from wsol.detectors.base import Network
 from wsol.detectors.saving import is_detector, load_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.methods import LOCALIZER
+from wsol.heatmaps.methods import LOCALIZER, find_method
 from wsol.localizer.exported_program import Program, is_program, load_program
 from wsol.localizer.hub import local_folder
 from wsol.localizer.localization import OBJECT, Localization
 from wsol.localizer.predictors import BoxPredictor, box_predictor
+from wsol.localizer.principal_component import component_finder
 from wsol.localizer.saved_models import chosen_thresholds, load_classifier, threshold_of
 from wsol.localizer.unboxed_threshold import run_unboxed_threshold
 
@@ -97,14 +98,19 @@ class Localizer:
         folder = local_folder(folder)
         if is_detector(folder):
             return cls(load_detector(folder), method, threshold, device=device)
-        model, wanted = load_classifier(folder), LOCALIZER if method is None else method
+        wanted = LOCALIZER if method is None else method
+        name = wanted if isinstance(wanted, str) else None
+        made = wanted if name is None else find_method(name)
+        model = load_classifier(folder).eval()
         if device is not None:
             model.to(device)
+        if made.fits(model):
+            made = made.with_component(component_finder(folder, model))
         if threshold is None:
             threshold = threshold_of(wanted, chosen_thresholds(folder))
         if threshold is None:
-            threshold = run_unboxed_threshold(folder, model.eval(), wanted)
-        return cls(model, method, threshold)
+            threshold = run_unboxed_threshold(folder, model, made, name)
+        return cls(model, made, threshold)
 
     @property
     def model(self) -> Classifier | Network | Program:

@@ -19,7 +19,7 @@ from wsol.data.dataset import EmptySplitError, spread_evenly
 from wsol.data.inputs import to_pixels
 from wsol.data.loaders import DataConfig, read_data_config
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.methods import find_method, plain_name
+from wsol.heatmaps.methods import plain_name
 from wsol.heatmaps.refined import segment
 from wsol.localizer.saved_models import UNBOXED, model_folder, threshold_of, unboxed_thresholds
 
@@ -94,35 +94,32 @@ def unboxed_threshold(model: Classifier, method: HeatmapMethod, images: DataLoad
 
 
 def run_unboxed_threshold(
-    folder: str | os.PathLike, model: Classifier, method: HeatmapMethod | str
+    folder: str | os.PathLike, model: Classifier, method: HeatmapMethod, name: str | None = None
 ) -> float | None:
     """Returns the threshold in a run's best/thresholds.json, or chooses it and writes it there.
 
     Args:
         folder: Folder of the run or of its best model.
         model: The run's model, in evaluation mode.
-        method: Its threshold is written only if this is a name.
+        name: The method's name. If None, the threshold is not written.
 
     Returns:
         The threshold; None if the run's images are not there.
     """
     best = model_folder(folder)
-    known = threshold_of(method, unboxed_thresholds(best))
+    known = threshold_of(name or method, unboxed_thresholds(best))
     if known is not None:
         return known
     run = best.parent if best.resolve().name == "best" else best
-    named = isinstance(method, str)
-    made = find_method(method) if named else method
     try:
         images = unboxed_images(read_data_config(run)) if (run / "config.yaml").is_file() else None
     except ValueError:  # the run was moved here without its data
         images = None
-    if images is None or not made.fits(model):
+    if images is None or not method.fits(model):
         return None
-    chosen = unboxed_threshold(model, made, images)
-    if named and chosen is not None:
-        name = plain_name(method)
-        thresholds = {**unboxed_thresholds(best), name: chosen}
+    chosen = unboxed_threshold(model, method, images)
+    if name is not None and chosen is not None:
+        thresholds = {**unboxed_thresholds(best), plain_name(name): chosen}
         with suppress(OSError):  # a folder that nobody may write to is no obstacle to localizing
             write_text(best / UNBOXED, json.dumps(thresholds, indent=2))
     return chosen
