@@ -16,7 +16,7 @@ from robust_training.models.classifier import create_model, save_model
 from wsol.data.cub import CUB200
 from wsol.data.image_files import read_image
 from wsol.data.loaders import DataConfig
-from wsol.data.toy_birds.birds import SPECIES
+from wsol.data.toy_birds.birds import SPECIES, draw
 from wsol.data.toy_birds.writing import write_toy_birds
 from wsol.data.transforms import eval_transform, network_input, train_transform
 
@@ -236,6 +236,18 @@ def test_toy_places_and_sizes_vary(toy):
     assert areas.max() > 3 * areas.min()
 
 
+def test_few_distractors_leave_plain_backgrounds():
+    """Far from the bird an image without distractors has only the background's own texture."""
+    spread = {}
+    for count in (0, 40):
+        images = [
+            draw(SPECIES[0], "sky", 64, np.random.default_rng(seed), distractors=(count, count))
+            for seed in range(10)
+        ]
+        spread[count] = np.mean([image[mask == 0].std(axis=0).mean() for image, mask in images])
+    assert spread[0] < 0.7 * spread[40]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -244,6 +256,7 @@ def test_toy_places_and_sizes_vary(toy):
         ({"size": 8}, "size"),
         ({"background_tie": 2.0}, "background_tie"),
         ({"test_fraction": 0.0}, "test_fraction"),
+        ({"distractors": (3, 2)}, "distractors"),
     ],
 )
 def test_bad_toy_settings_are_named(tmp_path, arguments, word):

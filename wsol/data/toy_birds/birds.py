@@ -13,6 +13,7 @@ import numpy as np
 
 from wsol.data.toy_birds.scenery import BACKGROUNDS, Array, Colour, add_distractor, noise, pixel
 
+DISTRACTORS = (4, 8)  # smallest and largest number in an image
 _SUPERSAMPLING = 3
 
 
@@ -50,12 +51,21 @@ SPECIES = (
 
 
 def draw(
-    bird: Species, background: str, size: int, rng: np.random.Generator
+    bird: Species,
+    background: str,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    distractors: tuple[int, int] = DISTRACTORS,
 ) -> tuple[Array, Array]:
-    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
+    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255.
+
+    Args:
+        distractors: Smallest and largest number of leaves, stones, berries and twigs.
+    """
     big = size * _SUPERSAMPLING
     canvas = BACKGROUNDS[background](big, rng)
-    for _ in range(rng.integers(4, 9)):
+    for _ in range(rng.integers(*distractors, endpoint=True)):
         add_distractor(canvas, [species.body for species in SPECIES], rng)
     layer, mask = _bird(bird, big, rng)
     shade = 1 + 0.25 * noise(big, 6, rng)[..., None]

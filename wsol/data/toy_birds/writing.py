@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsol.data.toy_birds.birds import SPECIES, draw
+from wsol.data.toy_birds.birds import DISTRACTORS, SPECIES, draw
 from wsol.data.toy_birds.null_patch import add_null_patch
 from wsol.data.toy_birds.scenery import BACKGROUNDS
 
@@ -22,6 +22,7 @@ def write_toy_birds(
     background_tie: float = 0.0,
     test_fraction: float = 1 / 3,
     null_patch: bool = False,
+    distractors: tuple[int, int] = DISTRACTORS,
     seed: int = 0,
 ) -> Path:
     """Draws the toy birds into `root`/CUB_200_2011 and returns that folder.
@@ -43,6 +44,7 @@ def write_toy_birds(
         null_patch: Whether a striking patch is behind the bird. It looks the same in all images,
             lies at a random place, and is independent of the species
             (`wsol.data.toy_birds.null_patch`).
+        distractors: Smallest and largest number of leaves, stones, berries and twigs in an image.
         seed: Decides everything random.
 
     Raises:
@@ -56,6 +58,8 @@ def write_toy_birds(
         raise ValueError(f"size must be 32 to 1024 pixels, not {size}")
     if not 0 <= background_tie <= 1:
         raise ValueError(f"background_tie must be 0 to 1, not {background_tie}")
+    if not 0 <= distractors[0] <= distractors[1]:
+        raise ValueError(f"distractors must be two numbers in order, not {distractors}")
     from robust_training.progress import Progress  # imports PyTorch; a help text need not wait
 
     if not 0 < test_fraction < 1:
@@ -76,7 +80,7 @@ def write_toy_birds(
         rng = np.random.default_rng([seed, index])
         tied = rng.random() < background_tie and is_train
         kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
-        image, mask = draw(bird, kind, size, rng)
+        image, mask = draw(bird, kind, size, rng, distractors=distractors)
         boxes = {"bounding_boxes": cv2.boundingRect(mask)}
         if null_patch:  # drawn last, so that all other pixels are as without it
             boxes["null_patches"] = add_null_patch(image, mask, rng)
