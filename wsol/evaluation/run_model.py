@@ -56,6 +56,7 @@ def run_model(
     *,
     thresholds: np.ndarray | None = None,
     every_box: bool = True,
+    mirrored: bool = False,
     description: str = "scoring",
     fabric: Fabric | None = None,
 ) -> SplitOutput | None:
@@ -65,6 +66,8 @@ def run_model(
         thresholds: Bins of the pixel metrics; all images must then have a mask. If None, these
             metrics are not computed.
         every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
+        mirrored: Whether classes are predicted by the mean probability of an image and its mirror
+            image.
         description: Title of the progress bar.
         fabric: Launched processes, which divide the batches among them. If None, this process runs
             all of them.
@@ -76,7 +79,7 @@ def run_model(
         ValueError: a heatmap is not valid. The message names the image.
     """
     edges = None if thresholds is None else bin_edges(thresholds)
-    score = partial(_run_batch, model, split, methods, edges, every_box)
+    score = partial(_run_batch, model, split, methods, edges, every_box, mirrored)
     rank, world = rank_and_world(fabric)
 
     def run_part() -> list[_BatchOutput]:
@@ -113,6 +116,7 @@ def _run_batch(
     methods: Mapping[str, HeatmapMethod],
     edges: np.ndarray | None,
     every_box: bool,
+    mirrored: bool,
     batch: dict[str, Tensor],
 ) -> _BatchOutput:
     image, label = batch["image"].to(model.device), batch["label"].to(model.device)
@@ -130,4 +134,7 @@ def _run_batch(
     }
     with torch.no_grad():
         logits = model(image)
+        if mirrored:  # the sum of both probabilities, which softmax halves
+            both = (logits, model(image.flip(3)))
+            logits = torch.logaddexp(*(each.log_softmax(dim=1) for each in both))
     return *most_probable(logits), rows

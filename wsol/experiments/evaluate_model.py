@@ -43,6 +43,7 @@ def evaluate(
     *,
     scoring: ScoringConfig = _SCORING,
     robustness: RobustnessConfig | None = None,
+    mirrored: bool = False,
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     output: str | os.PathLike | None = None,
@@ -61,6 +62,8 @@ def evaluate(
         methods: Names of heatmap methods, see `wsol.heatmaps.methods`. Baselines are added.
         scoring: Thresholds, IoU thresholds and seed.
         robustness: Attacks on maps, boxes and predictions. If None, nothing is attacked.
+        mirrored: Whether classes are predicted by the mean probability of an image and its mirror
+            image. Heatmaps are not affected.
         batch_size: Number of images in a batch.
         device: Device on which the model runs.
         output: Folder for metrics.json, images.csv, coco/ and report.html. If None, no file is
@@ -80,6 +83,7 @@ def evaluate(
         methods,
         scoring=scoring,
         robustness=robustness,
+        mirrored=mirrored,
         batch_size=batch_size,
         output=output,
     )
@@ -108,6 +112,7 @@ class EvaluationPlan:
     scoring: ScoringConfig
     cues: SpuriousCues | None
     robustness: RobustnessConfig | None
+    mirrored: bool
     output: str | os.PathLike | None
     notes: tuple[str, ...]
 
@@ -129,7 +134,12 @@ class EvaluationPlan:
         validation = splits.validation and self._run_split("val", splits.validation, fabric)
         title = f"{self.name}: all test images"
         everything = splits.all_test and run_model(
-            model, splits.all_test, {}, description=title, fabric=fabric
+            model,
+            splits.all_test,
+            {},
+            mirrored=self.mirrored,
+            description=title,
+            fabric=fabric,
         )
         if test is None:  # this is not the first process
             return None
@@ -150,6 +160,7 @@ class EvaluationPlan:
                 **dataclasses.asdict(scoring),
                 "methods": list(self.methods),
                 "robustness": self.robustness is not None,
+                "mirrored": self.mirrored,
                 "device": str(device),
             },
         }
@@ -219,6 +230,7 @@ class EvaluationPlan:
             self.methods,
             thresholds=self.scoring.thresholds if is_test else None,
             every_box=self.scoring.v2 and is_test,
+            mirrored=self.mirrored,
             description=f"{self.name}: {name}",
             fabric=fabric,
         )
@@ -231,6 +243,7 @@ def plan_evaluation(
     *,
     scoring: ScoringConfig = _SCORING,
     robustness: RobustnessConfig | None = None,
+    mirrored: bool = False,
     batch_size: int = 32,
     output: str | os.PathLike | None = None,
 ) -> EvaluationPlan:
@@ -280,6 +293,7 @@ def plan_evaluation(
         scoring=scoring,
         cues=read_spurious_cues(test.dataset, test.truth.sizes),
         robustness=robustness,
+        mirrored=mirrored,
         output=output,
         notes=(*splits.notes, *unfit, *unmoved_terms(read_log(folder))),
     )

@@ -23,10 +23,10 @@ class DDT(HeatmapMethod):
     """The position of each descriptor along the first principal component of all descriptors.
 
     The idea and the name are from Wei et al., Pattern Recognition 2019 (arXiv 1707.06397): what all
-    images have in common varies most between object and background. Negative values become 0. Two
-    things differ from the publication, and both matter (docs/experiments/cub200.md): the descriptors
-    are divided by the square root of their length, and they are the input of the network's last
-    stage, not its output. The map is the same for all classes.
+    images have in common varies most between object and background. Negative values become 0. The
+    map is the same for all classes. Two things differ from the publication, and both matter
+    (docs/experiments/cub200.md): the descriptors are divided by the square root of their length,
+    and they are the input of the network's last stage, not its output.
 
     Attributes:
         component: From `principal_component`. If None, the method cannot make maps yet.

@@ -65,6 +65,21 @@ def test_results_are_returned_and_nothing_is_written(network, toy, tmp_path):
     assert rows[0]["x1"] == gradient.boxes[0, 2]
 
 
+def test_mirrored_predictions_are_those_of_the_mean_probability(network, toy):
+    plain, both = (
+        wsol.evaluate(network, toy, ["centred_box"], scoring=SCORING, mirrored=mirrored)
+        for mirrored in (False, True)
+    )
+    images = torch.stack([each["image"] for each in DataConfig(str(toy), 32).dataset("test")])
+    with torch.no_grad():
+        mean = (network(images).softmax(dim=1) + network(images.flip(3)).softmax(dim=1)) / 2
+    found = both.output.predictions
+    np.testing.assert_array_equal(found.order[:, 0], mean.argmax(dim=1))
+    np.testing.assert_allclose(found.confidence, mean.amax(dim=1), rtol=1e-5)
+    assert not np.allclose(found.confidence, plain.output.predictions.confidence)
+    np.testing.assert_array_equal(both.headlines[0].iou, plain.headlines[0].iou)
+
+
 def test_a_model_its_folder_and_settings_of_data_give_the_same(network, toy, tmp_path):
     save_model(network, tmp_path / "net")
     data = DataConfig(str(toy), image_size=64, num_workers=0)  # the model's own size counts

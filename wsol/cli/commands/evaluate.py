@@ -43,6 +43,12 @@ def runs_command(arguments: list[str]) -> None:
         sub_configs=True,
         help="attack maps, boxes and predictions, too: true, or a YAML file of settings",
     )
+    parser.add_argument(
+        "--mirrored",
+        type=bool,
+        default=False,
+        help="predict classes by the mean probability of an image and its mirror image",
+    )
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default=DEVICE)
     parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
@@ -67,6 +73,7 @@ def runs_command(arguments: list[str]) -> None:
             settings.methods or DEFAULT,
             scoring=scoring,
             robustness=RobustnessConfig() if robustness is True else robustness or None,
+            mirrored=settings.mirrored,
             batch_size=settings.batch_size,
             output=folder,
         )
