@@ -14,7 +14,7 @@ from pathlib import Path
 from wsol.cli.parser import Parser
 from wsol.cli.program import other, process_words
 
-_DATA = ("--images", 2600, "--size", 64, "--test_fraction", 0.08, "--distractors", "[0,2]")
+_DATA = ("--images", 2400, "--size", 64, "--test_fraction", 0.085, "--distractors", "[0,2]")
 _NETWORK = ("--model.name", "test_resnet", "--channels_last", "true")
 _RADIUS = 0.0157  # 4/255
 _ATTACK = (
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     _call("prepare", "toy", data, *_DATA)
     common = ("--data.root", data, "--data.val_fraction", 0.05, "--seed", settings.seed, *_NETWORK)
     start, standard, pgd = (output / name for name in ("start", "standard", "pgd"))
-    _train("toy_standard", *common, *_steps(8, 0.003), "--output", start)
+    _train("toy_standard", *common, *_steps(7, 0.003), "--output", start)
     further = (*common, *_steps(2, 0.001), "--model.weights", start / "best" / "model.safetensors")
     _train("toy_standard", *further, "--output", standard)
     _train("toy_pgd", *further, *_ATTACK, "--output", pgd)
