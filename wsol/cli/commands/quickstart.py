@@ -14,7 +14,7 @@ from pathlib import Path
 from wsol.cli.parser import Parser
 from wsol.cli.program import other, process_words
 
-_DATA = ("--images", 2400, "--size", 64, "--test_fraction", 0.085, "--distractors", "[0,2]")
+_DATA = ("--images", 2400, "--size", 64, "--test_fraction", 0.085, "--distractors", "[0,1]")
 _NETWORK = ("--model.name", "test_resnet", "--channels_last", "true")
 _RADIUS = 0.0157  # 4/255
 _ATTACK = (
