@@ -6,18 +6,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 
 from torch.utils.data import DataLoader, Subset
 
 from robust_training.atomic_io import write_text
 from robust_training.models.classifier import Classifier
 from wsol.data.dataset import spread_evenly
-from wsol.data.loaders import DataConfig, read_data_config
+from wsol.data.loaders import DataConfig
 from wsol.data.text_files import naming, read_json
 from wsol.heatmaps.ddt import principal_component
 from wsol.heatmaps.heatmap import Component
-from wsol.localizer.saved_models import model_folder
+from wsol.localizer.saved_models import model_folder, run_data
 
 COMPONENT = "ddt.json"  # in a model folder: the component of its network
 _IMAGES = 100
@@ -42,7 +41,7 @@ def component_finder(
             return _computed(model, data)
         file = model_folder(folder) / COMPONENT
         if not file.is_file():
-            found = _computed(model, _own_data(model_folder(folder)) or data)
+            found = _computed(model, run_data(folder) or data)
             with suppress(OSError):  # a folder that nobody may write to is no obstacle
                 write_text(file, json.dumps(asdict(found)))
             return found
@@ -51,12 +50,6 @@ def component_finder(
             return Component(*(tuple(map(float, kept[name])) for name in ("mean", "axis")))
 
     return find
-
-
-def _own_data(best: Path) -> DataConfig | None:
-    """The data settings of the run whose model is in `best`, or None if it is not a run's."""
-    run = best.parent if best.resolve().name == "best" else best
-    return read_data_config(run) if (run / "config.yaml").is_file() else None
 
 
 def _computed(model: Classifier, data: DataConfig | None) -> Component:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from robust_training.models.classifier import Classifier, load_model
+from wsol.data.loaders import DataConfig, read_data_config
 from wsol.data.text_files import naming, read_json
 from wsol.detectors.saving import is_detector
 from wsol.heatmaps.heatmap import HeatmapMethod
@@ -19,6 +20,19 @@ def model_folder(folder: str | os.PathLike) -> Path:
     """Returns the folder of a run's best model, or the folder itself."""
     best = Path(folder) / "best"
     return best if best.is_dir() else Path(folder)
+
+
+def run_data(folder: str | os.PathLike) -> DataConfig | None:
+    """Returns the data settings of the run in `folder`, or of the run whose best model is there.
+
+    Returns None if it is not a run's folder.
+
+    Raises:
+        ValueError: its config.yaml is not the config of a run.
+    """
+    best = model_folder(folder)
+    run = best.parent if best.resolve().name == "best" else best
+    return read_data_config(run) if (run / "config.yaml").is_file() else None
 
 
 def load_classifier(run: str | os.PathLike) -> Classifier:

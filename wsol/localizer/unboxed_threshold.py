@@ -17,11 +17,17 @@ from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import EmptySplitError, spread_evenly
 from wsol.data.inputs import to_pixels
-from wsol.data.loaders import DataConfig, read_data_config
+from wsol.data.loaders import DataConfig
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import plain_name
 from wsol.heatmaps.refined import segment
-from wsol.localizer.saved_models import UNBOXED, model_folder, threshold_of, unboxed_thresholds
+from wsol.localizer.saved_models import (
+    UNBOXED,
+    model_folder,
+    run_data,
+    threshold_of,
+    unboxed_thresholds,
+)
 
 IMAGES = 64  # with 40 images, GT-known was within a point of its value with 150
 _CANDIDATES = np.arange(0, 1, 0.005)
@@ -110,9 +116,9 @@ def run_unboxed_threshold(
     known = threshold_of(name or method, unboxed_thresholds(best))
     if known is not None:
         return known
-    run = best.parent if best.resolve().name == "best" else best
     try:
-        images = unboxed_images(read_data_config(run)) if (run / "config.yaml").is_file() else None
+        data = run_data(best)
+        images = None if data is None else unboxed_images(data)
     except ValueError:  # the run was moved here without its data
         images = None
     if images is None or not method.fits(model):
