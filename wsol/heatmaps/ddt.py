@@ -60,7 +60,7 @@ class DDT(HeatmapMethod):
         return features is not None and features.shape[2] == features.shape[3]
 
     def with_component(self, find: Callable[[], Component]) -> "DDT":
-        return replace(self, component=find())
+        return self if self.component else replace(self, component=find())
 
 
 def principal_component(model: Classifier, images: Iterable[Tensor]) -> Component:

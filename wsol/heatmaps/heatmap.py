@@ -55,7 +55,7 @@ class HeatmapMethod(ABC):
 
     def with_component(self, find: Callable[[], Component]) -> "HeatmapMethod":
         """Returns the method with a network's principal component, also in the methods that it is
-        made of. Most methods need none.
+        made of. Most methods need none, and a component that a method already has is kept.
 
         Args:
             find: Finds the component; called only if it is needed.
@@ -63,8 +63,9 @@ class HeatmapMethod(ABC):
         if not is_dataclass(self):
             return self
         parts = {each.name: getattr(self, each.name) for each in fields(self)}
-        inner = {name: m for name, m in parts.items() if isinstance(m, HeatmapMethod)}
-        return replace(self, **{name: m.with_component(find) for name, m in inner.items()})
+        inner = {name: each for name, each in parts.items() if isinstance(each, HeatmapMethod)}
+        changed = {name: method.with_component(find) for name, method in inner.items()}
+        return replace(self, **changed) if changed else self
 
 
 class Combined(HeatmapMethod):

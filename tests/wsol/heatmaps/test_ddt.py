@@ -101,6 +101,8 @@ def test_the_component_reaches_the_methods_within():
         raise AssertionError("no component is needed")
 
     assert Refined(Gradient()).with_component(never) == Refined(Gradient())
+    own = DDT(component)
+    assert own.with_component(never).component == component
 
 
 def test_what_cannot_work_is_said(network, images):
