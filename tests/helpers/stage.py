@@ -45,6 +45,7 @@ SMALL = {
     "train_detector.py": "--training.epochs 1 --batch_size 4",
     "prepare_data.py toy": "--images 24 --size 40 --species 2",
     "prepare_data.py cub": "",
+    "prepare_data.py crop": "",
     "prepare_data.py verify": "",
     "benchmark.py boxes": "--size 16 --repeats 1",
     "benchmark.py scoremaps": "--size 16 --workers [1]",

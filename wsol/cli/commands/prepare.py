@@ -1,8 +1,9 @@
-"""Draw, download or check a data set.
+"""Draw, download, crop or check a data set.
 
-`python tools/prepare_data.py toy ROOT` draws the toy birds. `python tools/prepare_data.py cub ROOT`
-downloads CUB-200-2011 (1.2 GB, for non-commercial research and education) and its masks, or takes
-local archives. `python tools/prepare_data.py verify ROOT` checks a data set in any layout.
+`prepare_data.py toy ROOT` draws the toy birds. `prepare_data.py cub ROOT` downloads CUB-200-2011
+(1.2 GB, for non-commercial research and education) and its masks, or takes local archives.
+`prepare_data.py crop ROOT --boxes FILE --output DIR` crops images to boxes that localize.py found.
+`prepare_data.py verify ROOT` checks a data set in any layout.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,12 @@ def toy() -> Callable:
     from wsol.data.toy_birds.writing import write_toy_birds
 
     return write_toy_birds
+
+
+def crop() -> Callable:
+    from wsol.annotations.crops import write_crops
+
+    return write_crops
 
 
 def verify() -> Callable:
@@ -52,6 +59,7 @@ _MADE = "the data set is in {}"
 _KINDS: dict[str, tuple[Callable[[], Callable], str]] = {
     "toy": (toy, _MADE),
     "cub": (lambda: cub, _MADE),
+    "crop": (crop, _MADE),
     "verify": (verify, "{}"),
 }
 
@@ -66,7 +74,7 @@ def main(arguments: list[str]) -> None:
     prepare = load()
     parser = Parser(prog=f"{program()} {kind}", description=prepare.__doc__.splitlines()[0])
     parser.add_argument(
-        "root", help="folder in which CUB_200_2011 is made, or the data set to check"
+        "root", help="folder in which CUB_200_2011 is made, or the data set to crop or to check"
     )
     parser.add_function_arguments(prepare, skip={"root"})
     print(sentence.format(prepare(**vars(parser.parse_args(arguments[1:])))))
