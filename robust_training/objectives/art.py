@@ -13,7 +13,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import Attribution, InputGradient, check_attribution
 from robust_training.attribution.scores import class_and_runner_up_scores, class_score, single
 from robust_training.attribution.similarity import check_top_k, cosine, pixel_count
-from robust_training.autograd.batch_norm import BatchNormMode, attack_mode
+from robust_training.autograd.batch_norm import BatchNormMode, attack_mode, batch_norm
 from robust_training.autograd.curvature import Curvature, Score, Scores
 from robust_training.autograd.smooth_activation import smoothly
 from robust_training.models.classifier import Classifier
@@ -59,6 +59,9 @@ class ART(AttackingObjective):
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
+        term_batch_norm: Mode of BatchNorm in the smooth network's pass for the attribution term.
+            With a small beta, softplus differs from ReLU, and "update" gives the network running
+            statistics that are not those of its own activations. Then use "running" for both modes.
     """
 
     weight: float = 0.5
@@ -70,6 +73,7 @@ class ART(AttackingObjective):
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
+    term_batch_norm: BatchNormMode = "update"
 
     def __post_init__(self) -> None:
         check_at_least(0, self, "weight")
@@ -83,12 +87,13 @@ class ART(AttackingObjective):
     ) -> dict[str, Tensor]:
         attacked = self.attack_images(model, image, label, state)
         pair = torch.cat([image, attacked])
-        maps = self.attribution(
-            self._scores(model, label.repeat(2)),
-            pair,
-            create_graph=True,
-            curvature=self.curvature,
-        )
+        with batch_norm(model, self.term_batch_norm):
+            maps = self.attribution(
+                self._scores(model, label.repeat(2)),
+                pair,
+                create_graph=True,
+                curvature=self.curvature,
+            )
         true, runner_up = (
             self._features(self.attribution.in_units(each, model.std)) for each in maps
         )

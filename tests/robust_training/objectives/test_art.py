@@ -1,6 +1,7 @@
 """ART's formula. test_objectives.py tests all objectives together."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -70,6 +71,28 @@ def test_batch_norm_of_the_attack_is_a_setting(tiny, batch, mode):
     ART(attack_batch_norm=mode).attack_images(tiny, image, label)
     # one pass for the support and three steps when running statistics follow
     assert tiny.backbone.bn.num_batches_tracked.item() == (4 if mode == "update" else 0)
+
+
+@pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
+@pytest.mark.parametrize("mode", ["update", "batch", "running"])
+def test_batch_norm_of_the_term_is_a_setting(tiny, batch, mode, curvature):
+    """In mode "running" the term and its gradient are those of the network in evaluation."""
+    image, label = batch
+
+    def term_and_gradient(model, **settings):
+        attack = fixed((image + 0.01).clamp(0, 1))
+        art = ART(attack=attack, attack_batch_norm="batch", beta=5.0, **settings)
+        term = art(model, image, label)["attribution"]
+        return term, *torch.autograd.grad(term, model.backbone.conv1.weight)
+
+    other = deepcopy(tiny).train(mode != "running")
+    expected = term_and_gradient(other)
+    found = term_and_gradient(tiny, curvature=curvature, term_batch_norm=mode)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    # the pass of the cross-entropy always counts
+    assert tiny.backbone.bn.num_batches_tracked.item() == (2 if mode == "update" else 1)
+    assert tiny.backbone.bn.training
+    assert tiny.backbone.bn.track_running_stats
 
 
 def test_the_attack_increases_the_loss_by_the_support_only(tiny, batch):
