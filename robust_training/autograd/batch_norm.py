@@ -1,10 +1,10 @@
 """Temporary changes of a model: statistics of BatchNorm, and weights without gradients."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -30,7 +30,8 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
 
     "update" uses the batch's statistics and updates the running statistics (ordinary training).
     "batch" uses the batch's statistics and does not change the running statistics. "running" uses
-    the running statistics, as in evaluation.
+    the running statistics, as in evaluation: a copy of them, because the backward pass needs them
+    again, and a pass in between may update them.
     """
     layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
     tracking = [layer for layer in layers if layer.track_running_stats]
@@ -39,7 +40,29 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
         "batch": attribute_set(tracking, "track_running_stats", False),
         "running": attribute_set(layers, "training", False),
     }
-    with changed[mode]:
+    own = layers if mode == "running" else []
+    copies = {layer: running_statistics(layer, copied=True) for layer in own}
+    with changed[mode], statistics_set(copies):
+        yield
+
+
+def running_statistics(layer: nn.Module, *, copied: bool = False) -> dict[str, Tensor]:
+    """Return the running statistics of a BatchNorm layer by their names; none if it has none."""
+    found = {name: getattr(layer, name) for name in ("running_mean", "running_var")}
+    return {
+        name: value.clone() if copied else value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+@contextmanager
+def statistics_set(statistics: Mapping[nn.Module, Mapping[str, Tensor]]) -> Iterator[None]:
+    """Set the `running_statistics` of BatchNorm layers inside the `with`."""
+    with ExitStack() as stack:
+        for layer, values in statistics.items():
+            for name, value in values.items():
+                stack.enter_context(attribute_set([layer], name, value))
         yield
 
 

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from robust_training.autograd.batch_norm import BATCH_NORMS, attribute_set
+from robust_training.autograd.batch_norm import (
+    BATCH_NORMS,
+    attribute_set,
+    running_statistics,
+    statistics_set,
+)
 from robust_training.autograd.held_activations import HoldActivations, Line, RecordActivations
 from robust_training.autograd.smooth_activation import SmoothActivations
 from robust_training.autograd.softplus import once_differentiable_softplus
@@ -19,9 +24,10 @@ from robust_training.private_api import active_function_modes
 class Recording:
     """Records a computation inside `recorded()`; computations inside `replayed()` repeat it.
 
-    The repetition has the same modes of modules, dropout masks and held activations, and runs under
-    the same function modes, for example `smooth`. Only the recorded run updates running statistics.
-    Both run without autocast, because a displacement of 3e-4 would vanish in bfloat16.
+    The repetition has the same modes of modules, running statistics, dropout masks and held
+    activations, and runs under the same function modes, for example `smooth`. Only the recorded run
+    updates running statistics. Both run without autocast, because a displacement of 3e-4 would
+    vanish in bfloat16.
 
     Attributes:
         coupled: Whether batch statistics make the images of a batch depend on each other.
@@ -31,6 +37,7 @@ class Recording:
         self.coupled = False
         self._device = device
         self._modules: dict[nn.Module, bool] = {}  # whether each was in training mode
+        self._statistics: dict[nn.Module, dict[str, Tensor]] = {}  # of BatchNorm in evaluation
         self._trains_weights = False
         self._activations: list[Tensor | Line] = []
         self._function_modes = active_function_modes()
@@ -58,6 +65,7 @@ class Recording:
                 stack.enter_context(attribute_set(modules, "training", training))
             tracking = [m for m in self._modules if hasattr(m, "track_running_stats")]
             stack.enter_context(attribute_set(tracking, "track_running_stats", False))
+            stack.enter_context(statistics_set(self._statistics))
             self._enter(stack, HoldActivations(self._activations, self._holds_lines))
             yield
 
@@ -68,7 +76,10 @@ class Recording:
 
     def _record(self, module: nn.Module, _) -> None:
         self._modules[module] = module.training
-        self.coupled |= isinstance(module, BATCH_NORMS) and module.training
+        if isinstance(module, BATCH_NORMS):
+            self.coupled |= module.training
+            if not module.training:
+                self._statistics[module] = running_statistics(module)
         self._trains_weights |= any(p.requires_grad for p in module.parameters(recurse=False))
 
 

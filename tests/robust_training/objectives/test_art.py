@@ -76,11 +76,12 @@ def test_batch_norm_of_the_attack_is_a_setting(tiny, batch, mode):
 @pytest.mark.parametrize("curvature", ["exact", "finite_difference"])
 @pytest.mark.parametrize("mode", ["update", "batch", "running"])
 def test_batch_norm_of_the_term_is_a_setting(tiny, batch, mode, curvature):
-    """In mode "running" the term and its gradient are those of the network in evaluation."""
+    """In mode "running" the term and its gradient are those of the network in evaluation, although
+    the cross-entropy's pass updates the running statistics before the backward pass."""
     image, label = batch
 
     def term_and_gradient(model, **settings):
-        attack = fixed((image + 0.01).clamp(0, 1))
+        attack = fixed(image + 0.01)
         art = ART(attack=attack, attack_batch_norm="batch", beta=5.0, **settings)
         term = art(model, image, label)["attribution"]
         return term, *torch.autograd.grad(term, model.backbone.conv1.weight)
