@@ -164,7 +164,7 @@ def _best(
             own = [each for each in found if each[1] == truth.labels[row]] or found
             confidence[row], boxes[row] = found[0][0], own[0][2]
     classes = max(len(truth.classes), int(order.max()) + 1)
-    return Predictions(order, confidence, classes), boxes
+    return Predictions(order, confidence[:, None], classes), boxes
 
 
 def _annotations(

@@ -2,8 +2,10 @@
 
 import csv
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,18 @@ class Predictions:
 
     Attributes:
         order: int64 (N,K), the K most probable classes in descending order, filled with -1.
-        confidence: float64 (N,), probability of the most probable class. None if it is not given.
+        probabilities: float64 (N,J), those of the first J of them. None if they are not given.
         classes: Number of all classes.
     """
 
     order: np.ndarray
-    confidence: np.ndarray | None
+    probabilities: np.ndarray | None
     classes: int
+
+    @property
+    def confidence(self) -> np.ndarray | None:
+        """float64 (N,), probability of the most probable class. None if it is not given."""
+        return None if self.probabilities is None else self.probabilities[:, 0]
 
     def correct(self, labels: np.ndarray, k: int) -> np.ndarray | None:
         """bool (N,): whether the true class is among the first k. None if fewer are ranked."""
@@ -40,7 +47,8 @@ def read_predictions(
 ) -> Predictions:
     """Reads lines `<image>,<class>,<class>,...`, the most probable class first, counted from 0.
 
-    A class may be given with its probability: `<image>,17:0.82,3:0.1`.
+    A class may be given with its probability: `<image>,17:0.82,3:0.1`. Those of the first classes
+    are kept, as many as every line has.
 
     Args:
         truth: The images. Each of them needs a line.
@@ -51,7 +59,7 @@ def read_predictions(
             listed twice in its line. The message names the file and the line.
     """
     file = Path(file)
-    table: dict[str, tuple[list[int], float | None]] = {}
+    table: dict[str, tuple[list[int], list[float]]] = {}
     most = MOST_CLASSES if truth.open_classes else len(truth.classes)
     lines = [(row, line, next(csv.reader([line]))) for row, line in read_lines(file)]
     names = KnownNames((*truth.names, *known), (fields[0].strip() for *_, fields in lines))
@@ -67,37 +75,61 @@ def read_predictions(
         if name not in table:
             raise ValueError(f"{file}: no line for image {name}")
     rows = [table[name] for name in truth.names]
-    shortest = min(len(order) for order, _ in rows)
-    confidence = [probability for _, probability in rows]
+    shortest, given = (min(map(len, column)) for column in zip(*rows, strict=True))
     order = np.array([order[:shortest] for order, _ in rows], np.int64)
     return Predictions(
         order,
-        None if None in confidence else np.array(confidence, np.float64),
+        np.array([found[:given] for _, found in rows], np.float64) if given else None,
         max(len(truth.classes), int(order.max()) + 1),
     )
+
+
+def mean_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """Ranks classes by their mean probability in several predictions for the same images.
+
+    A class has probability 0 where it is not ranked.
+
+    Raises:
+        ValueError: ranked classes have no probability.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    classes = max(part.classes for part in parts)
+    total = np.zeros((len(parts[0].order), classes))
+    for part in parts:
+        if part.probabilities is None or part.probabilities.shape != part.order.shape:
+            raise ValueError(
+                "the mean of several predictions needs a probability for each class in them; "
+                "evaluate.py writes them"
+            )
+        rows, columns = np.nonzero(part.order >= 0)
+        total[rows, part.order[rows, columns]] += part.probabilities[rows, columns] / len(parts)
+    order = np.argsort(-total, axis=1, kind="stable")
+    order = order[:, : min(part.order.shape[1] for part in parts)]
+    return Predictions(order, np.take_along_axis(total, order, axis=1), classes)
 
 
 def predictions_text(predictions: Predictions, truth: GroundTruth) -> str:
     """Writes lines that `read_predictions` reads."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    confidence = predictions.confidence
     for row, name in enumerate(truth.names):
-        first, *others = (int(label) for label in predictions.order[row] if label >= 0)
-        lines.writerow(
-            [name, first if confidence is None else f"{first}:{confidence[row]}", *others]
-        )
+        labels = [str(label) for label in predictions.order[row].tolist() if label >= 0]
+        given = [] if predictions.probabilities is None else predictions.probabilities[row].tolist()
+        fields = [f"{label}:{value}" for label, value in zip(labels, given, strict=False)]
+        lines.writerow([name, *fields, *labels[len(fields) :]])
     return text.getvalue()
 
 
-def _ranking(fields: list[str], most: int) -> tuple[list[int], float | None]:
+def _ranking(fields: list[str], most: int) -> tuple[list[int], list[float]]:
+    """Returns the classes of a line, and the probabilities of the first of them."""
     pairs = [field.partition(":") for field in fields]
     classes = [whole(label) for label, _, _ in pairs]
     if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
         raise ValueError("expected an image and different classes, counted from 0")
     if max(classes) >= most:
         raise ValueError(f"class {max(classes)} is not in 0 to {most - 1}")
-    probability = number(pairs[0][2]) if pairs[0][1] else None
-    if probability is not None and not 0 <= probability <= 1:
+    given = [number(value) for _, _, value in takewhile(itemgetter(1), pairs)]
+    if not all(0 <= probability <= 1 for probability in given):
         raise ValueError("a probability must lie in [0,1]")
-    return classes, probability
+    return classes, given

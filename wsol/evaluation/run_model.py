@@ -21,7 +21,7 @@ from wsol.evaluation.pixel_metrics import bin_edges
 from wsol.evaluation.split_selection import PreparedSplit
 from wsol.heatmaps.heatmap import HeatmapMethod, each_heatmap
 
-# The five most probable classes (N,5), the largest probability (N,), and rows of each method.
+# The five most probable classes (N,5), their probabilities (N,5), and rows of each method.
 _BatchOutput = tuple[np.ndarray, np.ndarray, dict[str, list[BoxTable]]]
 
 
@@ -91,23 +91,23 @@ def run_model(
     if parts is None:
         return None
     batches = [batch for same_turn in zip_longest(*parts) for batch in same_turn if batch]
-    order, confidence, rows = zip(*batches, strict=True)
+    order, probabilities, rows = zip(*batches, strict=True)
     predictions = Predictions(
-        np.concatenate(order), np.concatenate(confidence), len(split.dataset.classes)
+        np.concatenate(order), np.concatenate(probabilities), len(split.dataset.classes)
     )
     tables = {name: stack_rows(chain(*(each[name] for each in rows))) for name in methods}
     return SplitOutput(split.truth, predictions, tables)
 
 
 def most_probable(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The five most probable classes, (N,5), and the largest probability, float64 (N,).
+    """The five most probable classes, (N,5), and their probabilities, float64 (N,5).
 
     Args:
         logits: (N,C). There are fewer than five classes if C is smaller.
     """
     probability = logits.detach().softmax(dim=1)
     order = probability.argsort(dim=1, descending=True, stable=True)[:, :5]
-    return order.cpu().numpy(), probability.amax(dim=1).cpu().double().numpy()
+    return order.cpu().numpy(), probability.gather(1, order).cpu().double().numpy()
 
 
 def _run_batch(

@@ -2,12 +2,13 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut
 from wsol.annotations.metadata import read_ground_truth
-from wsol.annotations.predictions import read_predictions
+from wsol.annotations.predictions import mean_predictions, read_predictions
 from wsol.data.dataset import EmptySplitError
 from wsol.evaluation import ScoringConfig
 from wsol.evaluation.pixel_metrics import bin_edges, require_masks
@@ -119,7 +120,7 @@ def evaluate_boxes(
     results: str | Path,
     metadata: str | Path,
     *,
-    predictions: str | Path | None = None,
+    predictions: str | Path | Sequence[str | Path] = (),
     output: str | Path | None = None,
     seed: int = 0,
 ) -> Scores:
@@ -132,7 +133,7 @@ def evaluate_boxes(
         metadata: The published evaluator's metadata folder, a data set, or a COCO file.
         predictions: File of lines <image>,<class>[:<probability>],<class>,... that replace the
             classes of the boxes, for example predictions.txt of another run. Classes are counted
-            from 0.
+            from 0. With several files, the mean probability ranks the classes.
         output: Folder for metrics.json, images.csv and coco/; default: nothing is written.
         seed: Seed of the bootstrap.
 
@@ -142,8 +143,10 @@ def evaluate_boxes(
     require_folder(output)
     truth = read_ground_truth(metadata, "test")
     given = read_coco_results(results, truth)
-    if predictions is not None:
-        given = given.with_predictions(read_predictions(predictions, truth), truth)
+    files = [predictions] if isinstance(predictions, str | Path) else predictions
+    if files:
+        mean = mean_predictions([read_predictions(file, truth) for file in files])
+        given = given.with_predictions(mean, truth)
     if given.left_out:
         warnings.warn(
             f"{given.left_out} images without a true box there are left out", stacklevel=2
@@ -156,7 +159,7 @@ def evaluate_boxes(
     settings = {
         "results": str(results),
         "metadata": str(metadata),
-        "predictions": None if predictions is None else str(predictions),
+        "predictions": [*map(str, files)],
         "seed": seed,
     }
     scores = score_boxes(truth, given, seed=seed).with_metrics({"settings": settings})

@@ -25,7 +25,7 @@ def test_average_precision_equals_cocoevals_over_all_pairs():
     truth = birds([(2, 2, 10, 12)] * 40, labels=rng.integers(0, 5, 40), classes=6)
     order = np.where(rng.random(40) < 0.6, truth.labels, rng.integers(0, 6, 40))[:, None]
     boxes = np.array([2, 2, 10, 12]) + rng.integers(-2, 3, (40, 4))
-    results = coco_results(truth, Predictions(order, rng.random(40), 6), boxes)
+    results = coco_results(truth, Predictions(order, rng.random((40, 1)), 6), boxes)
     expected = COCO()
     expected.dataset = coco_ground_truth(truth)
     expected.createIndex()

@@ -11,7 +11,12 @@ from tests.helpers.birds import THRESHOLDS, birds, write_published
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import MaskFiles, make_ground_truth
 from wsol.annotations.metadata import read_ground_truth, read_published_metadata
-from wsol.annotations.predictions import read_predictions
+from wsol.annotations.predictions import (
+    Predictions,
+    mean_predictions,
+    predictions_text,
+    read_predictions,
+)
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.error_types import error_types
 from wsol.evaluation.pixel_metrics import bin_edges, read_mask
@@ -93,6 +98,29 @@ def test_openimages_metadata_has_masks(tmp_path):
     assert scores.metrics["pixels"]["maps"]["pxap"] == 1
     assert scores.metrics["localization"] == []
     assert "| 100.0 [100.0, 100.0] (mask > 0) |" in table({"run": scores.metrics})
+
+
+def test_predictions_are_written_and_read_again(tmp_path):
+    truth = birds([(2, 2, 10, 12)] * 3)
+    order = np.array([[0, 2, 1], [2, 1, 0], [1, 0, 2]])
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3]])
+    for given in (probabilities, probabilities[:, :1], None):
+        file = tmp_path / "predictions.txt"
+        file.write_text(predictions_text(Predictions(order, given, 3), truth))
+        read = read_predictions(file, truth)
+        np.testing.assert_equal(read.order, order)
+        np.testing.assert_equal(read.probabilities, given)
+
+
+def test_the_mean_of_predictions_by_hand():
+    first = Predictions(np.array([[0, 2], [1, 0]]), np.array([[0.6, 0.4], [0.9, 0.1]]), 4)
+    second = Predictions(np.array([[2, 3], [0, 1]]), np.array([[0.8, 0.1], [0.5, 0.4]]), 4)
+    mean = mean_predictions([first, second])
+    assert mean.order.tolist() == [[2, 0], [1, 0]]
+    np.testing.assert_allclose(mean.probabilities, [[0.6, 0.3], [0.65, 0.3]])
+    assert mean_predictions([first]) is first
+    with pytest.raises(ValueError, match="a probability for each class"):
+        mean_predictions([first, Predictions(first.order, first.probabilities[:, :1], 4)])
 
 
 def test_predictions_files(tmp_path):

@@ -86,7 +86,7 @@ def test_the_identities_hold_on_any_input(seed):
         stack_rows(box_row(kinds[rng.integers(4)]()) for _ in range(8)) for _ in range(2)
     )
     classes = np.argsort(rng.random((8, 7)), axis=1)[:, :5]
-    predictions = Predictions(classes, rng.random(8), 7)
+    predictions = Predictions(classes, rng.random((8, 1)), 7)
     measured = SplitOutput(truth, predictions, {"maps": test_maps})
     validation = SplitOutput(truth, None, {"maps": val_maps})
     result = score_heatmaps(measured, validation, thresholds=THRESHOLDS, fixed=0.3).metrics
@@ -140,7 +140,7 @@ def test_a_score_without_a_policy_cannot_be(policy):
 def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
     truth = birds([(2, 2, 10, 12)] * 3)
     maps = {"a map": stack_rows([box_row(planted((2, 2, 10, 12)))] * 3)}
-    predictions = Predictions(np.zeros((3, 1), np.int64), np.ones(3), 3)
+    predictions = Predictions(np.zeros((3, 1), np.int64), np.ones((3, 1)), 3)
     test = SplitOutput(truth, predictions, maps)
     scores = score_heatmaps(test, thresholds=[0.0]).with_metrics({"settings": {"seed": 0}})
     write_scores(tmp_path, scores)

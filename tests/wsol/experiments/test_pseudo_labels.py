@@ -73,7 +73,7 @@ def test_pseudo_labels_are_the_maps_boxes_and_go_through_coco(tmp_path):
 def test_detections_are_scored_as_their_boxes_are(tmp_path):
     """Shares of the sides become pixels; a detector without classes takes the classifier's."""
     truth = birds([(2, 4, 12, 12)] * 3, labels=[0, 1, 2])
-    predictions = Predictions(np.array([[0], [1], [1]]), np.array([0.9, 0.8, 0.7]), 3)
+    predictions = Predictions(np.array([[0], [1], [1]]), np.array([[0.9], [0.8], [0.7]]), 3)
     right = torch.tensor([[0.1, 0.25, 0.6, 0.75]])
     wrong = torch.tensor([[0.8, 0.8, 1.0, 1.0]])
     agnostic = [Detections(box, None, torch.ones(1)) for box in (right, wrong, right)]

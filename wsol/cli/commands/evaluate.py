@@ -131,7 +131,14 @@ def boxes_command(arguments: list[str]) -> None:
     from wsol.report.answer import answer_text
 
     parser = Parser(prog=f"{program()} boxes", description=evaluate_boxes.__doc__)
-    parser.add_function_arguments(evaluate_boxes)
+    parser.add_function_arguments(evaluate_boxes, skip={"predictions"})
+    parser.add_argument(
+        "--predictions",
+        nargs="+",
+        default=[],
+        help="predictions.txt of another run, whose classes replace those of the boxes; with "
+        "several files, the mean probability ranks the classes",
+    )
     _add_all(parser)
     settings = parser.parse_args(arguments)
     everything = settings.pop("all")
