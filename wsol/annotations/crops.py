@@ -1,6 +1,5 @@
 """A copy of a data set whose images are cropped to boxes that were found in them."""
 
-import csv
 import os
 import shutil
 from pathlib import Path
@@ -11,9 +10,8 @@ from PIL import Image
 from robust_training.progress import Progress
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.ground_truth import dataset_ground_truth
-from wsol.boxes.geometry import area, intersection
+from wsol.boxes.geometry import area
 from wsol.data.dataset import EmptySplitError, ImageDataset
-from wsol.data.image_folder import BOXES, HEADER
 from wsol.data.loaders import find_layout
 
 _QUALITY = 95  # of JPEG files
@@ -30,10 +28,9 @@ def write_crops(
 ) -> Path:
     """Crop the images of a data set to boxes that a localizer found, for training a classifier.
 
-    Writes `output`/{train,val,test}/<class>/<image> and boxes.csv (`ImageFolder`). The true boxes
-    are moved with the crops, and clipped at their edges. File names stay, so the predictions of a
-    classifier of crops are valid for the whole images: `evaluate.py boxes --predictions`. An image
-    without a found box is copied whole. Masks are not copied.
+    Writes `output`/{train,val,test}/<class>/<image> (`ImageFolder`), without true boxes and masks.
+    File names stay, so the predictions of a classifier of crops are valid for the whole images:
+    `evaluate.py boxes --predictions`. An image without a found box is copied whole.
 
     Args:
         root: Folder of the data set.
@@ -57,23 +54,17 @@ def write_crops(
     kind = find_layout(root) if class_path is None else class_path
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    lines = []
     for split in ("train", "val", "test"):
         try:
             dataset = kind(Path(root), split, val_fraction=val_fraction)
         except EmptySplitError:
             continue
-        lines += _write_split(dataset, Path(boxes), partial, split, margin)
-    with (partial / BOXES).open("w", newline="") as file:
-        csv.writer(file).writerows([HEADER.split(","), *lines])
+        _write_split(dataset, Path(boxes), partial / split, margin)
     partial.rename(output)
     return output
 
 
-def _write_split(
-    dataset: ImageDataset, boxes: Path, folder: Path, split: str, margin: float
-) -> list[tuple[str, float, float, float, float]]:
-    """Writes the crops of a split; returns the lines of boxes.csv."""
+def _write_split(dataset: ImageDataset, boxes: Path, folder: Path, margin: float) -> None:
     if sorted(dataset.classes) != list(dataset.classes):
         raise ValueError(
             f"the classes of {dataset.root} are not in alphabetical order, and folders of classes "
@@ -83,25 +74,17 @@ def _write_split(
     given = read_coco_results(boxes, truth)
     if given.results is not None and len(given.results) > given.found.sum():
         raise ValueError(f"{boxes} has several boxes for an image; a crop needs exactly one")
-    lines = []
-    images = Progress(range(len(truth)), desc=f"cropping {split}", unit="image", leave=False)
-    for index in images:
+    for index in Progress(range(len(truth)), desc=folder.name, unit="image", leave=False):
         pixels = dataset.pixels(index)
         frame = np.array([0, 0, *pixels.shape[1::-1]])
         crop = square_crop(given.boxes[index], frame, margin) if given.found[index] else frame
         example = dataset.examples[index]
-        name = f"{split}/{dataset.classes[example.label]}/{example.path.name}"
-        file = folder / name
+        file = folder / dataset.classes[example.label] / example.path.name
         if file.exists():
             raise ValueError(f"two images of {file.parent.name} are called {file.name}")
         file.parent.mkdir(parents=True, exist_ok=True)
         x0, y0, x1, y1 = crop
         Image.fromarray(pixels[y0:y1, x0:x1]).save(file, quality=_QUALITY)
-        true = truth.boxes[index, : truth.counts[index]]
-        for box in true[intersection(true, crop) > 0]:
-            inside = box.clip(crop[[0, 1, 0, 1]], crop[[2, 3, 2, 3]]) - crop[[0, 1, 0, 1]]
-            lines.append((name, *inside.tolist()))
-    return lines
 
 
 def square_crop(box: np.ndarray, frame: np.ndarray, margin: float) -> np.ndarray:
