@@ -3,7 +3,8 @@
 import filecmp
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,6 +34,20 @@ def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
     """
     file = Path(file)
     _write(file.parent, {file.name: data})
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder with a temporary name. It gets the name `folder` at the end of the
+    `with`, where `folder` must not exist. After an error it is removed."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # it may exist after a killed process
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

@@ -38,22 +38,26 @@ def batch_norm(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     changed = {
         "update": nullcontext(),
         "batch": attribute_set(tracking, "track_running_stats", False),
-        "running": attribute_set(layers, "training", False),
+        "running": _evaluated(layers),
     }
-    own = layers if mode == "running" else []
-    copies = {layer: running_statistics(layer, copied=True) for layer in own}
-    with changed[mode], statistics_set(copies):
+    with changed[mode]:
         yield
 
 
-def running_statistics(layer: nn.Module, *, copied: bool = False) -> dict[str, Tensor]:
+@contextmanager
+def _evaluated(layers: Iterable[nn.Module]) -> Iterator[None]:
+    copies = {
+        layer: {name: value.clone() for name, value in running_statistics(layer).items()}
+        for layer in layers
+    }
+    with attribute_set(copies, "training", False), statistics_set(copies):
+        yield
+
+
+def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
     """Return the running statistics of a BatchNorm layer by their names; none if it has none."""
     found = {name: getattr(layer, name) for name in ("running_mean", "running_var")}
-    return {
-        name: value.clone() if copied else value
-        for name, value in found.items()
-        if value is not None
-    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextmanager

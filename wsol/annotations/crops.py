@@ -1,12 +1,13 @@
 """A copy of a data set whose images are cropped to boxes that were found in them."""
 
 import os
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from robust_training.atomic_io import new_folder
 from robust_training.progress import Progress
 from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.ground_truth import dataset_ground_truth
@@ -52,38 +53,39 @@ def write_crops(
     if not margin >= 0:
         raise ValueError(f"margin must be at least 0, not {margin}")
     kind = find_layout(root) if class_path is None else class_path
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    splits = []
     for split in ("train", "val", "test"):
-        try:
+        with suppress(EmptySplitError):
             dataset = kind(Path(root), split, val_fraction=val_fraction)
-        except EmptySplitError:
-            continue
-        _write_split(dataset, Path(boxes), partial / split, margin)
-    partial.rename(output)
+            splits.append((dataset, _found_boxes(dataset, Path(boxes))))
+    with new_folder(output) as partial:
+        for dataset, found in splits:
+            _write_split(dataset, found, partial / dataset.split, margin)
     return output
 
 
-def _write_split(dataset: ImageDataset, boxes: Path, folder: Path, margin: float) -> None:
+def _found_boxes(dataset: ImageDataset, file: Path) -> np.ndarray:
+    """Reads one box (N,4) for each image of a split; zeros for an image without a found box."""
     if sorted(dataset.classes) != list(dataset.classes):
         raise ValueError(
             f"the classes of {dataset.root} are not in alphabetical order, and folders of classes "
             "are: predictions for the crops would have other class numbers"
         )
-    truth = dataset_ground_truth(dataset)
-    given = read_coco_results(boxes, truth)
+    given = read_coco_results(file, dataset_ground_truth(dataset))
     if given.results is not None and len(given.results) > given.found.sum():
-        raise ValueError(f"{boxes} has several boxes for an image; a crop needs exactly one")
-    for index in Progress(range(len(truth)), desc=folder.name, unit="image", leave=False):
-        pixels = dataset.pixels(index)
+        raise ValueError(f"{file} has several boxes for an image; a crop needs exactly one")
+    return given.boxes
+
+
+def _write_split(dataset: ImageDataset, boxes: np.ndarray, folder: Path, margin: float) -> None:
+    for index in Progress(range(len(dataset)), desc=folder.name, unit="image", leave=False):
+        example, pixels = dataset.examples[index], dataset.pixels(index)
         frame = np.array([0, 0, *pixels.shape[1::-1]])
-        crop = square_crop(given.boxes[index], frame, margin) if given.found[index] else frame
-        example = dataset.examples[index]
+        x0, y0, x1, y1 = square_crop(boxes[index], frame, margin)
         file = folder / dataset.classes[example.label] / example.path.name
         if file.exists():
             raise ValueError(f"two images of {file.parent.name} are called {file.name}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        x0, y0, x1, y1 = crop
         Image.fromarray(pixels[y0:y1, x0:x1]).save(file, quality=_QUALITY)
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from robust_training.atomic_io import new_folder
 from robust_training.attribution.explanation import integrated_gradients
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score
@@ -121,40 +122,40 @@ def write_replaced(
         seed: Seed of random importance and of the order of equal values.
     """
     folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     torch.manual_seed(seed)
     filler = channel_means(splits[0])
     lines: dict[str, list[str]] = defaultdict(list)
-    for dataset in splits:
-        for batch in Progress(
-            DataLoader(dataset, batch_size), desc="replacing pixels", leave=False
-        ):
-            image = batch["image"].to(model.device)
-            found = importance(model, image)
-            changed = replace_pixels(image, found, fraction, mode, filler.to(model.device)).cpu()
-            for pixels, index, box in zip(
-                changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
+    with new_folder(folder) as partial:
+        for dataset in splits:
+            for batch in Progress(
+                DataLoader(dataset, batch_size), desc="replacing pixels", leave=False
             ):
-                if not any(box):  # the layout needs a box; it does not affect accuracy
-                    box = (0, 0, *pixels.shape[:0:-1])
-                example = dataset.examples[index]
-                name = f"{example.name}.png"  # a.jpg and a.png must not become one file
-                _write_image(path_below(partial / "images", name), pixels)
-                x0, y0, x1, y1 = box
-                row = {
-                    "images": name,
-                    "image_class_labels": example.label + 1,
-                    "train_test_split": int(dataset.split == "train"),
-                    "bounding_boxes": f"{x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}",
-                }
-                for table, value in row.items():
-                    lines[table].append(f"{example.identity} {value}")
-    lines["classes"] = [f"{i + 1} {name}" for i, name in enumerate(splits[0].classes)]
-    for name, rows in lines.items():
-        (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+                image = batch["image"].to(model.device)
+                found = importance(model, image)
+                changed = replace_pixels(
+                    image, found, fraction, mode, filler.to(model.device)
+                ).cpu()
+                for pixels, index, box in zip(
+                    changed, batch["index"].tolist(), batch["box"].tolist(), strict=True
+                ):
+                    if not any(box):  # the layout needs a box; it does not affect accuracy
+                        box = (0, 0, *pixels.shape[:0:-1])
+                    example = dataset.examples[index]
+                    name = f"{example.name}.png"  # a.jpg and a.png must not become one file
+                    _write_image(path_below(partial / "images", name), pixels)
+                    x0, y0, x1, y1 = box
+                    row = {
+                        "images": name,
+                        "image_class_labels": example.label + 1,
+                        "train_test_split": int(dataset.split == "train"),
+                        "bounding_boxes": f"{x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}",
+                    }
+                    for table, value in row.items():
+                        lines[table].append(f"{example.identity} {value}")
+        lines["classes"] = [f"{i + 1} {name}" for i, name in enumerate(splits[0].classes)]
+        for name, rows in lines.items():
+            (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_image(file: Path, pixels: Tensor) -> None:

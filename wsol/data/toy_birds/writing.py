@@ -1,7 +1,6 @@
 """The toy birds as a data set in CUB-200-2011's own layout."""
 
 import os
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -60,46 +59,46 @@ def write_toy_birds(
         raise ValueError(f"background_tie must be 0 to 1, not {background_tie}")
     if not 0 <= distractors[0] <= distractors[1]:
         raise ValueError(f"distractors must be two numbers in order, not {distractors}")
-    from robust_training.progress import Progress  # imports PyTorch; a help text need not wait
+    # these import PyTorch; a help text need not wait
+    from robust_training.atomic_io import new_folder
+    from robust_training.progress import Progress
 
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, not {test_fraction}")
     folder = Path(root) / "CUB_200_2011"
     if folder.exists():
         raise ValueError(f"{folder} already exists; remove it or choose another folder")
-    partial = folder.with_name(".CUB_200_2011.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     lines: dict[str, list[str]] = defaultdict(list)
     kinds = list(BACKGROUNDS)
-    for index in Progress(range(images), desc="drawing", unit="image", leave=False):
-        kind_of_bird, number = index % species, index // species
-        bird = SPECIES[kind_of_bird]
-        per_species = len(range(kind_of_bird, images, species))
-        is_train = number >= round(test_fraction * per_species)
-        identity = index + 1
-        rng = np.random.default_rng([seed, index])
-        tied = rng.random() < background_tie and is_train
-        kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
-        image, mask = draw(bird, kind, size, rng, distractors=distractors)
-        boxes = {"bounding_boxes": cv2.boundingRect(mask)}
-        if null_patch:  # drawn last, so that all other pixels are as without it
-            boxes["null_patches"] = add_null_patch(image, mask, rng)
-        name = f"{kind_of_bird + 1:03d}.{bird.name}/{bird.name}_{number + 1:04d}"
-        for part, suffix, pixels in (
-            ("images", ".jpg", image[..., ::-1]),
-            ("segmentations", ".png", mask),
-        ):
-            file = partial / part / (name + suffix)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
-        lines["images"].append(f"{identity} {name}.jpg")
-        lines["image_class_labels"].append(f"{identity} {kind_of_bird + 1}")
-        lines["train_test_split"].append(f"{identity} {int(is_train)}")
-        lines["backgrounds"].append(f"{identity} {kind}")
-        for place, box in boxes.items():
-            lines[place].append(" ".join([str(identity), *(f"{value:.1f}" for value in box)]))
-    lines["classes"] = [f"{i + 1} {i + 1:03d}.{SPECIES[i].name}" for i in range(species)]
-    for name, rows in lines.items():
-        (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    partial.rename(folder)
+    with new_folder(folder) as partial:
+        for index in Progress(range(images), desc="drawing", unit="image", leave=False):
+            kind_of_bird, number = index % species, index // species
+            bird = SPECIES[kind_of_bird]
+            per_species = len(range(kind_of_bird, images, species))
+            is_train = number >= round(test_fraction * per_species)
+            identity = index + 1
+            rng = np.random.default_rng([seed, index])
+            tied = rng.random() < background_tie and is_train
+            kind = kinds[kind_of_bird % len(kinds)] if tied else kinds[rng.integers(len(kinds))]
+            image, mask = draw(bird, kind, size, rng, distractors=distractors)
+            boxes = {"bounding_boxes": cv2.boundingRect(mask)}
+            if null_patch:  # drawn last, so that all other pixels are as without it
+                boxes["null_patches"] = add_null_patch(image, mask, rng)
+            name = f"{kind_of_bird + 1:03d}.{bird.name}/{bird.name}_{number + 1:04d}"
+            for part, suffix, pixels in (
+                ("images", ".jpg", image[..., ::-1]),
+                ("segmentations", ".png", mask),
+            ):
+                file = partial / part / (name + suffix)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+            lines["images"].append(f"{identity} {name}.jpg")
+            lines["image_class_labels"].append(f"{identity} {kind_of_bird + 1}")
+            lines["train_test_split"].append(f"{identity} {int(is_train)}")
+            lines["backgrounds"].append(f"{identity} {kind}")
+            for place, box in boxes.items():
+                lines[place].append(" ".join([str(identity), *(f"{value:.1f}" for value in box)]))
+        lines["classes"] = [f"{i + 1} {i + 1:03d}.{SPECIES[i].name}" for i in range(species)]
+        for name, rows in lines.items():
+            (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
     return folder
