@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_training.attacks.base import Attack
 from robust_training.attacks.pgd import PGD
+from robust_training.attribution.anchors import Anchor, Image
 from robust_training.attribution.explanation import Attribution, InputGradient, check_attribution
 from robust_training.attribution.scores import class_and_runner_up_scores, class_score, single
 from robust_training.attribution.similarity import check_top_k, cosine, pixel_count
@@ -56,6 +57,7 @@ class ART(AttackingObjective):
             1903.11626) propose to combine adversarial training with global attributions, products
             of pixel and gradient. The published gradients are with respect to normalised pixels;
             products do not depend on this unit.
+        anchor: What the attribution is aligned with. Published is the normalised image.
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
@@ -70,6 +72,7 @@ class ART(AttackingObjective):
     beta: float = 50.0
     form: Literal["magnitude", "signed"] = "magnitude"
     attribution: Attribution = InputGradient()
+    anchor: Anchor = Image()
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
@@ -97,7 +100,7 @@ class ART(AttackingObjective):
         true, runner_up = (
             self._features(self.attribution.in_units(each, model.std)) for each in maps
         )
-        anchor = self._features(model.normalize(pair))
+        anchor = self._features(self.anchor(model.normalize(pair)))
         return {
             "cross_entropy": F.cross_entropy(model(attacked), label),
             "attribution": self.weight * attribution_loss(anchor, true, runner_up),
@@ -131,7 +134,7 @@ class ART(AttackingObjective):
                 create_graph=True,
                 curvature=self.attack_curvature,
             )
-            anchor = self._features(model.normalize(image)).gather(1, support)
+            anchor = self._features(self.anchor(model.normalize(image))).gather(1, support)
             positive = cosine(anchor, self._features(true).gather(1, support))
             negative = cosine(anchor, self._features(runner_up).gather(1, support))
             return F.softplus(negative - positive)

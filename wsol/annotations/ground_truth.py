@@ -44,7 +44,7 @@ class GroundTruth:
             first box, or are zeros if an image has no box. G is 0 if no image has a box.
         counts: int64 (N,), number of true boxes of each image.
         classes: Names of the classes, in order of labels.
-        masks: A mask for each image, or empty.
+        masks: A mask for each image, None for an image without one. Empty if no image has a mask.
         identities: int64 (N,), image ids in COCO files.
         category_ids: int64 (classes,), category ids in COCO files.
         open_classes: Whether there may be more classes than those in `classes`.
@@ -56,7 +56,7 @@ class GroundTruth:
     boxes: np.ndarray
     counts: np.ndarray
     classes: tuple[str, ...]
-    masks: tuple[MaskFiles, ...]
+    masks: tuple[MaskFiles | None, ...]
     identities: np.ndarray
     category_ids: np.ndarray
     open_classes: bool
@@ -69,6 +69,11 @@ class GroundTruth:
         """bool (N,): whether an image has a box."""
         return self.counts > 0
 
+    @property
+    def mask_files(self) -> tuple[MaskFiles, ...]:
+        """The masks of the images that have one."""
+        return tuple(mask for mask in self.masks if mask is not None)
+
 
 def make_ground_truth(
     where: str | Path,
@@ -78,7 +83,7 @@ def make_ground_truth(
     boxes: Sequence[Sequence[Sequence[float]]],
     classes: Sequence[str],
     *,
-    masks: Sequence[MaskFiles] = (),
+    masks: Sequence[MaskFiles | None] = (),
     identities: Sequence[int] | None = None,
     category_ids: Sequence[int] | None = None,
     open_classes: bool = False,
@@ -97,8 +102,8 @@ def make_ground_truth(
 
     Raises:
         ValueError: there are no images, a name is listed twice, a size or label is out of range, a
-            box has x1 < x0 or y1 < y0 or lies wholly outside of its image, or only some images have
-            boxes or masks. The message names the image.
+            box has x1 < x0 or y1 < y0 or lies wholly outside of its image, only some images have
+            boxes, or a mask has no file. The message names the image.
     """
     if not names:
         raise ValueError(f"{where}: the split is empty")
@@ -106,15 +111,16 @@ def make_ground_truth(
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"{where}: image {twice} is listed twice")
     for name, mask in zip(names, masks, strict=bool(masks)):
-        if not mask.objects:
+        if mask is not None and not mask.objects:
             raise ValueError(f"{where}: image {name} has no mask, but other images have one")
     inside: list[list[Box]] = []
     clipped: list[str] = []
     has_boxes = any(map(len, boxes))
-    for name, label, size, found in zip(names, labels, sizes, boxes, strict=True):
+    each_mask = masks or [None] * len(names)
+    for name, label, size, found, mask in zip(names, labels, sizes, boxes, each_mask, strict=True):
         if not 0 <= label < MOST_CLASSES:
             raise ValueError(f"{where}: label {label} of {name} is not in 0 to {MOST_CLASSES - 1}")
-        is_unknown = not any(size) and masks and not len(found)
+        is_unknown = not any(size) and mask is not None and not len(found)
         if not (is_unknown or all(1 <= side <= _LONGEST for side in size)):
             raise ValueError(f"{where}: image {name} has {size[0]:g} x {size[1]:g} pixels")
         if has_boxes and not (len(found) or some_boxed):
@@ -157,14 +163,14 @@ def clip_box(where: str | Path, box: Sequence[float], name: str, size: Sequence[
 
 
 def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
-    """Returns the ground truth of a split. Images without a box are allowed.
+    """Returns the ground truth of a split. Images without a box or a mask are allowed.
 
     Raises:
         ValueError: an image cannot be read, or a box does not lie in its image. The message names
             the image.
     """
     examples = dataset.examples
-    masks = [MaskFiles((example.mask,)) for example in examples if example.mask is not None]
+    masks = [None if e.mask is None else MaskFiles((e.mask,)) for e in examples]
     return make_ground_truth(
         dataset.root,
         [example.name for example in examples],
@@ -172,7 +178,7 @@ def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
         [image_size(example.path, upright=dataset.upright) for example in examples],
         [example.boxes for example in examples],
         dataset.classes,
-        masks=masks if len(masks) == len(examples) else (),
+        masks=masks if any(masks) else (),
         identities=[example.identity for example in examples],
         some_boxed=True,
     )
@@ -197,7 +203,8 @@ def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
 
 def with_mask_cut(truth: GroundTruth, cut: int) -> GroundTruth:
     """Returns the ground truth with `cut` set in each mask."""
-    return replace(truth, masks=tuple(replace(mask, cut=cut) for mask in truth.masks))
+    masks = tuple(None if mask is None else replace(mask, cut=cut) for mask in truth.masks)
+    return replace(truth, masks=masks)
 
 
 def with_classes(truth: GroundTruth, classes: int) -> GroundTruth:

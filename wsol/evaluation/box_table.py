@@ -13,7 +13,7 @@ from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.component_tree import largest_by_cut
 from wsol.boxes.geometry import inclusive, iou, published_boxes, published_truth, rescale
 from wsol.boxes.heatmap_boxes import best_of_all_boxes, cuts, to_bytes
-from wsol.evaluation.pixel_metrics import pixel_counts, read_mask
+from wsol.evaluation.pixel_metrics import NOT_SCORED, pixel_counts, read_mask
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class BoxTable:
         largest: int16 (N,256,4), the box of the largest contour at every cut.
         any_iou: float64 (N,256), the best published IoU of all contours' boxes at every cut, or
             None.
-        pixels: int32 (N,2,B) from `pixel_counts`, or None without masks.
+        pixels: int32 (N,2,B) from `pixel_counts`, zeros for an image without a mask. None if no
+            image has one.
     """
 
     frame: np.ndarray
@@ -105,7 +106,10 @@ def split_row(
     """
     size, mask, truths = truth.sizes[index], None, None
     if truth.masks and edges is not None and heatmap.ndim == 2:
-        mask = read_mask(truth.masks[index], heatmap.shape, size)
+        files = truth.masks[index]
+        mask = np.full(heatmap.shape, NOT_SCORED, np.int8)
+        if files is not None:
+            mask = read_mask(files, heatmap.shape, size)
     if every_box and truth.boxes.size:
         truths = truth.boxes[index, : truth.counts[index]]
     return box_row(heatmap, truths=truths, size=size, mask=mask, edges=edges)

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 from wsol.annotations.ground_truth import GroundTruth, MaskFiles
 from wsol.data.image_files import image_size, read_gray
 
+NOT_SCORED = -1  # value of a mask's pixels that count neither as object nor as background
+
 
 def bin_edges(thresholds: ArrayLike) -> np.ndarray:
     """Returns the published histogram's edges: the thresholds, then 1, 2 and 3."""
@@ -35,7 +37,7 @@ def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.n
     masks = [_read(file, shape, size) > files.cut for file in files.objects]
     mask = np.any(masks, axis=0).astype(np.int8)
     if files.ignore is not None:
-        mask[(_read(files.ignore, shape, size) > files.cut) & (mask == 0)] = -1
+        mask[(_read(files.ignore, shape, size) > files.cut) & (mask == 0)] = NOT_SCORED
     return mask
 
 
@@ -47,12 +49,14 @@ def require_masks(truth: GroundTruth) -> None:
             or no mask of the split has an object pixel.
     """
     for files, size in zip(truth.masks, truth.sizes, strict=bool(truth.masks)):
+        if files is None:
+            continue
         for file in (*files.objects, *([files.ignore] if files.ignore else [])):
             _require_mask(file, size)
     if truth.masks and not any(
-        (read_gray(file) > files.cut).any() for files in truth.masks for file in files.objects
+        (read_gray(file) > each.cut).any() for each in truth.mask_files for file in each.objects
     ):
-        cut = truth.masks[0].cut
+        cut = truth.mask_files[0].cut
         raise ValueError(f"the masks have no object: no pixel is above {cut} (--mask_cut)")
 
 
@@ -77,7 +81,7 @@ def pixel_counts(heatmap: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np
 
     Args:
         heatmap: (H,W) in [0,1].
-        mask: (H,W) from `read_mask`.
+        mask: (H,W), as from `read_mask`.
         edges: (B+1,) from `bin_edges`.
     """
     bins = [np.histogram(heatmap[mask == part], edges)[0] for part in (1, 0)]

@@ -63,8 +63,8 @@ def run_model(
     """Predicts and localizes every image of a split.
 
     Args:
-        thresholds: Bins of the pixel metrics; all images must then have a mask. If None, these
-            metrics are not computed.
+        thresholds: Bins of the pixel metrics. If None, or if no image has a mask, these metrics are
+            not computed.
         every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
         mirrored: Whether classes are predicted by the mean probability of an image and its mirror
             image.

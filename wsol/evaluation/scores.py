@@ -117,7 +117,7 @@ def score_heatmaps(
                 "gt_known_loc": box_accuracy(oracle.ious).tolist(),
             }
         if table.pixels is not None:
-            details["pixels"][name] = _pixel_scores(table.pixels, test.truth.masks[0].cut, seed)
+            details["pixels"][name] = _pixel_scores(table.pixels, test.truth, seed)
     return Scores(_metrics(test, rows, headlines, details, seed), tuple(headlines), test)
 
 
@@ -235,7 +235,10 @@ def _resampled_max_box_acc(
     return statistic
 
 
-def _pixel_scores(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
+def _pixel_scores(counts: np.ndarray, truth: GroundTruth, seed: int) -> dict[str, Any]:
+    """Scores over the images with a mask; the bootstrap draws among these images."""
+    cut = truth.mask_files[0].cut
+    counts = counts[[mask is not None for mask in truth.masks]]
     scores = {key: float(value) for key, value in pixel_scores(counts.sum(axis=0)).items()}
     if np.isnan(scores["pxap"]):
         raise ValueError(f"the masks have no object: no pixel is above {cut} (--mask_cut)")
@@ -246,7 +249,11 @@ def _pixel_scores(counts: np.ndarray, cut: int, seed: int) -> dict[str, Any]:
         return np.stack(list(pixel_scores(pooled).values()), axis=1)
 
     ends = bootstrap(statistic, len(counts), seed=seed).T.tolist()
-    return scores | {"mask_cut": cut, "intervals": dict(zip(scores, ends, strict=True))}
+    return scores | {
+        "mask_cut": cut,
+        "images": len(counts),
+        "intervals": dict(zip(scores, ends, strict=True)),
+    }
 
 
 def _metrics(

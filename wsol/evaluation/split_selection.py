@@ -222,7 +222,10 @@ def select_splits(
         )
     unmasked = sum(example.mask is None for example in test.examples)
     if 0 < unmasked < len(test):
-        notes.append(f"{unmasked} test images have no mask, so no PxAP")
+        notes.append(
+            f"{len(test) - unmasked} of {len(test)} test images have a mask; only these count for "
+            "PxAP and pIoU"
+        )
     return EvaluationSplits(
         data=data,
         test=prepare_split(data.in_order(test)),

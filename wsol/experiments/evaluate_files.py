@@ -56,7 +56,7 @@ def evaluate_scoremaps(
     """
     require_folder(output)
     test = read_ground_truth(metadata, "test", masks=masks)
-    first = test.masks[0].objects[0] if test.masks else None
+    first = test.mask_files[0].objects[0] if test.masks else None
     if masks is None and first is not None and not first.is_file():
         raise ValueError(
             f"there is no mask {first}: --masks names the folder below which the masks of "

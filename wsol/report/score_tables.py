@@ -79,7 +79,10 @@ def more_table(results: Results) -> Table:
             ends, pixel_ends = reference.get("intervals", {}), pixels.get("intervals", {})
             accuracies = reference.get("max_box_acc", {}).items()
             precision = percent(headline.get("coco_ap50"))
-            mask = f" (mask > {pixels['mask_cut']})" if pixels else ""
+            mask = ""
+            if pixels:
+                images = f", {pixels['images']} images" if "images" in pixels else ""
+                mask = f" (mask > {pixels['mask_cut']}{images})"
             cells = [
                 ", ".join(f"{percent(each)} at {iou}" for iou, each in accuracies) or "-",
                 percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")),

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from robust_training.attacks.pgd import PGD
+from robust_training.attribution.anchors import BorderContrast, Edges, Image
 from robust_training.models.classifier import Classifier, create_model
 from robust_training.objectives import ART, Standard
 from robust_training.objectives.art import attribution_loss
@@ -40,19 +41,21 @@ def test_mining_stays_within_a_pair():
     torch.testing.assert_close(attribution_loss(*rows), torch.stack(each).mean())
 
 
-def test_a_linear_model_attributes_by_its_weights(batch):
+@pytest.mark.parametrize("anchor", [Image(), BorderContrast(0.2), Edges()])
+def test_a_linear_model_attributes_by_its_weights(batch, anchor):
     """ART by hand on a linear classifier: its gradients are rows of its weight matrix."""
     image, label = batch
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(147, 3)).double()
     model = Classifier(net, (0.5,) * 3, (0.2,) * 3).double()
     attacked = (image + 0.01).clamp(0, 1)
-    terms = ART(weight=2.0, attack=fixed(attacked))(model, image, label)
+    terms = ART(weight=2.0, attack=fixed(attacked), anchor=anchor)(model, image, label)
     weight = net[1].weight.view(3, 3, 7, 7).abs().mean(1).flatten(1)
     expected = 0.0
     for index in range(3):
         for source in (image, attacked):
-            row = ((source[index] - 0.5) / 0.2).abs().mean(0).flatten()
+            target = anchor((source[index : index + 1] - 0.5) / 0.2)[0]
+            row = target.abs().mean(0).flatten()
             candidates = []
             for copy in (image, attacked):
                 logits = model(copy[index : index + 1])[0].clone()

@@ -97,7 +97,7 @@ def test_openimages_metadata_has_masks(tmp_path):
     scores = score_heatmaps(SplitOutput(truth, None, {"maps": maps}), thresholds=THRESHOLDS)
     assert scores.metrics["pixels"]["maps"]["pxap"] == 1
     assert scores.metrics["localization"] == []
-    assert "| 100.0 [100.0, 100.0] (mask > 0) |" in table({"run": scores.metrics})
+    assert "| 100.0 [100.0, 100.0] (mask > 0, 2 images) |" in table({"run": scores.metrics})
 
 
 def test_predictions_are_written_and_read_again(tmp_path):
