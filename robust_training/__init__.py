@@ -27,14 +27,10 @@ from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score, cross_entropy_score
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.autograd.smooth_activation import smooth
-from robust_training.models.classifier import (
-    Classifier,
-    create_model,
-    load_model,
-    save_model,
-    wrap_model,
-)
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model, wrap_model
 from robust_training.models.log_gradient import LogGradient
+from robust_training.models.saving import load_model, save_model
 from robust_training.training.batches import SeededBatches
 from robust_training.training.settings import TrainingSettings
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from tests.helpers.commands import train
 from wsol.data.toy_birds.writing import write_toy_birds
 

@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from robust_training.cpu import prepare_cpu
-from robust_training.models.classifier import Classifier, save_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.saving import save_model
 from robust_training.objectives import Objective
 from robust_training.progress import Progress
 from robust_training.training import sanity_checks

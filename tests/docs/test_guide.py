@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from tests.helpers.commands import ROOT
 from tests.helpers.folders import HEADER, write_image
 from wsol.data.image_folder import ImageFolder

@@ -5,7 +5,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_training.autograd.curvature import FiniteDifference
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from robust_training.objectives import (
     AAT,
     ART,

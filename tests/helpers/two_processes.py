@@ -18,7 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from robust_training.objectives import Standard
 from robust_training.training.fit import fit
 from robust_training.training.interrupts import Stopped

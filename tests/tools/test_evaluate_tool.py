@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from torch.utils.data import _utils
 
-from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import load_model, save_model
 from tests.helpers.commands import tool, tool_process
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import dataset_ground_truth

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from tests.helpers.commands import tool, tool_process
 from wsol.detectors import FasterRCNN, Regressor, save_detector
 from wsol.localizer.localizer import Localizer

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import ROOT
 
 

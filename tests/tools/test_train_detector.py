@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import tool
 from wsol.cli.run_folder import lock_folder
 from wsol.data.cub import CUB200

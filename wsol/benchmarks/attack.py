@@ -9,7 +9,7 @@ from torch import nn
 
 from robust_training.attacks.map_attack import MapAttack
 from robust_training.attacks.pgd import PGD
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from wsol.cli.devices import find_device
 
 _DEFAULT = MapAttack(PGD(random_start=False))  # the start does not depend on the batch size

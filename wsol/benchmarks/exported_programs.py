@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from wsol.benchmarks.timing import seconds_in_turn
 from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.export import export_program, smooth_images, write_program

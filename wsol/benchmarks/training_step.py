@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from robust_training.attacks.pgd import PGD
 from robust_training.autograd.curvature import FiniteDifference
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from robust_training.objectives import ART, AdversarialTraining, Standard
 from robust_training.training.step import Batch, Step
 from wsol.benchmarks.timing import seconds_in_turn

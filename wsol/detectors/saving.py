@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robust_training.atomic_io import replace_folder
-from robust_training.models.classifier import load_model, save_model
+from robust_training.models.saving import load_model, save_model
 from wsol.data.text_files import read_json
 from wsol.detectors.base import Detector, Network
 

@@ -10,7 +10,9 @@ import timm
 import torch
 from PIL import Image
 
-from robust_training.models.classifier import Classifier, save_model, wrap_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import wrap_model
+from robust_training.models.saving import save_model
 from wsol.localizer.localization import Localization
 from wsol.localizer.localizer import Localizer
 

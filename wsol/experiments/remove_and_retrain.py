@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from robust_training.atomic_io import write_texts
-from robust_training.models.classifier import load_model
+from robust_training.models.saving import load_model
 from wsol.cli.run_folder import fingerprint, record_settings
 from wsol.cli.subprocesses import run_parallel
 from wsol.data.loaders import read_data_config

@@ -10,7 +10,8 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from robust_training.atomic_io import write_texts
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from wsol.annotations.coco_writing import coco_results
 from wsol.cli.run_folder import MAY_CHANGE, TRAINED_WITH, fingerprint, record_settings
 from wsol.detectors import Detector, Network, Regressor

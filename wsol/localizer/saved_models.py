@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from robust_training.models.classifier import Classifier, load_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.saving import load_model
 from wsol.data.loaders import DataConfig, read_data_config
 from wsol.data.text_files import naming, read_json
 from wsol.detectors.saving import is_detector

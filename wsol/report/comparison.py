@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robust_training.models.classifier import load_model
+from robust_training.models.saving import load_model
 from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
 from wsol.boxes.heatmap_boxes import largest_boxes

@@ -9,7 +9,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
 from robust_training.autograd.batch_norm import attack_mode
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from robust_training.objectives import ART
 from wsol.data.loaders import DataConfig
 

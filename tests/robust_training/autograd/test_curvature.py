@@ -11,7 +11,8 @@ from robust_training.attribution.scores import class_and_runner_up_scores, class
 from robust_training.autograd.batch_norm import batch_norm
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.autograd.smooth_activation import smooth
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from robust_training.models.log_gradient import LogGradient
 from tests.conftest import cosine
 

@@ -10,7 +10,7 @@ from robust_training.autograd import double_backward
 from robust_training.autograd.double_backward import EfficientDoubleBackward
 from robust_training.autograd.smooth_activation import smooth
 from robust_training.autograd.softplus import ramp, softplus
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 
 
 def derivatives(function, *tensors):

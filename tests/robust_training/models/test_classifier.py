@@ -10,7 +10,8 @@ import timm
 import torch
 
 from robust_training.autograd.batch_norm import attack_mode, batch_norm
-from robust_training.models.classifier import create_model, load_model, save_model, wrap_model
+from robust_training.models.creating import create_model, wrap_model
+from robust_training.models.saving import load_model, save_model
 
 
 def test_images_in_zero_one_are_normalised_inside():

@@ -8,8 +8,10 @@ import timm
 import torch
 import yaml
 
-from robust_training.models.classifier import Classifier, create_model, load_model, save_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from robust_training.models.log_gradient import LogGradient
+from robust_training.models.saving import load_model, save_model
 from robust_training.objectives import ART, InputGradientPenalty
 from tests.helpers.attacks import constructible
 from tests.helpers.commands import ROOT, tool

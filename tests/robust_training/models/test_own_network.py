@@ -9,7 +9,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from robust_training import PGD, TrainingSettings, fit, objectives
-from robust_training.models.classifier import create_model, load_model, save_model, wrap_model
+from robust_training.models.creating import create_model, wrap_model
+from robust_training.models.saving import load_model, save_model
 from robust_training.training.batches import SeededBatches
 from robust_training.training.schedule import Cosine
 

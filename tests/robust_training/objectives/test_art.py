@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.anchors import BorderContrast, Edges, Image
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from robust_training.objectives import ART, Standard
 from robust_training.objectives.art import attribution_loss
 from tests.helpers.attacks import fixed

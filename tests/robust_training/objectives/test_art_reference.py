@@ -12,7 +12,7 @@ import torch
 
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradients
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from robust_training.objectives import ART
 from tests.conftest import cosine
 from tests.robust_training.objectives.test_objectives import fixed

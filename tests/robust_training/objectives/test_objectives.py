@@ -8,7 +8,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import InputXGradient, IntegratedGradients
 from robust_training.autograd import directional_derivative
 from robust_training.autograd.curvature import FiniteDifference
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from robust_training.objectives import (
     AAT,
     ART,

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import robust_training
 from robust_training.attacks.pgd import PGD
-from robust_training.models.classifier import create_model, load_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import load_model
 from robust_training.objectives import ART, MarginalDensity, Objective, Standard
 from robust_training.training.batches import SeededBatches
 from robust_training.training.fit import fit

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from robust_training.attacks.pgd import PGD
-from robust_training.models.classifier import load_model
+from robust_training.models.saving import load_model
 from robust_training.objectives import AdversarialTraining
 from robust_training.training.interrupts import Stopped
 from tests.helpers.commands import ROOT

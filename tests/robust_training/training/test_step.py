@@ -3,7 +3,7 @@ import torch
 from lightning_fabric import Fabric
 
 from robust_training.attacks.pgd import PGD
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from robust_training.objectives import ART, MarginalDensity
 from robust_training.training.step import Balance, Batch, Step
 from tests.robust_training.training.test_fit import train

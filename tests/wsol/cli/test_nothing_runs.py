@@ -16,7 +16,8 @@ from jsonargparse import get_loader
 from lightning_fabric import Fabric
 from torch import nn
 
-from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import load_model, save_model
 from robust_training.models.weights import load_weights
 from robust_training.training.checkpoint import LAST, load_checkpoint
 from tests.helpers.birds import birds, write_published

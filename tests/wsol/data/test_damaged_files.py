@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
-from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import load_model, save_model
 from robust_training.models.weights import load_weights
 from robust_training.training.checkpoint import LAST, load_checkpoint, save_checkpoint
 from tests.helpers.birds import birds, write_published

@@ -12,7 +12,8 @@ import timm
 import torch
 from PIL import Image
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from wsol.data.cub import CUB200
 from wsol.data.image_files import read_image
 from wsol.data.loaders import DataConfig

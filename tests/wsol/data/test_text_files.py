@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import load_model, save_model
 from robust_training.models.weights import load_weights
 from tests.helpers.birds import birds, write_published
 from wsol.annotations.metadata import read_published_metadata

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.ops import box_iou
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from wsol.data.dataset import Example
 from wsol.data.inputs import to_pixels
 from wsol.data.loaders import DataConfig

@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.birds import planted
 from tests.helpers.commands import tool, train
 from tests.helpers.folders import HEADER, write_boxes, write_image, write_plain, write_small

@@ -8,7 +8,8 @@ import safetensors.torch
 import timm
 from PIL import Image
 
-from robust_training.models.classifier import create_model, save_model, wrap_model
+from robust_training.models.creating import create_model, wrap_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import tool
 from wsol.experiments import demo
 from wsol.localizer.localizer import Localizer

@@ -13,7 +13,8 @@ import torch
 import wsol
 from robust_training.attacks.map_attack import MapAttack
 from robust_training.attacks.pgd import PGD
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import tool
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig

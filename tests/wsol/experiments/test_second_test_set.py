@@ -9,7 +9,8 @@ import torch
 import yaml
 
 import wsol
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import tool
 from tests.helpers.folders import write_plain
 from wsol.annotations.metadata import read_ground_truth

@@ -5,7 +5,7 @@ import torch
 from robust_training.attribution.explanation import SmoothGrad
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from wsol.heatmaps.averaged import Averaged, Product
 from wsol.heatmaps.heatmap import (
     CAM,

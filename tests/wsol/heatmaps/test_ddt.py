@@ -9,7 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from robust_training.models.classifier import create_model, save_model, wrap_model
+from robust_training.models.creating import create_model, wrap_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import tool
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes

@@ -6,7 +6,7 @@ import torch
 
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score, cross_entropy_score
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, attribution_heatmap
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from wsol import Localizer
 from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.heatmap import min_max

@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from robust_training.models.classifier import wrap_model
+from robust_training.models.creating import wrap_model
 from wsol.heatmaps.heatmap import min_max
 from wsol.heatmaps.methods import find_method
 from wsol.heatmaps.patch_cuts import LOST, TokenCut

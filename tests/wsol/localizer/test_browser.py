@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from tests.helpers.browser import Page
 from tests.helpers.commands import tool
 from wsol.benchmarks.synthetic_maps import synthetic_maps

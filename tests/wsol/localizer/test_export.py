@@ -15,7 +15,9 @@ from PIL import Image
 from torch import nn
 
 from robust_training.attribution.export_graph import TracedGradient
-from robust_training.models.classifier import Classifier, create_model, save_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import ROOT, tool
 from wsol.heatmaps.heatmap import Gradient, attribution_heatmap
 from wsol.localizer.export import export_program, write_program

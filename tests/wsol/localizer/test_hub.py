@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from tests.helpers.commands import tool
 from wsol.detectors import Regressor, save_detector
 from wsol.localizer import hub

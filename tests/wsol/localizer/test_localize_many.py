@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from timm.models._hub import save_for_hf
 
-from robust_training.models.classifier import create_model, save_model, wrap_model
+from robust_training.models.creating import create_model, wrap_model
+from robust_training.models.saving import save_model
 from tests.wsol.localizer.test_localizer import Bright, white_square
 from wsol.annotations.coco_writing import coco_dataset
 from wsol.boxes.heatmap_boxes import outer_boxes, to_float32

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_training.models.classifier import create_model, load_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import load_model, save_model
 from wsol.annotations.coco_writing import coco_dataset
 from wsol.boxes.geometry import rescale
 from wsol.boxes.heatmap_boxes import largest_boxes

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torchvision
 
-from robust_training.models.classifier import save_model, wrap_model
+from robust_training.models.creating import wrap_model
+from robust_training.models.saving import save_model
 from tests.robust_training.models.test_own_network import UNIT, Flat, Research
 from wsol.localizer.export import export_program, write_program
 from wsol.localizer.localizer import Localizer

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.folders import write_small
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes

@@ -14,7 +14,7 @@ import torch
 
 from robust_training.attacks.map_attack import MapAttack
 from robust_training.attacks.pgd import PGD
-from robust_training.models.classifier import create_model
+from robust_training.models.creating import create_model
 from tests.helpers.browser import Page
 from tests.helpers.commands import page_data
 from wsol.boxes.geometry import iou, rescale

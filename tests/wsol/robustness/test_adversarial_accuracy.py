@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score, margin_score
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from wsol.robustness.adversarial_accuracy import AccuracyCurve, AutoAttackCurve, accuracy_curve
 from wsol.robustness.autoattack import AutoAttack
 from wsol.robustness.under_attack import RobustnessConfig

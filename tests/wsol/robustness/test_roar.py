@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_training.models.classifier import Classifier, create_model
+from robust_training.models.classifier import Classifier
+from robust_training.models.creating import create_model
 from tests.helpers.commands import ROOT, tool
 from wsol.data.cub import CUB200
 from wsol.data.image_files import read_image

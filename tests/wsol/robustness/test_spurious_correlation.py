@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from robust_training.models.classifier import create_model, save_model
+from robust_training.models.creating import create_model
+from robust_training.models.saving import save_model
 from tests.helpers.commands import tool
 from wsol.annotations.ground_truth import dataset_ground_truth
 from wsol.data.cub import CUB200
