@@ -2,6 +2,7 @@
 
 import gc
 import json
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -28,6 +29,23 @@ def test_two_processes_score_as_one(run, toy):
         assert status == 0, error
         scores.append(((run / "metrics.json").read_text(), (run / "images.csv").read_text(), text))
     assert scores[0] == scores[1]
+
+
+def test_results_can_go_elsewhere(toy, tmp_path):
+    """The scores in a run's folder are not replaced. Several runs get a folder each."""
+    network = create_model("test_resnet", 4, image_size=32)
+    for name in ("a", "b"):
+        save_model(network, tmp_path / name)
+    before = sorted(tmp_path.rglob("*"))
+    options = ("--root", toy, "--methods", "centred box", "--v2", "false")
+    status, _, error = tool("evaluate.py", tmp_path / "a", *options, "--output", tmp_path / "one")
+    assert status == 0, error
+    runs = (tmp_path / "a", tmp_path / "b")
+    status, _, error = tool("evaluate.py", *runs, *options, "--output", tmp_path / "two")
+    assert status == 0, error
+    written = {each.relative_to(tmp_path) for each in tmp_path.rglob("metrics.json")}
+    assert written == {Path("one/metrics.json"), *(Path("two", n, "metrics.json") for n in "ab")}
+    assert sorted(e for n in "ab" for e in [tmp_path / n, *(tmp_path / n).rglob("*")]) == before
 
 
 def test_other_programs_maps_and_boxes(run, toy, tmp_path):

@@ -9,7 +9,7 @@ spurious correlations: accuracy over groups (species, background), gradient mass
 leakage onto null patches.
 Prints a short table, and one sentence for each run: whether its map is better than the centred box,
 and what to use instead. `--all` prints every table. Writes metrics.json, images.csv,
-predictions.txt, coco/ and report.html into each run's folder.
+predictions.txt, coco/ and report.html into each run's folder, or below --output.
 """
 
 from dataclasses import fields
@@ -52,6 +52,13 @@ def runs_command(arguments: list[str]) -> None:
     parser.add_argument("--batch_size", type=PositiveInt, default=32)
     parser.add_argument("--device", type=str, default=DEVICE)
     parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
+    parser.add_argument(
+        "--output",
+        type=str,
+        default=None,
+        help="folder for the results, with a folder for each run if there are several; default: "
+        "the run's own folder, where they replace earlier results",
+    )
     parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
     _add_all(parser)
     settings = parser.parse_args(arguments)
@@ -66,6 +73,11 @@ def runs_command(arguments: list[str]) -> None:
     from wsol.report.answer import answer_text
     from wsol.robustness.under_attack import RobustnessConfig
 
+    outputs = settings.runs
+    if settings.output is not None and len(settings.runs) == 1:
+        outputs = [settings.output]
+    elif settings.output is not None:
+        outputs = [Path(settings.output, Path(folder).resolve().name) for folder in settings.runs]
     plans = [
         plan_evaluation(
             folder,
@@ -75,9 +87,9 @@ def runs_command(arguments: list[str]) -> None:
             robustness=RobustnessConfig() if robustness is True else robustness or None,
             mirrored=settings.mirrored,
             batch_size=settings.batch_size,
-            output=folder,
+            output=output,
         )
-        for folder in settings.runs
+        for folder, output in zip(settings.runs, outputs, strict=True)
     ]
     require_comparable(plans, same_images=settings.report is not None)
     device, fabric = launch(settings.device, settings.devices)
