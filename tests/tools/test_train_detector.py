@@ -123,6 +123,50 @@ def test_a_folder_of_coco_boxes_trains_faster_rcnn(small, trained, tmp_path):
     assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
 
 
+def test_boxes_of_localize_are_pseudo_labels(small, run, toy, tmp_path):
+    """Those of training and validation images are learned; those of test images are scored."""
+    boxes = tmp_path / "found"
+    status, _, error = tool(
+        "localize.py", run, toy / "images", "--pictures", "false", "--output", boxes
+    )
+    assert status == 0, error
+    options = ("--pseudo_labels", boxes / "boxes.json", "--output", tmp_path / "out", *SMALL)
+    status, _, error = tool("train_detector.py", small, *options)
+    assert status == 0, error
+    status, scores, error = tool(
+        "evaluate.py", "boxes", "--results", boxes / "boxes.json", "--metadata", toy
+    )
+    assert status == 0, error
+    rows = json.loads((tmp_path / "out" / "detectors.json").read_text())["scores"]
+    assert [(row["name"], row["policy"]) for row in rows] == [
+        ("found", "given"),
+        ("detector trained on found", "given"),
+    ]
+    assert f"{100 * rows[0]['gt_known_loc']['mean']:.1f} [" in scores.splitlines()[2]
+    content = json.loads((boxes / "boxes.json").read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    where = {names[each["image_id"]]: each["bbox"] for each in content["annotations"]}
+    learned = read_pseudo_labels(tmp_path / "out" / "found").boxes["train"]
+    assert learned.names == tuple(e.name for e in CUB200(toy, "train", val_fraction=0.1).examples)
+    for name, (box,) in zip(learned.names, learned.boxes.tolist(), strict=True):
+        x, y, width, height = where[name]
+        assert box == pytest.approx([x, y, x + width, y + height])
+    tested = {e.name for e in CUB200(toy, "test").examples}
+    without = [a for a in content["annotations"] if names[a["image_id"]] not in tested]
+    others = [image for image in content["images"] if image["file_name"] not in tested]
+    (boxes / "boxes.json").write_text(
+        json.dumps(content | {"images": others, "annotations": without})
+    )
+    status, _, error = tool("train_detector.py", small, *options)
+    assert status == 0, error  # the same detector; without test images, only it is scored
+    scores = json.loads((tmp_path / "out" / "detectors.json").read_text())["scores"]
+    assert [row["name"] for row in scores] == ["detector trained on found"]
+    content["annotations"].append(content["annotations"][0] | {"id": 1000})
+    (boxes / "boxes.json").write_text(json.dumps(content))
+    status, _, error = tool("train_detector.py", small, *options[:3], tmp_path / "more", *SMALL)
+    assert (status, "has several boxes for an image; exactly one is needed" in error) == (2, True)
+
+
 def test_given_boxes_are_of_images_to_learn_from(small, toy, trained, tmp_path):
     """No test image is trained on, and boxes count the pixels of the file."""
     tested = CUB200(toy, "test", val_fraction=0.1).examples[0].name

@@ -95,13 +95,18 @@ def read_coco_ground_truth(file: str | Path) -> GroundTruth:
     )
 
 
-def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
+def read_coco_results(
+    file: str | Path, truth: GroundTruth, *, may_miss_all: bool = False
+) -> GivenBoxes:
     """Reads a COCO results list, or a data set whose annotations have scores, as localize.py's.
 
     The image ids of a list are `truth.identities` or `truth.names`. A data set has numbers of its
     own, so its images and categories are found by their names (`wsol.data.names`), and by their
     numbers only if several have that name. Images that `truth` does not have are left out. The only
     category may be `OBJECT`, from a detector that predicts no classes.
+
+    Args:
+        may_miss_all: Whether a data set may have none of the images of `truth`.
 
     Raises:
         ValueError: the file is neither, a list has an unknown image, a data set has no known image,
@@ -110,7 +115,7 @@ def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
     content = read_json(file)
     left_out, classless = 0, False
     if isinstance(content, dict):
-        content, left_out, classless = _annotations(file, content, truth)
+        content, left_out, classless = _annotations(file, content, truth, may_miss_all)
     if not isinstance(content, list):
         raise ValueError(f"{file} is no list of COCO results")
     candidates, results = _candidates(file, content, truth)
@@ -119,6 +124,24 @@ def read_coco_results(file: str | Path, truth: GroundTruth) -> GivenBoxes:
     if classless:
         predictions, results = None, None
     return GivenBoxes(predictions, boxes, found, results, left_out)
+
+
+def read_one_box_each(
+    file: str | Path, truth: GroundTruth, *, may_miss_all: bool = False
+) -> np.ndarray:
+    """Reads the box of each image of `truth`, whatever its class: float64 (N,4), half-open xyxy in
+    the files' pixels. Zeros for an image without a box.
+
+    Args:
+        may_miss_all: See `read_coco_results`.
+
+    Raises:
+        ValueError: see `read_coco_results`, or an image has several boxes.
+    """
+    given = read_coco_results(file, truth, may_miss_all=may_miss_all)
+    if given.results is not None and len(given.results) > given.found.sum():
+        raise ValueError(f"{file} has several boxes for an image; exactly one is needed")
+    return given.boxes
 
 
 def _candidates(
@@ -168,7 +191,7 @@ def _best(
 
 
 def _annotations(
-    file: str | Path, content: Mapping[str, Any], truth: GroundTruth
+    file: str | Path, content: Mapping[str, Any], truth: GroundTruth, may_miss_all: bool
 ) -> tuple[list[Mapping[str, Any]], int, bool]:
     """Turns the annotations of a data set into results for `truth`, with its names as image ids.
     Also returns the number of images left out, and whether all boxes are of `OBJECT`."""
@@ -177,7 +200,7 @@ def _annotations(
     with naming(f"{file} is no data set of boxes"):
         images = _known_images(content, truth)
         names = [name for name in images.values() if name is not None]
-        if not names:
+        if not (names or may_miss_all):
             raise ValueError("none of its images is one of the ground truth")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

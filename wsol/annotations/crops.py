@@ -9,7 +9,7 @@ from PIL import Image
 
 from robust_training.atomic_io import new_folder
 from robust_training.progress import Progress
-from wsol.annotations.coco_reading import read_coco_results
+from wsol.annotations.coco_reading import read_one_box_each
 from wsol.annotations.ground_truth import dataset_ground_truth
 from wsol.boxes.geometry import area
 from wsol.data.dataset import EmptySplitError, ImageDataset
@@ -71,10 +71,7 @@ def _found_boxes(dataset: ImageDataset, file: Path) -> np.ndarray:
             f"the classes of {dataset.root} are not in alphabetical order, and folders of classes "
             "are: predictions for the crops would have other class numbers"
         )
-    given = read_coco_results(file, dataset_ground_truth(dataset))
-    if given.results is not None and len(given.results) > given.found.sum():
-        raise ValueError(f"{file} has several boxes for an image; a crop needs exactly one")
-    return given.boxes
+    return read_one_box_each(file, dataset_ground_truth(dataset))
 
 
 def _write_split(dataset: ImageDataset, boxes: np.ndarray, folder: Path, margin: float) -> None:

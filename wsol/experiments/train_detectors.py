@@ -24,6 +24,7 @@ from wsol.experiments.pseudo_labels.pseudo_boxes import (
     PseudoLabels,
     checked_pseudo_labels,
     folder_name,
+    found_pseudo_labels,
     heatmap_pseudo_labels,
     oracle_pseudo_labels,
     read_pseudo_labels,
@@ -58,7 +59,8 @@ def train_detectors(
 
     Args:
         run: Run folder, or model folder with `root`. Its model gives heatmaps and the backbone.
-        names: Kinds of pseudo labels: heatmap methods, "oracle", folders of COCO data sets.
+        names: Kinds of pseudo labels: heatmap methods, "oracle", folders of COCO data sets, and
+            COCO files with a found box for each image.
         output: Folder for pseudo labels and detectors. The caller holds its lock.
         detector: Kind of detector, and its settings.
         root: Folder of the data set. If None, the data set of the run.
@@ -70,8 +72,11 @@ def train_detectors(
             settings.
     """
     given = [read_pseudo_labels(Path(name)) for name in names if _is_folder(name)]
-    methods = with_baselines(name for name in names if name != ORACLE and not _is_folder(name))
-    every = [*methods, *(each.name for each in given), *[ORACLE] * names.count(ORACLE)]
+    files = [Path(name) for name in names if Path(name).is_file()]
+    others = (ORACLE, *map(str, files))
+    methods = with_baselines(n for n in names if n not in others and not _is_folder(n))
+    found = [file.resolve().parent.name for file in files]
+    every = [*methods, *(each.name for each in given), *found, *[ORACLE] * names.count(ORACLE)]
     folders = [folder_name(name) for name in every]
     if len(set(folders)) < len(folders):
         raise ValueError(f"--pseudo_labels {' '.join(names)} names a source twice")
@@ -96,6 +101,7 @@ def train_detectors(
     if not scored.boxed:
         raise ValueError(*scored.notes)
     truths = {name: split.truth for name, split in splits.items()}
+    given += [found_pseudo_labels(file, truths) for file in files]
     oracle = [oracle_pseudo_labels(truths)] if ORACLE in names else []
 
     def build() -> Network:

@@ -6,9 +6,10 @@ Pseudo labels are boxes around the heatmaps of RUN's model for the true class of
 image. No true box of a training image is used before the finished detector is scored. The heatmaps'
 threshold is chosen on true boxes of the validation images, unless --threshold gives it. Pseudo
 labels are also made with the method's baseline, a map that does not depend on the image. Other
-pseudo labels: a folder with COCO data sets train.json and val.json, or `oracle`, the true boxes, as
-an upper bound. Detectors start from RUN's best model. The epoch is kept whose boxes agree best with
-the pseudo labels of the validation images. No test image is used.
+pseudo labels: boxes.json, which localize.py writes for the images of the data set; a folder with
+COCO data sets train.json and val.json; or `oracle`, the true boxes, as an upper bound. Detectors
+start from RUN's best model. The epoch is kept whose boxes agree best with the pseudo labels of the
+validation images. No test image is used.
 Writes DIR/<pseudo labels>/{train,val,results}.json (COCO), DIR/<pseudo labels>/seed<n>/ (a
 detector for localize.py and `Localizer.load`; results.json, log.csv), DIR/detectors.md and
 detectors.json. The same command continues an interrupted one: detectors that exist are not trained
@@ -46,7 +47,10 @@ def main(arguments: list[str]) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("run", help="run folder, or model folder with --root")
     parser.add_argument(
-        "--pseudo_labels", nargs="+", default=["gradient"], help=f"{ORACLE}, folders, or {NAMES}"
+        "--pseudo_labels",
+        nargs="+",
+        default=["gradient"],
+        help=f"{ORACLE}, folders, files, or {NAMES}",
     )
     parser.add_argument("--output", type=str, required=True, help="folder for the results")
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol.annotations.coco_reading import read_coco_ground_truth
+from wsol.annotations.coco_reading import read_coco_ground_truth, read_one_box_each
 from wsol.annotations.coco_writing import coco_ground_truth
 from wsol.annotations.ground_truth import GroundTruth
 from wsol.boxes.geometry import area, rescale
@@ -97,6 +97,25 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
     """
     truths = {split: read_coco_ground_truth(folder / f"{split}.json") for split in TRAINING_SPLITS}
     return PseudoLabels(folder.resolve().name, "given", _first_boxes(truths))
+
+
+def found_pseudo_labels(file: Path, truths: Mapping[str, GroundTruth]) -> PseudoLabels:
+    """Takes the boxes that a localizer found, for example boxes.json of localize.py. They are named
+    by the folder of the file.
+
+    Args:
+        file: COCO file with one box for each image.
+        truths: The images of the splits "train", "val" and "test". Their true boxes are not used.
+
+    Raises:
+        ValueError: the file cannot be read, has several boxes for an image, or has no box of a
+            training or of a validation image.
+    """
+    boxes = {split: read_one_box_each(file, truths[split]) for split in TRAINING_SPLITS}
+    test_boxes = read_one_box_each(file, truths["test"], may_miss_all=True)
+    labels = {split: with_boxes(truths[split], found) for split, found in boxes.items()}
+    known = test_boxes if test_boxes.any() else None
+    return PseudoLabels(file.resolve().parent.name, "given", labels, known)
 
 
 def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
