@@ -55,6 +55,11 @@ class Explanation(ABC):
         """Number of images at which the network is differentiated for one map."""
         return 1
 
+    @property
+    def is_of_class(self) -> bool:
+        """Whether the map explains a class, so that it has no meaning for a wrong prediction."""
+        return True
+
     @abstractmethod
     def maps(self, model: Classifier, label: Tensor, how: Differentiation = _NONE) -> Maps:
         """Return the function from images to maps of the logits of `label` (N,)."""

@@ -21,7 +21,7 @@ from wsol.evaluation.scores import accuracies, score_heatmaps
 from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
 from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.methods import DEFAULT, with_baselines
+from wsol.heatmaps.methods import DEFAULT, name_of, with_baselines
 from wsol.localizer.principal_component import component_finder
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
 from wsol.localizer.unboxed_threshold import run_unboxed_threshold, unboxed_threshold
@@ -31,7 +31,11 @@ from wsol.robustness.spurious_correlation import (
     read_spurious_cues,
     spurious_correlation,
 )
-from wsol.robustness.under_attack import RobustnessConfig, measure_robustness
+from wsol.robustness.under_attack import (
+    RobustnessConfig,
+    attacked_method,
+    measure_robustness,
+)
 
 _SCORING = ScoringConfig()
 
@@ -190,11 +194,11 @@ class EvaluationPlan:
         )
         if self.robustness is not None:
             write_scores(self.output, evaluation)  # attacks take a long time
-            thresholds = {each.row.heatmap: each.row.threshold for each in scores.headlines}
+            chosen = {each.row.heatmap: each.row.threshold for each in scores.headlines}
             attacked = measure_robustness(
                 model,
                 splits.test.loader,
-                thresholds.get("gradient", ART_THRESHOLD),
+                [chosen.get(name, ART_THRESHOLD) for name in _attacked_heatmaps(self.robustness)],
                 self.robustness,
                 seed=scoring.seed,
             )
@@ -254,7 +258,7 @@ def plan_evaluation(
             spurious correlations are not valid; maps are too small or classes too few for the
             attacks; or the output folder is not writable.
     """
-    wanted = with_baselines([*methods, *(["gradient"] if robustness else [])])
+    wanted = with_baselines([*methods, *(_attacked_heatmaps(robustness) if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:
         model = load_classifier(folder)
@@ -275,6 +279,8 @@ def plan_evaluation(
     fitting = {
         title: method.with_component(find) for title, method in wanted.items() if method.fits(model)
     }
+    if robustness is not None:
+        robustness = robustness.with_component(find)
     unfit = [f"{title} does not work with this network" for title in wanted if title not in fitting]
     missing = [title for title in fitting if splits.chosen and title not in splits.chosen]
     if missing and splits.threshold is None and splits.choosing is None and splits.boxed:
@@ -297,6 +303,11 @@ def plan_evaluation(
         output=output,
         notes=(*splits.notes, *unfit, *unmoved_terms(read_log(folder))),
     )
+
+
+def _attacked_heatmaps(robustness: RobustnessConfig) -> list[str]:
+    """The heatmap of each attack on maps that gives the boxes under this attack."""
+    return [name_of(attacked_method(attack)) for attack in robustness.maps]
 
 
 def require_comparable(plans: Sequence[EvaluationPlan], *, same_images: bool) -> None:

@@ -11,22 +11,25 @@ import cv2
 import numpy as np
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from robust_training.attribution.explanation import Differentiation, Explanation, Maps
 from robust_training.models.classifier import Classifier
 from wsol.heatmaps.heatmap import Component, HeatmapMethod, min_max
 from wsol.heatmaps.private_copy import private_copy
 
 
 @dataclass(frozen=True)
-class DDT(HeatmapMethod):
+class DDT(HeatmapMethod, Explanation):
     """The position of each descriptor along the first principal component of all descriptors.
 
     The idea and the name are from Wei et al., Pattern Recognition 2019 (arXiv 1707.06397): what all
     images have in common varies most between object and background. Negative values become 0. The
     map is the same for all classes. Two things differ from the publication, and both matter
     (docs/experiments/cub200.md): the descriptors are divided by the square root of their length,
-    and they are the input of the network's last stage, not its output.
+    and they are the input of the network's last stage, not its output. An attack on maps can change
+    it (`MapAttack`).
 
     Attributes:
         component: From `principal_component`. If None, the method cannot make maps yet.
@@ -35,27 +38,53 @@ class DDT(HeatmapMethod):
     component: Component | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        if self.component is None:
-            raise ValueError(
-                "ddt has no principal component: it needs a run whose training images are there, "
-                "or DDT(principal_component(model, images))"
-            )
         found = descriptors(model, image)
-        mean, axis = map(np.array, (self.component.mean, self.component.axis))
-        if found.shape[1] != len(mean):
-            raise ValueError(
-                f"the component of ddt has {len(mean)} channels, the network's descriptors have "
-                f"{found.shape[1]}: it is another network's"
-            )
+        mean, axis = self._checked_component(found.shape[1])
         maps = np.einsum("nchw,c->nhw", found - mean[:, None, None], axis)
         size = image.shape[:-3:-1]
         enlarged = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in maps]
         return min_max(np.maximum(np.stack(enlarged), 0))
 
+    @property
+    def is_of_class(self) -> bool:
+        return False
+
+    def maps(self, model: Classifier, label: Tensor, how: Differentiation | None = None) -> Maps:
+        """The function from images to maps before they are stretched to [0,1].
+
+        Args:
+            how: Not used, because no derivative is part of the map.
+        """
+
+        def maps(image: Tensor) -> Tensor:
+            found = _descriptors(model, image)
+            mean, axis = map(torch.from_numpy, self._checked_component(found.shape[1]))
+            heights = torch.einsum("nchw,c->nhw", found - mean[:, None, None], axis)
+            size = image.shape[-2:]
+            enlarged = F.interpolate(heights[:, None], size, mode="bicubic", align_corners=False)
+            return enlarged[:, 0].clamp(min=0).to(image)
+
+        return maps
+
+    def _checked_component(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and axis, each float64 (channels,)."""
+        if self.component is None:
+            raise ValueError(
+                "ddt has no principal component: it needs a run whose training images are there, "
+                "or DDT(principal_component(model, images))"
+            )
+        if channels != len(self.component.mean):
+            raise ValueError(
+                f"the component of ddt has {len(self.component.mean)} channels, the network's "
+                f"descriptors have {channels}: it is another network's"
+            )
+        return np.array(self.component.mean), np.array(self.component.axis)
+
     def fits(self, model: Classifier) -> bool:
         side = model.image_size
         blank = torch.zeros(1, 3, side, side, device=model.device)
-        features = _last_stage_input(model, blank)
+        with torch.no_grad():
+            features = _last_stage_input(model, blank)
         # with unequal sides the last dimension holds the channels, as in a Swin Transformer
         return features is not None and features.shape[2] == features.shape[3]
 
@@ -107,6 +136,11 @@ def descriptors(model: Classifier, image: Tensor) -> np.ndarray:
     Raises:
         ValueError: the network has no such feature map.
     """
+    with torch.no_grad():
+        return _descriptors(model, image).numpy()
+
+
+def _descriptors(model: Classifier, image: Tensor) -> Tensor:
     features = _last_stage_input(model, image)
     if features is None:
         raise ValueError(
@@ -115,7 +149,7 @@ def descriptors(model: Classifier, image: Tensor) -> np.ndarray:
         )
     features = features.cpu().double()
     lengths = features.norm(dim=1, keepdim=True)
-    return (features / lengths.clamp(min=1e-12).sqrt()).numpy()
+    return features / lengths.clamp(min=1e-12).sqrt()
 
 
 def _last_stage_input(model: Classifier, image: Tensor) -> Tensor | None:
@@ -128,7 +162,6 @@ def _last_stage_input(model: Classifier, image: Tensor) -> Tensor | None:
     network.backbone.get_submodule(stages[-1]["module"]).register_forward_pre_hook(
         lambda module, inputs: found.append(inputs[0])
     )
-    with torch.no_grad():
-        network(image)
+    network(image)
     (features,) = found
     return features if isinstance(features, Tensor) and features.ndim == 4 else None

@@ -69,6 +69,13 @@ def denotes(name: str, method: HeatmapMethod | str) -> bool:
     return base in BASES and _switched(switches, BASES[base]) == method
 
 
+def name_of(method: HeatmapMethod) -> str:
+    """Returns the name of one of the `BASES`, or else the class path."""
+    kind = type(method)
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    return next((name for name, each in BASES.items() if each == method), path)
+
+
 def baseline_of(name: str) -> str:
     """Returns the name of a method's baseline: the centred box, refined if the method is.
 

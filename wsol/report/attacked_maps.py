@@ -11,9 +11,9 @@ from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import spread_evenly
 from wsol.data.inputs import to_pixels
 from wsol.evaluation.results import Evaluation
-from wsol.heatmaps.heatmap import Gradient
 from wsol.localizer.overlay import PREDICTED, blend, draw_boxes, enlarged
 from wsol.report.gallery import picture
+from wsol.robustness.under_attack import attacked_method
 
 _IMAGES = 6
 _SIDE = 320  # pixels of a picture
@@ -23,7 +23,7 @@ def attacked_maps(evaluations: Mapping[str, Evaluation]) -> str:
     """HTML: a row for each of six test images, and two columns for each attacked run.
 
     The images are spread evenly over the split. The attack is the first one on maps. The boxes are
-    those of gradient maps at the threshold of the scores under attack.
+    those of `attacked_method` at the threshold of the scores under attack.
 
     Args:
         evaluations: Run name -> evaluation, all on the same images. Without any attack on maps, the
@@ -58,7 +58,8 @@ def _attacked(evaluation: Evaluation, image: Tensor, label: Tensor) -> Tensor:
 
 def _pictures(evaluation: Evaluation, image: Tensor, label: Tensor) -> Sequence[str]:
     device = evaluation.model.device
-    heatmaps = Gradient()(evaluation.model, image.to(device), label.to(device))
+    method = attacked_method(evaluation.map_attack)
+    heatmaps = method(evaluation.model, image.to(device), label.to(device))
     found = evaluation.metrics["robustness"]["maps"][0].get("boxes")
     drawn = []
     for pixels, heatmap in zip(to_pixels(image), heatmaps, strict=True):

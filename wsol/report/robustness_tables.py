@@ -47,6 +47,8 @@ def _map_cells(one: Mapping[str, Any], total: int) -> list[str]:
     others = ("local_top_k_intersection", "kendall", "spearman", "cosine", "ssim")
     left_out = f", {one['without_map']} without a map" if one["without_map"] else ""
     images = f"{one['correct']} correct of {total} images{left_out}"
+    if one.get("compared", 0) > one["correct"]:  # maps that explain no class
+        images = f"{one['compared']} of {total} images{left_out}"
     pixels = "-"
     if shift["mean"] is not None:
         low, high = shift["interval"]
@@ -66,7 +68,7 @@ def _box_cells(one: Mapping[str, Any], total: int) -> list[str]:
     columns = itertools.product(("gt_known_loc", "top1_loc"), ("clean", "attacked", "change"))
     each = (boxes[score][key] for score, key in columns)
     return [
-        f"{_attack(one['attack'])}; {total} images, boxes of gradient maps at "
+        f"{_attack(one['attack'])}; {total} images, boxes of {boxes.get('heatmap', 'gradient')} at "
         f"{boxes['threshold']:.3g}",
         *(percent(value["mean"], value["interval"]) for value in each),
     ]

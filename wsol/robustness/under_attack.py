@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,8 @@ from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import spread_evenly
 from wsol.evaluation.metrics import HIT, mean_with_interval
-from wsol.heatmaps.heatmap import Gradient
+from wsol.heatmaps.heatmap import Component, Gradient, HeatmapMethod
+from wsol.heatmaps.methods import name_of
 from wsol.robustness.adversarial_accuracy import (
     AccuracyCurve,
     AutoAttackCurve,
@@ -78,6 +79,17 @@ class RobustnessConfig:
         for attack in self.maps:
             attack.count_pixels(torch.empty(1, side, side))
 
+    def with_component(self, find: Callable[[], Component]) -> "RobustnessConfig":
+        """Returns the attacks with a network's principal component in the heatmap methods that they
+        change, as `HeatmapMethod.with_component`."""
+        maps = []
+        for attack in self.maps:
+            method = attack.attribution
+            if isinstance(method, HeatmapMethod):
+                attack = dataclasses.replace(attack, attribution=method.with_component(find))
+            maps.append(attack)
+        return dataclasses.replace(self, maps=maps)
+
     def require_runnable(self, classes: int) -> None:
         """Raises ValueError where AutoAttack is not installed or needs more than `classes`
         classes."""
@@ -88,10 +100,17 @@ class RobustnessConfig:
 _DEFAULT = RobustnessConfig()
 
 
+def attacked_method(attack: MapAttack) -> HeatmapMethod:
+    """The heatmaps of the boxes that are scored under an attack: the attacked ones if the attack
+    changes a heatmap method's maps, and gradient maps otherwise."""
+    attribution = attack.attribution
+    return attribution if isinstance(attribution, HeatmapMethod) else Gradient()
+
+
 def measure_robustness(
     model: Classifier,
     loader: DataLoader,
-    threshold: float,
+    threshold: float | Sequence[float],
     config: RobustnessConfig = _DEFAULT,
     *,
     seed: int = 0,
@@ -100,7 +119,8 @@ def measure_robustness(
 
     Args:
         loader: Loads an `ImageDataset`.
-        threshold: Threshold of the boxes; it must not be chosen on this split.
+        threshold: Threshold of the boxes; it must not be chosen on this split. One number, or one
+            for each attack on maps.
         config: The attacks.
         seed: Seed of the attacks' starts and of the bootstrap.
 
@@ -109,14 +129,15 @@ def measure_robustness(
         on predictions. Intervals are 95 %, over images; numbers are None without images.
 
         `measures` of `maps` compare the clean with the attacked map by each of
-        `similarity.MEASURES`, for correctly classified images. Images with a constant clean map are
-        left out, and `without_map` is their number. `mean` is over the images with an iterate that
-        keeps the class, as ART reports. `flipped_as_same` is over all images, and the others count
-        as unchanged, as IG-NORM reports. `under_noise` is the baseline of an attack: the mean for
+        `similarity.MEASURES`, for correctly classified images, or for all images if the map does
+        not explain a class (`Explanation.is_of_class`). Images with a constant clean map are left
+        out, and `without_map` is their number. `mean` is over the images with an iterate that keeps
+        the class, as ART reports. `flipped_as_same` is over all images, and the others count as
+        unchanged, as IG-NORM reports. `under_noise` is the baseline of an attack: the mean for
         random steps of the same length, over the images of `mean` that keep their class under
         noise.
 
-        `boxes` of `maps` are GT-known and Top-1 Loc of gradient maps, for clean and attacked
+        `boxes` of `maps` are GT-known and Top-1 Loc of `attacked_method`, for clean and attacked
         images, and the difference. An image without an iterate that keeps its class stays clean.
         There are no `boxes` if an image has no true box.
 
@@ -124,12 +145,16 @@ def measure_robustness(
         ValueError: `top_k` of an attack exceeds the pixels of a map, or a map is not finite.
     """
     total = len(loader.dataset)
+    thresholds = np.broadcast_to(threshold, len(config.maps)).tolist()
     loader = _spread(loader, min(config.images or total, total))
     return {
         "images": len(loader.dataset),
         "of_images": total,
         "seed": seed,
-        "maps": [_attack_maps(attack, model, loader, threshold, seed) for attack in config.maps],
+        "maps": [
+            _attack_maps(attack, model, loader, each, seed)
+            for attack, each in zip(config.maps, thresholds, strict=True)
+        ],
         "accuracy": [
             accuracy_curve(model, loader, curve, seed=seed)
             for curve in (*config.accuracy, *config.autoattack)
@@ -155,19 +180,22 @@ def _attack_maps(
         found.append(_attack_batch(model, image, label, truths, attack, threshold))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     correct, clean, attacked = (columns[name] for name in ("correct", "clean_hit", "attacked_hit"))
-    compared = correct & columns["has_map"]
+    counts = correct if attack.attribution.is_of_class else np.ones_like(correct)
+    compared = counts & columns["has_map"]
     counted = {name: values[compared] for name, values in columns.items()}
     boxes = {
         "gt_known_loc": _change(clean, attacked, seed),
         "top1_loc": _change(clean & correct, attacked & correct, seed),
         "threshold": threshold,
+        "heatmap": name_of(attacked_method(attack)),
     }
     return {
         "attack": _settings(attack),
         "measures": {name: _measure(counted, name, seed) for name in MEASURES},
         **({"boxes": boxes} if columns["has_box"].all() else {}),
         "correct": int(correct.sum()),
-        "without_map": int((correct & ~compared).sum()),
+        "compared": int(compared.sum()),
+        "without_map": int((counts & ~compared).sum()),
         "flipped": int((~counted["same_class"]).sum()),
         "seconds": time.perf_counter() - started,
     }
@@ -199,7 +227,7 @@ def _attack_batch(
         rows = [similarities(first, second, k) for first, second in pairs]
         columns |= {name + suffix: np.array([row[name] for row in rows]) for name in MEASURES}
     for name, copies in (("clean_hit", image), ("attacked_hit", result.image)):
-        heatmaps = Gradient()(model, copies, label)
+        heatmaps = attacked_method(attack)(model, copies, label)
         found = [largest_boxes(heatmap, [threshold]) for heatmap in heatmaps]
         overlaps = [
             iou(box, boxes).max(initial=0) for box, boxes in zip(found, truths, strict=True)
@@ -224,10 +252,16 @@ def _numpy(maps: Tensor) -> np.ndarray:
 def _settings(attack: MapAttack) -> dict[str, Any]:
     """Settings of an attack as plain values, with the names of classes."""
     return dataclasses.asdict(attack) | {
-        name: {"class": type(part).__name__, **dataclasses.asdict(part)}
+        name: {"class": type(part).__name__, **_shown(part)}
         for name in ("attack", "goal", "attribution")
         for part in [getattr(attack, name)]
     }
+
+
+def _shown(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass that its repr shows. What a method computed before is not one."""
+    shown = {each.name for each in dataclasses.fields(part) if each.repr}
+    return {name: each for name, each in dataclasses.asdict(part).items() if name in shown}
 
 
 def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:

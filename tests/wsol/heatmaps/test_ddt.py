@@ -17,7 +17,7 @@ from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.loaders import DataConfig
 from wsol.heatmaps.averaged import Averaged, Product
 from wsol.heatmaps.ddt import DDT, Component, descriptors, principal_component
-from wsol.heatmaps.heatmap import Gradient
+from wsol.heatmaps.heatmap import Gradient, min_max
 from wsol.heatmaps.methods import find_method
 from wsol.heatmaps.refined import Refined
 from wsol.localizer.localizer import Localizer
@@ -82,6 +82,43 @@ def test_a_bright_square_is_the_object_wherever_it_is():
         for found, (x, y) in zip(maps, corners, strict=True):
             box = largest_boxes(found, [0.5])[0]
             assert iou(box, np.array([x, y, x + 16, y + 12])) > 0.7
+
+
+def test_the_attacked_map_is_the_heatmap_before_it_is_stretched(network, images):
+    image, label = images
+    method = DDT(principal_component(network, [image]))
+    maps = method.maps(network, label)(image)
+    assert maps.min() >= 0
+    np.testing.assert_allclose(min_max(maps.double().numpy()), method(network, *images), atol=1e-5)
+    moved = image.clone().requires_grad_()
+    direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)) / 100
+    total = method.maps(network, label)(moved).sum()
+    (slope,) = torch.autograd.grad(total, moved)
+    with torch.no_grad():
+        ends = [method.maps(network, label)(image + s * direction).sum() for s in (1e-2, -1e-2)]
+    assert (slope * direction).sum() == pytest.approx((ends[0] - ends[1]).item() / 2e-2, rel=0.05)
+
+
+def test_an_attack_moves_its_boxes(run, tmp_path):
+    """The component is the run's, the threshold is ddt's, and wrong predictions count as well."""
+    copy, attack = shutil.copytree(run, tmp_path / "run"), tmp_path / "attack.yaml"
+    attack.write_text(
+        "accuracy: []\nimages: null\nmaps:\n"
+        "- attribution: {class_path: wsol.heatmaps.ddt.DDT}\n"
+        "  attack: {eps: 0.1, step_size: 0.03, steps: 5}\n"
+    )
+    status, _, error = tool("evaluate.py", copy, "--methods", "cam", "--robustness", attack)
+    assert status == 0, error
+    metrics = json.loads((copy / "metrics.json").read_text())
+    (found,) = metrics["robustness"]["maps"]
+    assert found["attack"]["attribution"] == {"class": "DDT"}
+    assert found["boxes"]["heatmap"] == "ddt"
+    assert found["boxes"]["threshold"] == metrics["headline"]["ddt"]["threshold"]
+    rows = [row for row in metrics["localization"] if row["heatmap"] == "ddt"]
+    assert found["boxes"]["gt_known_loc"]["clean"]["mean"] == rows[0]["gt_known_loc"]
+    assert found["compared"] + found["without_map"] == metrics["robustness"]["images"]
+    top = found["measures"]["top_k_intersection"]
+    assert top["mean"] < top["under_noise"]
 
 
 def test_the_component_reaches_the_methods_within():
