@@ -201,6 +201,8 @@ def test_the_same_command_goes_on_and_another_is_refused(small, trained, tmp_pat
     shutil.rmtree(output / "oracle" / "seed0")  # what was interrupted here, left this
     (output / "oracle" / ".seed0.partial").mkdir()
     (output / "oracle" / ".seed0.partial" / "head.safetensors").touch()
+    for name in ("score.json", "results.json"):  # scoring was interrupted here
+        (output / "gradient" / "seed0" / name).unlink()
     kept = output / "gradient" / "seed0" / "model.safetensors"
     written = kept.stat().st_mtime_ns
     command = (

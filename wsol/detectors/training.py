@@ -116,11 +116,18 @@ def fit_detector(
 
 
 @torch.no_grad()
-def detect(network: Network, loader: DataLoader) -> list[Detections]:
-    """Detects boxes in every image of `loader`, in order. The results are on the CPU."""
-    network.eval()
-    device = network.backbone.device
-    return [each.cpu() for batch in loader for each in network.detect(batch["image"].to(device))]
+def detect(network: Network, loader: DataLoader, *, title: str = "detecting") -> list[Detections]:
+    """Detects boxes in every image of `loader`, in order. The results are on the CPU.
+
+    Args:
+        title: Title of the progress bar.
+    """
+    network.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
+    device, found = network.backbone.device, []
+    for batch in Progress(loader, desc=title, unit="batch", leave=False):
+        image = batch["image"].to(device, memory_format=torch.channels_last)
+        found += [each.cpu() for each in network.detect(image)]
+    return found
 
 
 @torch.no_grad()

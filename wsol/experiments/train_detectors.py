@@ -137,7 +137,7 @@ def train_detectors(
             print(f"{labels.name}: {without} training images without a box are left out")
         if labels.test_boxes is not None:
             own[labels.name] = _score(labels, outputs["test"], folder)
-    trainer = DetectorTrainer(build, training, data, splits, outputs)
+    trainer = DetectorTrainer(build, training, data, splits, outputs, device)
     detectors = {
         labels.name: trainer.train(labels, seeds, output / folder_name(labels.name))
         for labels in kinds

@@ -89,7 +89,7 @@ def box_predictor(
             raise ValueError("a detector makes no heatmaps: leave out method and threshold")
         if isinstance(model, BoxPredictor):
             return model
-        model.eval()
+        model.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
         names = model.class_names if model.predicts_classes else [OBJECT]
         predict = partial(_predict_by_detector, model)
         return BoxPredictor(
@@ -107,7 +107,7 @@ def box_predictor(
             raise ValueError("the model has no classes to localize: it is a backbone without head")
         if not method.fits(model):
             raise ValueError(f"{method} does not work with {model.architecture}; use gradient maps")
-        model.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
+        model.eval().to(memory_format=torch.channels_last)
         threshold = ART_THRESHOLD if threshold is None else threshold
         numbers = [*map(str, range(model.num_classes))]
         names = model.class_names or _imagenet_names(model) or numbers

@@ -109,9 +109,9 @@ def test_a_damaged_detector_is_named(tmp_path):
     outputs = planted_outputs()
     score = tmp_path / "seed0" / "score.json"
     score.parent.mkdir()
-    trainer = DetectorTrainer(None, None, None, None, outputs)
+    trainer = DetectorTrainer(None, None, None, None, outputs, torch.device("cpu"))
     for text, message in (
-        (None, "score.json: No such file"),
+        (None, "no detector.json in it"),
         ("{", "score.json is not JSON"),
         ('{"seconds": 3.0}', "score.json is damaged"),
         ('{"seconds": 3.0, "training_gt_known_loc": null}', "there is no results.json"),

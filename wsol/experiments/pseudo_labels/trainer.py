@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from robust_training.training.log import csv_text
+from robust_training.atomic_io import write_texts
+from robust_training.training.log import csv_text, read_log
 from wsol.data.loaders import DataConfig
 from wsol.data.text_files import read_json
-from wsol.detectors import Network, save_detector
+from wsol.detectors import Network, load_detector, save_detector
 from wsol.detectors.training import Training, detect, fit_detector
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.split_selection import PreparedSplit
@@ -24,7 +25,7 @@ from wsol.experiments.pseudo_labels.scores import (
     score_results,
 )
 
-_RESULTS, _SCORE = "results.json", "score.json"
+_RESULTS, _SCORE, _LOG = "results.json", "score.json", "log.csv"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class DetectorTrainer:
         data: Settings of the data set.
         splits: "train", "val" and "test", with whole images in order.
         outputs: The classifier's predictions for these splits.
+        device: Device of the detectors.
     """
 
     build: Callable[[], Network]
@@ -44,13 +46,19 @@ class DetectorTrainer:
     data: DataConfig
     splits: Mapping[str, PreparedSplit]
     outputs: Mapping[str, SplitOutput]
+    device: torch.device
 
     def train(self, labels: PseudoLabels, seeds: Sequence[int], folder: Path) -> BoxScore:
-        """Trains one detector for each seed, in folder/seed<n>. Existing detectors are kept."""
+        """Trains one detector for each seed, in folder/seed<n>, and scores it.
+
+        Existing detectors are kept. One whose scoring was interrupted is scored.
+        """
         folders = [folder / f"seed{seed}" for seed in seeds]
         for seed, detector in zip(seeds, folders, strict=True):
             if not detector.exists():
                 self._train_one(labels, seed, detector)
+            if not (detector / _SCORE).exists():
+                self._score_one(detector)
         scores = [_read_score(detector) for detector in folders]
         known = [score["training_gt_known_loc"] for score in scores]
         return score_results(
@@ -63,7 +71,7 @@ class DetectorTrainer:
         )
 
     def _train_one(self, labels: PseudoLabels, seed: int, folder: Path) -> None:
-        test, dataset = self.outputs["test"], self.splits["test"].dataset
+        dataset = self.splits["test"].dataset
         loaders = (
             self.data.loader_of(
                 examples(labels.boxes[split], dataset.images),
@@ -76,20 +84,36 @@ class DetectorTrainer:
         network = self.build()
         title = f"detector on {labels.name}, seed {seed}"
         log = fit_detector(network, *loaders, self.training, seed=seed, title=title)
-        found = {name: detect(network, split.loader) for name, split in self.splits.items()}
+        save_detector(network, folder, {_LOG: csv_text(log)})
+
+    def _score_one(self, folder: Path) -> None:
+        try:
+            network = load_detector(folder).to(self.device)
+        except ValueError as error:
+            raise ValueError(f"{error}: {_again(folder)}") from error
+        test = self.outputs["test"]
+        found = {
+            name: detect(
+                network, split.loader, title=f"{folder.parent.name}, {folder.name}: {name}"
+            )
+            for name, split in self.splits.items()
+        }
         hits = [boxed_hits(found[split], self.outputs[split].truth) for split in TRAINING_SPLITS]
         every = np.concatenate(hits)
         score = {
             "training_gt_known_loc": float(every.mean()) if len(every) else None,
-            "seconds": sum(row["seconds"] for row in log),
+            "seconds": sum(row["seconds"] for row in read_log(folder)),
         }
         results = detection_results(found["test"], test.truth, test.predictions)
-        texts = {_RESULTS: json.dumps(results), _SCORE: json.dumps(score), "log.csv": csv_text(log)}
-        save_detector(network, folder, texts)
+        write_texts(folder, {_RESULTS: json.dumps(results), _SCORE: json.dumps(score)})
+
+
+def _again(detector: Path) -> str:
+    return f"delete {detector} to train it again"
 
 
 def _read_score(detector: Path) -> dict[str, Any]:
-    again = f"delete {detector} to train it again"
+    again = _again(detector)
     try:
         score = read_json(detector / _SCORE)
     except ValueError as error:
