@@ -116,7 +116,7 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
     own_cut = scored["pixels"]["maps"]["mask_cut"]
     status, text, error = tool(*command, *options, "--mask_cut", 254, "--workers", 0)
     assert own_cut == 127
-    assert "(mask > 254)" in text
+    assert "(mask > 254, 20 images)" in text
     bad = {
         "hold no NaN": np.full((4, 4), np.nan),
         "must lie in [0,1]": np.full((4, 4), 255.0),

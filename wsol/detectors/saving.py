@@ -113,7 +113,8 @@ def _head(network: Network) -> dict[str, Tensor]:
     """The network's state without the backbone, which may be in several parts of the network."""
     shared = {id(each) for each in network.backbone.state_dict(keep_vars=True).values()}
     state = network.state_dict(keep_vars=True)
-    return {name: each.detach() for name, each in state.items() if id(each) not in shared}
+    own = {name: each.detach() for name, each in state.items() if id(each) not in shared}
+    return {name: each.contiguous() for name, each in own.items()}  # channels_last is not saved
 
 
 def _card(kind: str, network: Network) -> str:
