@@ -26,6 +26,7 @@ from wsol.experiments.pseudo_labels.pseudo_boxes import (
     folder_name,
     found_pseudo_labels,
     heatmap_pseudo_labels,
+    name_of_file,
     oracle_pseudo_labels,
     read_pseudo_labels,
 )
@@ -72,11 +73,12 @@ def train_detectors(
             settings.
     """
     given = [read_pseudo_labels(Path(name)) for name in names if _is_folder(name)]
-    files = [Path(name) for name in names if Path(name).is_file()]
-    others = (ORACLE, *map(str, files))
-    methods = with_baselines(n for n in names if n not in others and not _is_folder(n))
-    found = [file.resolve().parent.name for file in files]
-    every = [*methods, *(each.name for each in given), *found, *[ORACLE] * names.count(ORACLE)]
+    files = [Path(name) for name in names if _is_file(name)]
+    methods = with_baselines(
+        name for name in names if not (name == ORACLE or _is_folder(name) or _is_file(name))
+    )
+    others = [*(each.name for each in given), *map(name_of_file, files)]
+    every = [*methods, *others, *[ORACLE] * names.count(ORACLE)]
     folders = [folder_name(name) for name in every]
     if len(set(folders)) < len(folders):
         raise ValueError(f"--pseudo_labels {' '.join(names)} names a source twice")
@@ -154,6 +156,10 @@ def _score(labels: PseudoLabels, test: SplitOutput, folder: Path) -> BoxScore:
 
 def _is_folder(name: str) -> bool:
     return (Path(name) / "train.json").is_file()
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix == ".json" and Path(name).is_file()
 
 
 def _backbone(run: Path, weights: str | None) -> Classifier:

@@ -99,9 +99,13 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
     return PseudoLabels(folder.resolve().name, "given", _first_boxes(truths))
 
 
+def name_of_file(file: Path) -> str:
+    """Name of the pseudo labels in a file: that of its folder."""
+    return file.resolve().parent.name
+
+
 def found_pseudo_labels(file: Path, truths: Mapping[str, GroundTruth]) -> PseudoLabels:
-    """Takes the boxes that a localizer found, for example boxes.json of localize.py. They are named
-    by the folder of the file.
+    """Takes the boxes that a localizer found, for example boxes.json of localize.py.
 
     Args:
         file: COCO file with one box for each image.
@@ -115,7 +119,7 @@ def found_pseudo_labels(file: Path, truths: Mapping[str, GroundTruth]) -> Pseudo
     test_boxes = read_one_box_each(file, truths["test"], may_miss_all=True)
     labels = {split: with_boxes(truths[split], found) for split, found in boxes.items()}
     known = test_boxes if test_boxes.any() else None
-    return PseudoLabels(file.resolve().parent.name, "given", labels, known)
+    return PseudoLabels(name_of_file(file), "given", labels, known)
 
 
 def _first_boxes(truths: Mapping[str, GroundTruth]) -> dict[str, GroundTruth]:
