@@ -6,6 +6,11 @@ import re
 CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
+def path_of_class(kind: type) -> str:
+    """Return the path that `import_object` imports."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def import_object(path: str, kind: str) -> object:
     """Import what a class path names.
 

@@ -1,4 +1,4 @@
-"""Anchors: what ART aligns attributions with."""
+"""Anchors: ART aligns attributions with them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -8,10 +8,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from robust_training.class_path import path_of_class
 from robust_training.models.classifier import LARGEST, Classifier, evaluation_mode
 from robust_training.models.last_stride import set_last_stride
 from robust_training.models.log_gradient import LogGradient
-from robust_training.models.own_network import OwnNetwork, build_network, is_class_path, path_of
+from robust_training.models.own_network import OwnNetwork, build_network, is_class_path
 from robust_training.models.weights import head_parameters, load_weights
 
 _LARGEST_TRIAL = 1024  # a trial with larger images would need too much memory
@@ -133,7 +134,7 @@ def wrap_model(
             this size.
     """
     if not (getattr(backbone, "pretrained_cfg", None) and hasattr(backbone, "num_classes")):
-        return wrap_own(backbone, path_of(backbone), mean, std, image_size, class_names)
+        return wrap_own(backbone, path_of_class(type(backbone)), mean, std, image_size, class_names)
     _require_timms_normalization(mean, std)
     names = class_names or backbone.pretrained_cfg.get("label_names")
     model = wrap_timm(backbone, None, None, image_size, names and list(names))

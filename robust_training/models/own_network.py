@@ -31,10 +31,6 @@ def is_class_path(name: str) -> bool:
     return found is not None and importlib.util.find_spec(name.partition(".")[0]) is not None
 
 
-def path_of(network: nn.Module) -> str:
-    return f"{type(network).__module__}.{type(network).__qualname__}"
-
-
 def build_network(path: str, num_classes: int) -> nn.Module:
     """Imports a class path, and calls it with `num_classes`.
 

@@ -57,7 +57,7 @@ class ART(AttackingObjective):
             1903.11626) propose to combine adversarial training with global attributions, products
             of pixel and gradient. The published gradients are with respect to normalised pixels;
             products do not depend on this unit.
-        anchor: What the attribution is aligned with. Published is the normalised image.
+        anchor: The attribution is aligned with it. The published one is the normalised image.
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.

@@ -22,7 +22,7 @@ def tool(name, *arguments, cwd=None):
 
 
 def console(*arguments, cwd=None):
-    """What `tool` returns, of the command `wsol`."""
+    """Run the command `wsol`, and return the same as `tool`."""
     return _run(["wsol", *arguments], lambda: runpy.run_module(MODULE, run_name="__main__"), cwd)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
+from robust_training.class_path import path_of_class
 from robust_training.training.batches import SeededBatches
 from wsol.data.benchmark_folders import ILSVRC, PublishedLayout, VOCFolder
 from wsol.data.cub import CUB200, find_root
@@ -70,7 +71,7 @@ class DataConfig:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, with the class's import path."""
         kind = self.class_path
-        path = None if kind is None else f"{kind.__module__}.{kind.__qualname__}"
+        path = None if kind is None else path_of_class(kind)
         return asdict(replace(self, class_path=None)) | {"class_path": path}
 
     def dataset(self, split: Split) -> ImageDataset:

@@ -111,7 +111,7 @@ def fit_detector(
             log.append({"epoch": epoch + 1, **means, "val_iou": agreement, "seconds": seconds})
             bar.set_postfix(val_iou=f"{agreement:.3f}")
     network.load_state_dict(kept)
-    network.to(memory_format=torch.contiguous_format).eval()
+    network.eval()
     return log
 
 

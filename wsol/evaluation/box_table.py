@@ -107,8 +107,9 @@ def split_row(
     size, mask, truths = truth.sizes[index], None, None
     if truth.masks and edges is not None and heatmap.ndim == 2:
         files = truth.masks[index]
-        mask = np.full(heatmap.shape, NOT_SCORED, np.int8)
-        if files is not None:
+        if files is None:
+            mask = np.full(heatmap.shape, NOT_SCORED, np.int8)
+        else:
             mask = read_mask(files, heatmap.shape, size)
     if every_box and truth.boxes.size:
         truths = truth.boxes[index, : truth.counts[index]]

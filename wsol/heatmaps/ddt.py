@@ -38,11 +38,10 @@ class DDT(HeatmapMethod, Explanation):
     component: Component | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
-        found = descriptors(model, image)
-        mean, axis = self._checked_component(found.shape[1])
-        maps = np.einsum("nchw,c->nhw", found - mean[:, None, None], axis)
+        with torch.no_grad():
+            heights = self._heights(model, image).numpy()
         size = image.shape[:-3:-1]
-        enlarged = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in maps]
+        enlarged = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in heights]
         return min_max(np.maximum(np.stack(enlarged), 0))
 
     @property
@@ -57,17 +56,16 @@ class DDT(HeatmapMethod, Explanation):
         """
 
         def maps(image: Tensor) -> Tensor:
-            found = _descriptors(model, image)
-            mean, axis = map(torch.from_numpy, self._checked_component(found.shape[1]))
-            heights = torch.einsum("nchw,c->nhw", found - mean[:, None, None], axis)
-            size = image.shape[-2:]
-            enlarged = F.interpolate(heights[:, None], size, mode="bicubic", align_corners=False)
+            heights, size = self._heights(model, image)[:, None], image.shape[-2:]
+            enlarged = F.interpolate(heights, size, mode="bicubic", align_corners=False)
             return enlarged[:, 0].clamp(min=0).to(image)
 
         return maps
 
-    def _checked_component(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and axis, each float64 (channels,)."""
+    def _heights(self, model: Classifier, image: Tensor) -> Tensor:
+        """The position of each descriptor along the component: float64 (N,h,w)."""
+        found = _descriptors(model, image)
+        channels = found.shape[1]
         if self.component is None:
             raise ValueError(
                 "ddt has no principal component: it needs a run whose training images are there, "
@@ -78,7 +76,8 @@ class DDT(HeatmapMethod, Explanation):
                 f"the component of ddt has {len(self.component.mean)} channels, the network's "
                 f"descriptors have {channels}: it is another network's"
             )
-        return np.array(self.component.mean), np.array(self.component.axis)
+        mean, axis = map(found.new_tensor, (self.component.mean, self.component.axis))
+        return torch.einsum("nchw,c->nhw", found - mean[:, None, None], axis)
 
     def fits(self, model: Classifier) -> bool:
         side = model.image_size

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
-from robust_training.class_path import CLASS_PATH, import_object
+from robust_training.class_path import CLASS_PATH, import_object, path_of_class
 from wsol.data.names import nearest
 from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.averaged import Averaged, Product
@@ -71,9 +71,8 @@ def denotes(name: str, method: HeatmapMethod | str) -> bool:
 
 def name_of(method: HeatmapMethod) -> str:
     """Returns the name of one of the `BASES`, or else the class path."""
-    kind = type(method)
-    path = f"{kind.__module__}.{kind.__qualname__}"
-    return next((name for name, each in BASES.items() if each == method), path)
+    own = path_of_class(type(method))
+    return next((name for name, each in BASES.items() if each == method), own)
 
 
 def baseline_of(name: str) -> str:

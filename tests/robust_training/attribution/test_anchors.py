@@ -1,4 +1,4 @@
-"""What ART aligns attributions with."""
+"""The anchors that ART aligns attributions with."""
 
 import numpy as np
 import pytest

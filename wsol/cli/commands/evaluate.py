@@ -12,6 +12,7 @@ and what to use instead. `--all` prints every table. Writes metrics.json, images
 predictions.txt, coco/ and report.html into each run's folder, or below --output.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,6 @@ def runs_command(arguments: list[str]) -> None:
     from wsol.report.answer import answer_text
     from wsol.robustness.under_attack import RobustnessConfig
 
-    outputs = settings.runs
-    if settings.output is not None and len(settings.runs) == 1:
-        outputs = [settings.output]
-    elif settings.output is not None:
-        outputs = [Path(settings.output, Path(folder).resolve().name) for folder in settings.runs]
     plans = [
         plan_evaluation(
             folder,
@@ -89,7 +85,9 @@ def runs_command(arguments: list[str]) -> None:
             batch_size=settings.batch_size,
             output=output,
         )
-        for folder, output in zip(settings.runs, outputs, strict=True)
+        for folder, output in zip(
+            settings.runs, _outputs(settings.runs, settings.output), strict=True
+        )
     ]
     require_comparable(plans, same_images=settings.report is not None)
     device, fabric = launch(settings.device, settings.devices)
@@ -105,6 +103,15 @@ def runs_command(arguments: list[str]) -> None:
         write_report(settings.report, evaluations)
     results = {name: each.metrics for name, each in evaluations.items()}
     print(answer_text(results, everything=settings.all))
+
+
+def _outputs(runs: Sequence[str], output: str | None) -> list[str | Path]:
+    """The folder for the results of each run."""
+    if output is None:
+        return [*runs]
+    if len(runs) == 1:
+        return [output]
+    return [Path(output, Path(run).resolve().name) for run in runs]
 
 
 def _robustness_type(arguments: list[str]) -> Any:
