@@ -1,5 +1,6 @@
 """ART: training that aligns input gradients with the image, on attacked images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Literal
@@ -58,6 +59,10 @@ class ART(AttackingObjective):
             of pixel and gradient. The published gradients are with respect to normalised pixels;
             products do not depend on this unit.
         anchor: The attribution is aligned with it. The published one is the normalised image.
+        triplet: Whether the runner-up's attribution counts, as published. Otherwise d(g_r, image)
+            is 1, as for a map that has nothing in common with the image. Among many similar classes
+            both maps are nearly the same, and the triplet loss cancels what images have in common
+            (docs/experiments/trade_off.md).
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
@@ -73,6 +78,7 @@ class ART(AttackingObjective):
     form: Literal["magnitude", "signed"] = "magnitude"
     attribution: Attribution = InputGradient()
     anchor: Anchor = Image()
+    triplet: bool = True
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
@@ -97,8 +103,8 @@ class ART(AttackingObjective):
                 create_graph=True,
                 curvature=self.curvature,
             )
-        true, runner_up = (
-            self._features(self.attribution.in_units(each, model.std)) for each in maps
+        true, runner_up = self._compared(
+            [self.attribution.in_units(each, model.std) for each in maps]
         )
         anchor = self._features(self.anchor(model.normalize(pair)))
         return {
@@ -107,7 +113,9 @@ class ART(AttackingObjective):
         }
 
     def untrained_terms(self) -> dict[str, float]:
-        return {"attribution": self.weight * log(2)}
+        # without the triplet, absolute values have a positive cosine before any training
+        known = self.triplet or self.form == "signed"
+        return {"attribution": self.weight * log(2)} if known else {}
 
     def attack_images(
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState | None = None
@@ -128,21 +136,28 @@ class ART(AttackingObjective):
 
     def _attack_score(self, model: Classifier, label: Tensor, support: Tensor) -> Score:
         def score(image: Tensor) -> Tensor:
-            true, runner_up = self.attribution(
+            maps = self.attribution(
                 self._scores(model, label),
                 image,
                 create_graph=True,
                 curvature=self.attack_curvature,
             )
+            true, runner_up = (each.gather(1, support) for each in self._compared(maps))
             anchor = self._features(self.anchor(model.normalize(image))).gather(1, support)
-            positive = cosine(anchor, self._features(true).gather(1, support))
-            negative = cosine(anchor, self._features(runner_up).gather(1, support))
+            positive, negative = cosine(anchor, true), cosine(anchor, runner_up)
             return F.softplus(negative - positive)
 
         return score
 
     def _scores(self, model: Classifier, label: Tensor) -> Scores:
-        return smoothly(class_and_runner_up_scores(model, label), model, self.beta)
+        if self.triplet:
+            return smoothly(class_and_runner_up_scores(model, label), model, self.beta)
+        return smoothly(single(class_score(model, label)), model, self.beta)
+
+    def _compared(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Features of the true class's maps and of the runner-up's, which are 0 if absent."""
+        true, *others = (self._features(each) for each in maps)
+        return true, others[0] if others else torch.zeros_like(true)
 
     def _features(self, maps: Tensor) -> Tensor:
         """(N,3,H,W) -> (N,D), the values that are compared."""

@@ -42,15 +42,17 @@ def test_mining_stays_within_a_pair():
     torch.testing.assert_close(attribution_loss(*rows), torch.stack(each).mean())
 
 
+@pytest.mark.parametrize("triplet", [True, False])
 @pytest.mark.parametrize("anchor", [Image(), BorderContrast(0.2), Edges()])
-def test_a_linear_model_attributes_by_its_weights(batch, anchor):
+def test_a_linear_model_attributes_by_its_weights(batch, anchor, triplet):
     """ART by hand on a linear classifier: its gradients are rows of its weight matrix."""
     image, label = batch
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(147, 3)).double()
     model = Classifier(net, (0.5,) * 3, (0.2,) * 3).double()
     attacked = (image + 0.01).clamp(0, 1)
-    terms = ART(weight=2.0, attack=fixed(attacked), anchor=anchor)(model, image, label)
+    art = ART(weight=2.0, attack=fixed(attacked), anchor=anchor, triplet=triplet)
+    terms = art(model, image, label)
     weight = net[1].weight.view(3, 3, 7, 7).abs().mean(1).flatten(1)
     expected = 0.0
     for index in range(3):
@@ -64,7 +66,8 @@ def test_a_linear_model_attributes_by_its_weights(batch, anchor):
                 pair = weight[torch.stack([label[index], logits.argmax()])]
                 candidates.append([1 - torch.cosine_similarity(row, v, dim=0) for v in pair])
             (p1, n1), (p2, n2) = candidates
-            expected += 2.0 / 6 * torch.log1p(torch.exp(max(p1, p2) - min(n1, n2)))
+            negative = min(n1, n2) if triplet else 1.0
+            expected += 2.0 / 6 * torch.log1p(torch.exp(max(p1, p2) - negative))
     assert terms["attribution"].item() == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(model(attacked), label))
 
@@ -100,17 +103,19 @@ def test_batch_norm_of_the_term_is_a_setting(tiny, batch, mode, curvature):
     assert tiny.backbone.bn.track_running_stats
 
 
-def test_the_attack_increases_the_loss_by_the_support_only(tiny, batch):
+@pytest.mark.parametrize("triplet", [True, False])
+def test_the_attack_increases_the_loss_by_the_support_only(tiny, batch, triplet):
     image, label = batch
     tiny.eval()
-    art = ART(attack=PGD(eps=0.05, step_size=0.02, steps=5), top_k=10, beta=5.0)
+    art = ART(attack=PGD(eps=0.05, step_size=0.02, steps=5), top_k=10, beta=5.0, triplet=triplet)
     torch.manual_seed(0)
     start = art.attack.start(image)
     torch.manual_seed(0)
     attacked = art.attack_images(tiny, image, label)
 
     def loss(images):
-        terms = ART(attack=fixed(images), beta=5.0, weight=1.0)(tiny, images, label)
+        art = ART(attack=fixed(images), beta=5.0, weight=1.0, triplet=triplet)
+        terms = art(tiny, images, label)
         return terms["attribution"].item()
 
     assert loss(attacked) > loss(start)
@@ -126,3 +131,17 @@ def test_a_new_head_of_zeros_does_not_explode():
     sum(terms.values()).backward()
     norm = sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None).sqrt()
     assert 0 < norm < 100
+
+
+@pytest.mark.parametrize("triplet", [True, False])
+@pytest.mark.parametrize("form", ["signed", "magnitude"])
+def test_the_value_of_an_untrained_term_is_known_if_it_is_ln_2(form, triplet):
+    """Without the triplet, absolute values are positive and so have a cosine above 0."""
+    torch.manual_seed(0)
+    image, label = torch.rand(64, 3, 7, 7).double(), torch.arange(64) % 3
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(147, 3)).double()
+    model = Classifier(net, (0.5,) * 3, (0.2,) * 3).double()
+    art = ART(weight=1.0, form=form, triplet=triplet, attack=fixed(image))
+    term = art(model, image, label)["attribution"].item()
+    known = art.untrained_terms().get("attribution")
+    assert (known is not None) == (abs(term - math.log(2)) < 0.03)
