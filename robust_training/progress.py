@@ -10,8 +10,8 @@ SECONDS = 10.0  # between two lines
 
 
 class Progress(tqdm):
-    """The bar of tqdm. If standard error is no terminal, a bar that redraws itself would fill a
-    file, so a line is written every ten seconds, and nothing for a loop that takes less."""
+    """The bar of tqdm. If standard error is not a terminal, it writes a line every ten seconds,
+    because a bar that redraws itself would fill a file. A shorter loop writes nothing."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         in_lines = not sys.stderr.isatty()

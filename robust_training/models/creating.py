@@ -154,7 +154,7 @@ def wrap_own(
     image_size: int | None,
     class_names: Sequence[str] | None,
 ) -> Classifier:
-    """Wrap a network that is not timm's, which tells its number of classes by one image."""
+    """Wrap a network that is not timm's. Its output for one image gives its number of classes."""
     if mean is None or std is None:
         raise ValueError(
             f"{path} is not a timm model: give its mean and std, for example "
@@ -222,7 +222,7 @@ def checked(model: Classifier) -> Classifier:
         raise ValueError("mean and std must be finite, std positive")
     size, names, classes = model.image_size, model.class_names, model.num_classes
     if not (isinstance(size, int) and 1 <= size <= LARGEST):
-        raise ValueError(f"images of {size!r:.40} pixels; 1 to {LARGEST} are possible")
+        raise ValueError(f"image_size must be 1 to {LARGEST} pixels, not {size!r:.40}")
     if names is not None and not (type(names) is list and [*map(type, names)] == classes * [str]):
         raise ValueError(f"label_names must be {classes} texts, one for each class")
     kinds = {p.dtype for p in model.backbone.parameters()} - {torch.float32}

@@ -50,5 +50,5 @@ def build_network(path: str, num_classes: int) -> nn.Module:
             f"{path} cannot be made with num_classes={num_classes} alone: {error}"
         ) from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{path} makes no network")
+        raise ValueError(f"{path} returns a {type(network).__name__}, not a torch.nn.Module")
     return network

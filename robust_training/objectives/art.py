@@ -58,7 +58,7 @@ class ART(AttackingObjective):
             1903.11626) propose to combine adversarial training with global attributions, products
             of pixel and gradient. The published gradients are with respect to normalised pixels;
             products do not depend on this unit.
-        anchor: The attribution is aligned with it. The published one is the normalised image.
+        anchor: The map that the attribution is aligned with; the normalised image as published.
         triplet: Whether the runner-up's attribution counts, as published. Otherwise d(g_r, image)
             is 1, as for a map that has nothing in common with the image. Among many similar classes
             both maps are nearly the same, and the triplet loss cancels what images have in common
@@ -155,7 +155,7 @@ class ART(AttackingObjective):
         return smoothly(single(class_score(model, label)), model, self.beta)
 
     def _compared(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features of the true class's maps and of the runner-up's, which are 0 if absent."""
+        """Features of the true class's maps and of the runner-up's (0 without the triplet)."""
         true, *others = (self._features(each) for each in maps)
         return true, others[0] if others else torch.zeros_like(true)
 

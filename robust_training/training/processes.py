@@ -29,7 +29,7 @@ def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
     """Call `write` in the first process; all processes wait for it.
 
     Raises:
-        OSError: `write` raised one. It is raised in every process, so that no process waits for one
+        OSError: `write` failed. Every process raises the error, so that none waits for a process
             that has ended.
     """
     problem = None

@@ -18,9 +18,9 @@ CROSS_ENTROPY = "cross_entropy"
 
 
 class Batch:
-    """Images (N,3,H,W) in [0,1] and labels (N,), in a class that Fabric does not convert. Its mixed
-    precision would round all float tensors to bfloat16. Near 1, eps 2/255 is only half a rounding
-    step of bfloat16.
+    """Images (N,3,H,W) in [0,1] and labels (N,), in a class that Fabric does not convert. Fabric's
+    mixed precision would round all float tensors to bfloat16. Just below 1, eps 2/255 is only two
+    rounding steps of bfloat16.
 
     Attributes:
         attack_state: State of the attack, for the next step on this batch.
@@ -69,9 +69,9 @@ class Balance:
     """Multiplies each added term of an objective by a factor, so that no term is negligible.
 
     The gradient of the term times its factor has `fraction` of the norm of the cross-entropy's
-    gradient. Both norms are over all parameters, and running means over the steps at which they are
-    measured. This is the adaptive weight of VQGAN (Esser et al., CVPR 2021, Eq. 7) with running
-    means; GradNorm (Chen et al., ICML 2018) balances the same norms by an optimizer of its own.
+    gradient. Both norms cover all parameters, and both are running means of the measured steps.
+    This is the adaptive weight of VQGAN (Esser et al., CVPR 2021, Eq. 7) with running means.
+    GradNorm (Chen et al., ICML 2018) balances the same norms by an optimizer of its own.
     The weights of the objective's terms cancel, unless they are 0.
 
     Attributes:
@@ -144,5 +144,5 @@ def second_derivatives_explained() -> Iterator[None]:
             raise
         raise ValueError(
             f"PyTorch has no second derivative of {missing[1]}, a layer of this network: set "
-            "curvature and attack_curvature to finite_difference, or the objective's beta"
+            "curvature and attack_curvature to finite_difference, or give the objective a beta"
         ) from error

@@ -49,13 +49,13 @@ def with_pictures(
     root: str | os.PathLike,
     on_failed: Callable[[ValueError], None],
 ) -> Iterator[Localization]:
-    """Write an overlay and a heatmap (if there is one) as PNG for each image that passes through.
+    """Yield `found` again; write an overlay and a heatmap (if there is one) as PNG for each.
 
     Args:
         output: The pictures' folder; they lie below overlays/ and heatmaps/.
         root: The folder that holds all image files; pictures have the same paths relative to it.
         on_failed: Called with an error that names the image if a picture cannot be written, for
-            example because its name would be too long. The image passes through all the same.
+            example because its name would be too long. The localization is yielded anyway.
     """
     for place in found:
         name = f"{_name(place.path, root)}.png"  # a.jpg and a.png stay apart
@@ -77,7 +77,7 @@ def _name(file: Path, root: str | os.PathLike) -> str:
 
 
 def _with_lines(found: Iterable[Localization], table: io.StringIO) -> Iterator[Localization]:
-    """Write one line for each box, and one without corners for an image that has none."""
+    """Write a line for each box. An image without a box gets one line without corners."""
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for place in found:

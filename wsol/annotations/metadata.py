@@ -118,7 +118,7 @@ def read_published_metadata(folder: str | Path, masks: str | Path | None = None)
 def _known_lines(
     file: Path, columns: Sequence[int], names: Sequence[str]
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """Yields the lines of images in `names`, with the spelling there. A file may have others."""
+    """Yields the lines of images in `names`, spelled as in `names`. Other lines are left out."""
     lines = read_rows(file, *columns)
     known = KnownNames(names, (fields[0] for _, fields in lines))
     for row, (name, *fields) in lines:

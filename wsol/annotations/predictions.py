@@ -22,7 +22,7 @@ class Predictions:
 
     Attributes:
         order: int64 (N,K), the K most probable classes in descending order, filled with -1.
-        probabilities: float64 (N,J), those of the first J of them. None if they are not given.
+        probabilities: float64 (N,J), of the first J of these classes. None if not given.
         classes: Number of all classes.
     """
 
@@ -47,8 +47,8 @@ def read_predictions(
 ) -> Predictions:
     """Reads lines `<image>,<class>,<class>,...`, the most probable class first, counted from 0.
 
-    A class may be given with its probability: `<image>,17:0.82,3:0.1`. Those of the first classes
-    are kept, as many as every line has.
+    A class may be given with its probability: `<image>,17:0.82,3:0.1`. Each line keeps the first J
+    probabilities. J is the smallest number of probabilities in a line.
 
     Args:
         truth: The images. Each of them needs a line.

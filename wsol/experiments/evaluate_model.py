@@ -306,7 +306,7 @@ def plan_evaluation(
 
 
 def _attacked_heatmaps(robustness: RobustnessConfig) -> list[str]:
-    """The heatmap of each attack on maps that gives the boxes under this attack."""
+    """For each attack on maps, the name of the heatmap that gives the boxes under this attack."""
     return [name_of(attacked_method(attack)) for attack in robustness.maps]
 
 

@@ -181,7 +181,7 @@ def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> li
 
 
 def print_replayed(built: Namespace, file: str) -> None:
-    """Compute the batch that `file` keeps again and print what is not finite in it."""
+    """Compute the batch of `file` again, and print its values that are not finite."""
     fabric, classes = built.fabric, built.data.training_loader().dataset.classes
     model = create_model(num_classes=len(classes), image_size=built.data.image_size, **built.model)
     if fabric.device.type == "cpu":

@@ -74,7 +74,7 @@ class DDT(HeatmapMethod, Explanation):
         if channels != len(self.component.mean):
             raise ValueError(
                 f"the component of ddt has {len(self.component.mean)} channels, the network's "
-                f"descriptors have {channels}: it is another network's"
+                f"descriptors have {channels}: it belongs to another network; delete its ddt.json"
             )
         mean, axis = map(found.new_tensor, (self.component.mean, self.component.axis))
         return torch.einsum("nchw,c->nhw", found - mean[:, None, None], axis)
@@ -99,7 +99,7 @@ def principal_component(model: Classifier, images: Iterable[Tensor]) -> Componen
 
     Args:
         images: Batches (N,3,H,W) in [0,1] of one size. 100 images are enough: on CUB-200-2011, 50
-            give the same score as 600.
+            give nearly the same score as 600.
 
     Raises:
         ValueError: there is no image, or the network has no descriptors.

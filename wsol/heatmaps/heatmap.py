@@ -158,7 +158,7 @@ class CentredBox(HeatmapMethod):
 def each_heatmap(
     methods: Iterable[HeatmapMethod], model: Classifier, image: Tensor, label: Tensor
 ) -> Iterator[np.ndarray]:
-    """Yields the heatmaps of each method. A method that is part of several runs only once."""
+    """Yields the heatmaps of each method. A method that several methods share is called once."""
     made: list[tuple[HeatmapMethod, np.ndarray]] = []
 
     def make(method: HeatmapMethod) -> np.ndarray:

@@ -62,7 +62,7 @@ class Refined(Combined):
 
 
 def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Averages a box with the box around the region of similar colours in the middle of the first.
+    """Averages a box with a second box: that of the region of similar colours in its middle.
 
     grabCut starts from a Gaussian centred in the box. The largest pixels, 0.7 x the box's area in
     number, start as probable foreground. The constants were chosen on training images

@@ -27,8 +27,8 @@ def component_finder(
 ) -> Callable[[], Component]:
     """Returns a function that finds a network's component once, for `with_component`.
 
-    It reads the component from the model folder's ddt.json. If there is none, it computes it from
-    training images, and writes it there.
+    The function reads ddt.json in the model folder. If this file is missing, the function computes
+    the component from training images, and writes the file.
 
     Args:
         folder: Folder of the run or of its best model. If None, no file is read or written.

@@ -110,10 +110,11 @@ def under_attack(result: Mapping[str, Any]) -> str:
         return ""
     top = attacks[0]["measures"]["top_k_intersection"]
     said = f"Under attack, {percent(top['mean'], top['interval'])} % of the map's top pixels stay"
-    boxes = attacks[0].get("boxes", {}).get("gt_known_loc")
-    if boxes:
-        before, after = (percent(boxes[key]["mean"]) for key in ("clean", "attacked"))
-        said += f", and GT-known of the gradient map goes from {before} to {after}"
+    boxes = attacks[0].get("boxes", {})
+    if "gt_known_loc" in boxes:
+        gt_known, heatmap = boxes["gt_known_loc"], boxes.get("heatmap", "gradient")
+        before, after = (percent(gt_known[key]["mean"]) for key in ("clean", "attacked"))
+        said += f", and GT-known of the {heatmap} map goes from {before} to {after}"
     return f"{said}."
 
 

@@ -101,8 +101,8 @@ _DEFAULT = RobustnessConfig()
 
 
 def attacked_method(attack: MapAttack) -> HeatmapMethod:
-    """The heatmaps of the boxes that are scored under an attack: the attacked ones if the attack
-    changes a heatmap method's maps, and gradient maps otherwise."""
+    """The heatmap method whose boxes are scored under an attack: the attacked method if the attack
+    changes the maps of a heatmap method, otherwise `Gradient`."""
     attribution = attack.attribution
     return attribution if isinstance(attribution, HeatmapMethod) else Gradient()
 
@@ -259,7 +259,7 @@ def _settings(attack: MapAttack) -> dict[str, Any]:
 
 
 def _shown(part: Any) -> dict[str, Any]:
-    """The fields of a dataclass that its repr shows. What a method computed before is not one."""
+    """The fields of a dataclass that its repr shows. They do not contain ddt's component."""
     shown = {each.name for each in dataclasses.fields(part) if each.repr}
     return {name: each for name, each in dataclasses.asdict(part).items() if name in shown}
 

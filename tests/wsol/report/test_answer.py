@@ -8,7 +8,7 @@ from wsol.annotations.predictions import Predictions
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scores import score_heatmaps
-from wsol.report.answer import answer, answer_text
+from wsol.report.answer import answer, answer_text, under_attack
 from wsol.report.html_tables import summary
 
 
@@ -159,3 +159,11 @@ def test_true_boxes_that_the_model_made_are_found():
     assert copied(mixed, correct=~half)["copied"] is None  # of three images
     found = copied(inner, validation=True)
     assert (found["validation_boxes"], found["validation_copied"]) == (8, 1.0)
+
+
+@pytest.mark.parametrize(("named", "said"), [({}, "gradient"), ({"heatmap": "ddt"}, "ddt")])
+def test_the_map_whose_boxes_were_attacked_is_named(named, said):
+    boxes = named | {"gt_known_loc": {"clean": {"mean": 0.96}, "attacked": {"mean": 0.147}}}
+    stays = {"top_k_intersection": {"mean": 0.004, "interval": [0.001, 0.01]}}
+    text = under_attack({"robustness": {"maps": [{"measures": stays, "boxes": boxes}]}})
+    assert f"GT-known of the {said} map goes from 96.0 to 14.7." in text
