@@ -38,19 +38,19 @@ def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder with a temporary name. It gets the name `folder` at the end of the
-    `with`, where `folder` must not exist. After an error it is removed."""
+    """Yield an empty folder with a temporary name. At the end of the `with` it takes the place of
+    `folder`, as `_replace_folder` says. After an error it is removed."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # it may exist after a killed process
     partial.mkdir(parents=True)
     try:
         yield partial
-        partial.rename(folder)
+        _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def replace_folder(new: Path, folder: Path) -> None:
+def _replace_folder(new: Path, folder: Path) -> None:
     """Move the folder `new` to the place of `folder`.
 
     If the two differ in one file only (for example two best models of a run), it is replaced, and

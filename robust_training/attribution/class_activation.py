@@ -23,7 +23,11 @@ def class_activation(
         ValueError: the network has no spatial feature map.
     """
     backbone = model.backbone
-    _require_interface(model)
+    if not _has_interface(model):
+        raise ValueError(
+            f"the last feature map of {model.architecture} is not known: use gradient maps, or "
+            "give the network timm's methods forward_features and forward_head"
+        )
     with torch.set_grad_enabled(create_graph):
         features = backbone.forward_features(model.prepare(image))
     if not _is_spatial(features, model):
@@ -52,14 +56,6 @@ def has_class_activation(model: Classifier) -> bool:
 
 def _has_interface(model: Classifier) -> bool:
     return all(hasattr(model.backbone, name) for name in ("forward_features", "forward_head"))
-
-
-def _require_interface(model: Classifier) -> None:
-    if not _has_interface(model):
-        raise ValueError(
-            f"the last feature map of {model.architecture} is not known: use gradient maps, or "
-            "give the network timm's methods forward_features and forward_head"
-        )
 
 
 def _is_spatial(features: Tensor, model: Classifier) -> bool:

@@ -222,11 +222,7 @@ class _Difference:
     parameter_gradients: tuple[Tensor | None, ...]
 
     def products(
-        self,
-        image: Tensor,
-        parameters: Sequence[Tensor],
-        vectors: Sequence[Tensor],
-        to_image: bool,
+        self, image: Tensor, parameters: Sequence[Tensor], vectors: Sequence[Tensor], to_image: bool
     ) -> list[Tensor | None]:
         """Return the sum over scores of vector . d gradient / d(image, *parameters).
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from robust_training.atomic_io import replace_folder, write_bytes
+from robust_training.atomic_io import new_folder, write_bytes
 from robust_training.models.classifier import Classifier
 from robust_training.models.creating import checked, wrap_own, wrap_timm
 from robust_training.models.log_gradient import LogGradient
@@ -31,17 +30,12 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     these, and the folder's README.md contains a note. Readers never find an incomplete folder. If
     a folder of the same network exists, it stays complete at every moment.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     config = {"last_stride": model.last_stride} if model.last_stride else {}
     if model.log_gradient is not None:
         config["log_gradient"] = dataclasses.asdict(model.log_gradient)
     if model.class_names:
         config["label_names"] = list(model.class_names)
-    new = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
-    try:
-        new.mkdir()
+    with new_folder(Path(folder)) as new:
         # clones, because safetensors refuses tensors that share memory
         state = {
             name: each.clone(memory_format=torch.contiguous_format)
@@ -71,9 +65,6 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
                 },
             )
         (new / "README.md").write_text(_card(model))
-        replace_folder(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _channels(model: Classifier) -> int:

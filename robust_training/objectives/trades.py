@@ -62,10 +62,7 @@ class TRADES(AttackingObjective):
         attacked = self.perturb(model, lambda x: divergence(clean, model(x)), image, state)
         logits = model(image)
         moved = divergence(logits, model(attacked)).mean()
-        return {
-            "cross_entropy": F.cross_entropy(logits, label),
-            "consistency": self.weight * moved,
-        }
+        return {"cross_entropy": F.cross_entropy(logits, label), "consistency": self.weight * moved}
 
 
 def divergence(logits: Tensor, others: Tensor) -> Tensor:

@@ -26,16 +26,11 @@ from robust_training.training.batches import batches_per_process, load_epoch, se
 from robust_training.training.checkpoint import EpochProgress, load_checkpoint, read_progress
 from robust_training.training.interrupts import Interrupts
 from robust_training.training.log import Row, write_log
-from robust_training.training.nan_guard import MicroBatch, NanGuard, gradient_norm
+from robust_training.training.nan_guard import MicroBatch, NanGuard
 from robust_training.training.processes import write_once
 from robust_training.training.schedule import parameter_groups, rates, set_steps
 from robust_training.training.settings import TrainingSettings
-from robust_training.training.step import (
-    Balance,
-    Batch,
-    Step,
-    second_derivatives_explained,
-)
+from robust_training.training.step import Balance, Batch, Step, second_derivatives_explained
 from robust_training.training.validation import validate
 
 _BALANCE_EVERY = 10  # steps between two measurements of the terms' gradients
@@ -297,7 +292,8 @@ class _Loop:
     def _clip(self) -> Tensor:
         """Clip the gradient if `clip_norm` is set. Return the norm before clipping."""
         if self.settings.clip_norm is None:
-            return gradient_norm(list(self.step.parameters()))
+            gradients = [p.grad for p in self.step.parameters() if p.grad is not None]
+            return nn.utils.get_total_norm(gradients)
         return self.fabric.clip_gradients(
             self.step, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
         )

@@ -162,10 +162,6 @@ class NanGuard:
             self._note(f"a step is skipped: {line}")
 
 
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
 @dataclass
 class Replayed:
     """A batch computed again.

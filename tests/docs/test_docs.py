@@ -115,7 +115,8 @@ def known():
     commands += [("prepare_data.py", each) for each in ("toy", "cub", "verify")]
     with mock.patch.object(Parser, "__init__", remember):
         for command in commands:
-            tool(*command, "--help")
+            status, text, error = tool(*command, "--help")
+            assert (status, command[0] in text) == (0, True), error
     names = {"help", "help_all", "init_args"}
     for action in (action for parser in parsers for action in parser._actions):
         names |= set(action.dest.split("."))

@@ -34,9 +34,7 @@ OBJECTIVES: dict[str, Objective] = {
     "ART": ART(attack=ATTACK),
     "ART signed": ART(attack=ATTACK, form="signed"),
     "ART first-order": ART(
-        attack=ATTACK,
-        curvature=FiniteDifference(),
-        attack_curvature="finite_difference",
+        attack=ATTACK, curvature=FiniteDifference(), attack_curvature="finite_difference"
     ),
     "IGNorm": IGNorm(attack=ATTACK, steps=2, attack_steps=1),
     "IGSumNorm": IGSumNorm(attack=ATTACK, steps=2, attack_steps=1),

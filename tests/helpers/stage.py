@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 from tests.helpers.birds import birds, planted, write_published
-from tests.helpers.commands import ROOT, tool
+from tests.helpers.commands import ROOT, starting_nothing, tool
 from wsol import CUB200
 from wsol.cli.config_files import find_config
 from wsol.cli.parser import Parser, split_options
@@ -197,22 +196,9 @@ def parse(name: str, arguments: list[str], stage: Path) -> None:
 def perform(name: str, arguments: list[str], stage: Path) -> None:
     """Run a tool, and in this process the commands that it runs."""
 
-    def call(command, stdout=None, stderr=None, env=None):
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-            return _run(command[4:])
-
-    with mock.patch.object(subprocess, "call", call):
+    with starting_nothing():
         status, text, error = tool(name, *arguments, cwd=stage)
     assert status == 0, f"{name} {' '.join(arguments)}: {error}\n{text[-2000:]}"
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        with mock.patch.object(sys, "argv", ["wsol", *arguments]):
-            runpy.run_module("wsol.cli.commands", run_name="__main__")
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def perform_elsewhere(words: list[str], stage: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from scipy import stats
 
-from tests.helpers.commands import ROOT, tool
+from tests.helpers.commands import ROOT, starting_nothing, tool
 from tests.helpers.documents import blocks
+from tests.helpers.stage import importing_from
 from wsol.evaluation.metrics import student_interval
 from wsol.report.comparison import TrainedRun, accuracy_trade_off, method_table, read_scores
 
@@ -42,8 +43,9 @@ def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
         "images: 6\nmaps: [{attack: {steps: 2}, attribution: InputXGradient}]\n"
         "accuracy: [{radii: [0, 0.00784313725490196], attack: {steps: 1}}]\n"
     )
-    more = ("--epochs", 1, "--jobs", 2, "--robustness", protocol)
-    status, text, error = compare(configs, toy, output, *more)
+    more = ("--epochs", 1, "--robustness", protocol)
+    with importing_from(tmp_path), starting_nothing():
+        status, text, error = compare(configs, toy, output, *more)
     assert status == 0, error
     assert "| standard | 1 |" in text
     assert "| focal | 1 |" in text
@@ -89,7 +91,8 @@ def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy,
         "    '2': {objective: {init_args: {gamma: 2.0}}}\n"
     )
     output = tmp_path / "out"
-    status, text, error = compare((), toy, output, "--curves", curves, "--epochs", 1, "--jobs", 2)
+    with importing_from(tmp_path), starting_nothing():
+        status, text, error = compare((), toy, output, "--curves", curves, "--epochs", 1)
     assert status == 0, error
     for point, gamma in (("as_it_is", 1.0), ("2", 2.0)):
         assert f"| focal_{point} | 1 |" in text
@@ -155,7 +158,7 @@ def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
     failed.parent.mkdir(parents=True)
     failed.write_text('{"epochs": 7}')
     configs[1].write_text("objective: {class_path: Standart}\n")
-    status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 1)
+    status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 1, "--jobs", 2)
     assert status == 2
     assert "did you mean Standard" in error
     assert "seed0.log" in error

@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import _utils
 
 from robust_training.models.creating import create_model
@@ -54,13 +55,15 @@ def test_other_programs_maps_and_boxes(run, toy, tmp_path):
     assert status == 0, error
     own = json.loads((run / "metrics.json").read_text())
     data = DataConfig(str(toy), image_size=32, num_workers=0)
-    model, predictions = load_model(run / "best"), []
+    model = load_model(run / "best").to(memory_format=torch.channels_last)
+    predictions = []
     for split in ("test", "val"):
         loader = data.loader(split)
         for batch in loader:
             examples = [loader.dataset.examples[i] for i in batch["index"]]
             heatmaps = Gradient()(model, batch["image"], batch["label"])
-            order = model(batch["image"]).argsort(dim=1, descending=True)
+            probability = model(batch["image"]).softmax(dim=1)
+            order = probability.argsort(dim=1, descending=True, stable=True)
             for example, heatmap, classes in zip(examples, heatmaps, order.tolist(), strict=True):
                 file = tmp_path / "maps" / f"{example.name}.npy"
                 file.parent.mkdir(parents=True, exist_ok=True)

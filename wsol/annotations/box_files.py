@@ -61,10 +61,10 @@ def with_pictures(
         name = f"{_name(place.path, root)}.png"  # a.jpg and a.png stay apart
         try:
             # read again: to keep a batch of photos would need more memory than the network
-            _write_png(Path(output, "overlays", name), np.asarray(place.draw()))
+            write_png(Path(output, "overlays", name), np.asarray(place.draw()))
             if place.heatmap is not None:
                 heatmap = (place.full_heatmap() * 255).round()
-                _write_png(Path(output, "heatmaps", name), heatmap)
+                write_png(Path(output, "heatmaps", name), heatmap)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             on_failed(ValueError(f"the pictures of {place.path}: {reason}"))
@@ -90,7 +90,7 @@ def _with_lines(found: Iterable[Localization], table: io.StringIO) -> Iterator[L
         yield place
 
 
-def _write_png(file: Path, pixels: np.ndarray) -> None:
+def write_png(file: Path, pixels: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     try:

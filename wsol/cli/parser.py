@@ -200,13 +200,14 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
-def output_folder(name: str) -> Path:
-    """The folder `name`, which need not exist; ValueError if a file is in its place.
+def output_folder(name: str | os.PathLike) -> Path:
+    """The folder `name`, which need not exist; ValueError if no results can be written there.
 
     Called before a long computation, so that its results can be written at the end.
     """
-    folder = Path(name)
-    for each in (folder, *folder.parents):
-        if each.exists() and not each.is_dir():
-            raise ValueError(f"--output {each} is a file, not a folder")
-    return folder
+    existing = next(each for each in (Path(name), *Path(name).parents) if each.exists())
+    if not existing.is_dir():
+        raise ValueError(f"the output {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"no file can be written in {existing}: choose another output folder")
+    return Path(name)

@@ -86,10 +86,7 @@ class _RegressorNetwork(Network):
         giou = generalized_box_iou_loss(corners, box, reduction="mean")
         target = box_convert(box, "xyxy", "cxcywh")
         distance = F.smooth_l1_loss(predicted, target, beta=self.settings.beta)
-        return {
-            "giou": self.settings.giou * giou,
-            "smooth_l1": self.settings.smooth_l1 * distance,
-        }
+        return {"giou": self.settings.giou * giou, "smooth_l1": self.settings.smooth_l1 * distance}
 
     def _centre_and_size(self, image: Tensor) -> Tensor:
         """(N,4) cx, cy, w, h in (0,1)."""

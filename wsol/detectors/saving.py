@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from robust_training.atomic_io import replace_folder
+from robust_training.atomic_io import new_folder
 from robust_training.models.saving import load_model, save_model
 from wsol.data.text_files import read_json
 from wsol.detectors.base import Detector, Network
@@ -35,22 +34,16 @@ def save_detector(
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} exists already; name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     network.backbone.backbone.reset_classifier(0)
     network.backbone.class_names = None
     kind, settings = type(network.settings).__name__, dataclasses.asdict(network.settings)
     about = {"kind": kind, "settings": settings, "class_names": network.class_names}
-    new = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(new, ignore_errors=True)  # it may exist after a killed process
-    try:
+    with new_folder(folder) as new:
         save_model(network.backbone, new)
         safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
         own = {_SETTINGS: json.dumps(about, indent=2), "README.md": _card(kind, network)}
         for name, text in {**(texts or {}), **own}.items():
             (new / name).write_text(text, encoding="utf-8")
-        replace_folder(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def is_detector(folder: str | os.PathLike) -> bool:

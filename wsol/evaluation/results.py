@@ -125,18 +125,6 @@ def image_table(scores: Scores) -> str:
     return text.getvalue()
 
 
-def require_folder(folder: str | os.PathLike | None) -> None:
-    """Raises ValueError if results cannot be written to `folder`. It need not exist, and may be
-    None."""
-    if folder is None:
-        return
-    existing = next(each for each in (Path(folder), *Path(folder).parents) if each.exists())
-    if not existing.is_dir():
-        raise ValueError(f"the output {existing} is a file, not a folder")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"no file can be written in {existing}: choose another output folder")
-
-
 def write_scores(folder: str | os.PathLike | None, scores: Scores) -> None:
     """Writes images.csv, predictions.txt, coco/truth.json, coco/<heatmap>.json, metrics.json: all
     or none. If `folder` is None, nothing is written."""

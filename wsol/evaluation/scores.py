@@ -197,11 +197,7 @@ def _headline(
 
 
 def _published(
-    test: SplitOutput,
-    name: str,
-    reference: PolicyIous,
-    iou_thresholds: Sequence[float],
-    seed: int,
+    test: SplitOutput, name: str, reference: PolicyIous, iou_thresholds: Sequence[float], seed: int
 ) -> dict[str, Any]:
     """MaxBoxAcc and, if the table has the boxes of all contours, MaxBoxAccV2."""
     names = [f"{t:g}" for t in iou_thresholds]

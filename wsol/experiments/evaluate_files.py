@@ -9,10 +9,11 @@ from wsol.annotations.coco_reading import read_coco_results
 from wsol.annotations.ground_truth import GroundTruth, with_classes, with_mask_cut
 from wsol.annotations.metadata import read_ground_truth
 from wsol.annotations.predictions import mean_predictions, read_predictions
+from wsol.cli.parser import output_folder
 from wsol.data.dataset import EmptySplitError
 from wsol.evaluation import ScoringConfig
 from wsol.evaluation.pixel_metrics import bin_edges, require_masks
-from wsol.evaluation.results import Scores, require_folder, write_scores
+from wsol.evaluation.results import Scores, write_scores
 from wsol.evaluation.run_model import SplitOutput
 from wsol.evaluation.scoremaps import any_scoremap, find_scoremaps, tabulate_scoremaps
 from wsol.evaluation.scores import require_true_boxes, score_boxes, score_heatmaps
@@ -54,7 +55,8 @@ def evaluate_scoremaps(
     Raises:
         ValueError: a file is missing or not valid. The message names it.
     """
-    require_folder(output)
+    if output is not None:
+        output_folder(output)
     test = read_ground_truth(metadata, "test", masks=masks)
     first = test.mask_files[0].objects[0] if test.masks else None
     if masks is None and first is not None and not first.is_file():
@@ -140,7 +142,8 @@ def evaluate_boxes(
     Raises:
         ValueError: a file is missing or not valid. The message names it.
     """
-    require_folder(output)
+    if output is not None:
+        output_folder(output)
     truth = read_ground_truth(metadata, "test")
     given = read_coco_results(results, truth)
     files = [predictions] if isinstance(predictions, str | Path) else predictions

@@ -12,10 +12,11 @@ from lightning_fabric import Fabric
 from robust_training.models.classifier import Classifier
 from robust_training.training.log import read_log
 from robust_training.training.validation import unmoved_terms
+from wsol.cli.parser import output_folder
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import ScoringConfig
 from wsol.evaluation.pixel_metrics import require_masks
-from wsol.evaluation.results import Evaluation, require_folder, write_scores
+from wsol.evaluation.results import Evaluation, write_scores
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scores import accuracies, score_heatmaps
 from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
@@ -31,11 +32,7 @@ from wsol.robustness.spurious_correlation import (
     read_spurious_cues,
     spurious_correlation,
 )
-from wsol.robustness.under_attack import (
-    RobustnessConfig,
-    attacked_method,
-    measure_robustness,
-)
+from wsol.robustness.under_attack import RobustnessConfig, attacked_method, measure_robustness
 
 _SCORING = ScoringConfig()
 
@@ -138,12 +135,7 @@ class EvaluationPlan:
         validation = splits.validation and self._run_split("val", splits.validation, fabric)
         title = f"{self.name}: all test images"
         everything = splits.all_test and run_model(
-            model,
-            splits.all_test,
-            {},
-            mirrored=self.mirrored,
-            description=title,
-            fabric=fabric,
+            model, splits.all_test, {}, mirrored=self.mirrored, description=title, fabric=fabric
         )
         if test is None:  # this is not the first process
             return None
@@ -178,10 +170,7 @@ class EvaluationPlan:
                 model, splits.test.loader, self.cues, test.correct(1), seed=scoring.seed
             )
         if everything:
-            metrics["all_test_images"] = {
-                "images": len(everything.truth),
-                **accuracies(everything),
-            }
+            metrics["all_test_images"] = {"images": len(everything.truth), **accuracies(everything)}
         evaluation = Evaluation(
             metrics=scores.metrics | metrics,
             headlines=scores.headlines,
@@ -262,14 +251,10 @@ def plan_evaluation(
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:
         model = load_classifier(folder)
-    require_folder(output)
+    if output is not None:
+        output_folder(output)
     splits = prepare_evaluation(
-        folder,
-        model,
-        data,
-        batch_size=batch_size,
-        threshold=scoring.threshold,
-        test_alone=True,
+        folder, model, data, batch_size=batch_size, threshold=scoring.threshold, test_alone=True
     )
     test = splits.test
     if robustness is not None:

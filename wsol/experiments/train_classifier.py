@@ -162,9 +162,7 @@ def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> li
     training, validation = built.data.training_loader(), built.data.loader("val")
     built.fabric.seed_everything(settings.seed, verbose=False)
     model = create_model(
-        num_classes=len(training.dataset.classes),
-        image_size=built.data.image_size,
-        **built.model,
+        num_classes=len(training.dataset.classes), image_size=built.data.image_size, **built.model
     )
     model.class_names = training.dataset.classes
     return fit(

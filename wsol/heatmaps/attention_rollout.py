@@ -9,12 +9,7 @@ from torch import Tensor
 
 from robust_training.models.classifier import Classifier
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.patch_tokens import (
-    last_block,
-    patch_heatmaps,
-    require_patch_tokens,
-    to_grid,
-)
+from wsol.heatmaps.patch_tokens import last_block, patch_heatmaps, require_patch_tokens, to_grid
 from wsol.heatmaps.private_copy import private_copy
 
 

@@ -90,11 +90,7 @@ def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def segment(
-    pixels: np.ndarray,
-    heatmap: np.ndarray,
-    fraction: float,
-    sure: float = 0.2,
-    iterations: int = 3,
+    pixels: np.ndarray, heatmap: np.ndarray, fraction: float, sure: float = 0.2, iterations: int = 3
 ) -> np.ndarray | None:
     """Segments an image by OpenCV's grabCut from a heatmap's largest values, as in `Refined`.
 

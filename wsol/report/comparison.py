@@ -1,7 +1,5 @@
 """Compares training methods over seeds: tables and pictures from the folders of their runs."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 
 from robust_training.models.saving import load_model
-from robust_training.training.log import read_log
+from robust_training.training.log import csv_text, read_log
 from robust_training.training.validation import unmoved_terms
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import ImageDataset, spread_evenly
@@ -160,16 +158,15 @@ def _fraction(name: str, value: Any) -> float | None:
 
 def csv_table(runs: Sequence[TrainedRun]) -> str:
     """CSV with a line for each run; scores are fractions."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = _present(runs)
-    writer.writerow(["method", "seed", "epochs", "seconds", *names])
-    for run in runs:
-        known = (run.scores.get(name) for name in names)
-        scores = ("" if score is None else score for score in known)
-        length = (len(run.seconds), f"{sum(run.seconds):.1f}")
-        writer.writerow([run.method, run.seed, *length, *scores])
-    return text.getvalue()
+    return csv_text(
+        [
+            {"method": run.method, "seed": run.seed}
+            | {"epochs": len(run.seconds), "seconds": f"{sum(run.seconds):.1f}"}
+            | {name: run.scores.get(name) for name in names}
+            for run in runs
+        ]
+    )
 
 
 def method_table(runs: Sequence[TrainedRun]) -> str:
@@ -237,8 +234,7 @@ def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8)
         threshold = chosen_threshold(run.folder)
         columns[method] = [
             draw_boxes(
-                blend(photo, heatmap),
-                [*truth, (largest_boxes(heatmap, [threshold])[0], PREDICTED)],
+                blend(photo, heatmap), [*truth, (largest_boxes(heatmap, [threshold])[0], PREDICTED)]
             )
             for photo, truth, heatmap in zip(photos, truths, heatmaps, strict=True)
         ]

@@ -102,11 +102,7 @@ def _require_rising(radii: list[float]) -> None:
 
 
 def accuracy_curve(
-    model: Classifier,
-    loader: DataLoader,
-    curve: AccuracyCurve | AutoAttackCurve,
-    *,
-    seed: int = 0,
+    model: Classifier, loader: DataLoader, curve: AccuracyCurve | AutoAttackCurve, *, seed: int = 0
 ) -> dict[str, Any]:
     """Fraction of images that are classified correctly under every attack, for each radius.
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
 from robust_training.progress import Progress
+from wsol.annotations.box_files import write_png
 from wsol.data.dataset import ImageDataset
 from wsol.data.inputs import to_pixels
 from wsol.data.names import path_below
@@ -142,7 +142,8 @@ def write_replaced(
                         box = (0, 0, *pixels.shape[:0:-1])
                     example = dataset.examples[index]
                     name = f"{example.name}.png"  # a.jpg and a.png must not become one file
-                    _write_image(path_below(partial / "images", name), pixels)
+                    (values,) = to_pixels(pixels[None])
+                    write_png(path_below(partial / "images", name), values)
                     x0, y0, x1, y1 = box
                     row = {
                         "images": name,
@@ -156,12 +157,6 @@ def write_replaced(
         for name, rows in lines.items():
             (partial / f"{name}.txt").write_text("\n".join(rows) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_image(file: Path, pixels: Tensor) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    (values,) = to_pixels(pixels[None])
-    file.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
 
 
 def accuracy(model: Classifier, loader: DataLoader) -> float:

@@ -79,12 +79,7 @@ def read_spurious_cues(dataset: ImageDataset, sizes: ArrayLike) -> SpuriousCues 
 
 
 def spurious_correlation(
-    model: nn.Module,
-    loader: DataLoader,
-    cues: SpuriousCues,
-    correct: ArrayLike,
-    *,
-    seed: int = 0,
+    model: nn.Module, loader: DataLoader, cues: SpuriousCues, correct: ArrayLike, *, seed: int = 0
 ) -> dict[str, Any]:
     """Measures accuracy over groups, and gradient mass on the object and on the null patch.
 

@@ -14,12 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from robust_training.attacks.map_attack import MapAttack, Noise
 from robust_training.attacks.pgd import PGD
 from robust_training.attribution.explanation import IntegratedGradients
-from robust_training.attribution.similarity import (
-    MEASURES,
-    SMALLEST,
-    is_constant,
-    similarities,
-)
+from robust_training.attribution.similarity import MEASURES, SMALLEST, is_constant, similarities
 from robust_training.models.classifier import Classifier
 from robust_training.progress import Progress
 from wsol.boxes.geometry import iou

@@ -50,7 +50,7 @@ CASES = ["eval_no_attack", "eval_stride1", "train_stride2"]
 
 @pytest.mark.parametrize("case", CASES)
 def test_art_losses_and_gradients_equal_the_reference(shared, case):
-    model, settings, _, image, label, adversarial = reference_case(shared, case)
+    model, settings, arrays, image, label, adversarial = reference_case(shared, case)
     art = ART(weight=settings["weight"], attack=fixed(adversarial), beta=settings["beta"])
     terms = art(model, image, label)
     assert terms["cross_entropy"].item() == pytest.approx(settings["cross_entropy"], rel=1e-4)
@@ -60,12 +60,6 @@ def test_art_losses_and_gradients_equal_the_reference(shared, case):
     parameters = dict(model.backbone.named_parameters())
     for name, norm in settings["gradient_norms"].items():
         assert parameters[name].grad.norm().item() == pytest.approx(norm, rel=1e-3)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_art_input_gradients_equal_the_reference(shared, case):
-    model, settings, arrays, image, label, adversarial = reference_case(shared, case)
-    art = ART(beta=settings["beta"])
     pair = torch.cat([image, adversarial])
     true, _ = input_gradients(art._scores(model, label.repeat(2)), pair)
     actual = (true * model.std)[:, :, ::2, ::2]

@@ -116,9 +116,7 @@ def test_directional_derivatives_have_a_constant_direction(form, tiny, batch, mo
     if form == "softmax_taylor":
         weights = tiny(image).detach().softmax(dim=1)
         monkeypatch.setattr(
-            marginal_density,
-            "_held_softmax",
-            lambda: lambda logits: (weights * logits).sum(dim=1),
+            marginal_density, "_held_softmax", lambda: lambda logits: (weights * logits).sum(dim=1)
         )
     tiny.eval()
     parameters = list(tiny.parameters())

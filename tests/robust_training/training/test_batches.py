@@ -13,12 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from robust_training.training.batches import (
-    SeededBatches,
-    batches_per_process,
-    load_epoch,
-    seed_of,
-)
+from robust_training.training.batches import SeededBatches, batches_per_process, load_epoch, seed_of
 
 
 class Drawing(Dataset):

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.robust_training.training.test_fit import Stripes, train
 from wsol.cli.parser import run as run_tool
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+DISK = ("--config", ROOT / "configs" / "methods" / "standard.yaml")
 ATTACKED = AdversarialTraining(attack=PGD(2 / 255, 2 / 255, 1))
 
 
@@ -133,15 +135,23 @@ def everything(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.fixture(scope="module")
+def saved(toy, tmp_path_factory):
+    """A run of one epoch."""
+    output = tmp_path_factory.mktemp("saved") / "run"
+    status, _, error = train_tool(*DISK, "--data.root", toy, "--output", output)
+    assert status == 0, error
+    return output
+
+
 @pytest.mark.parametrize("write", [2, 3, 6, 7])
-def test_a_full_disk_gives_one_line_and_loses_nothing_saved(toy, tmp_path, monkeypatch, write):
+def test_a_full_disk_gives_one_line_and_loses_nothing_saved(
+    toy, saved, tmp_path, monkeypatch, write
+):
     """Writing fails when the n-th file is written: the config, the log, the best
     model, the checkpoint."""
-    output = tmp_path / "run"
-    arguments = ("--data.root", toy, "--output", output, "--model.name", "test_resnet")
-    arguments += ("--config", ROOT / "configs" / "methods" / "standard.yaml")
-    status, _, error = train_tool(*arguments)
-    assert status == 0, error
+    output = shutil.copytree(saved, tmp_path / "run")
+    arguments = (*DISK, "--data.root", toy, "--output", output)
     before = everything(output)
     synced = []
 
@@ -162,8 +172,16 @@ def test_a_full_disk_gives_one_line_and_loses_nothing_saved(toy, tmp_path, monke
     load_model(output / "best")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two epochs that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(folder, epochs=2)
+    return folder
+
+
 @pytest.mark.parametrize("free", [0, 500_000, 2_000_000])
-def test_a_real_full_disk(tmp_path, free):
+def test_a_real_full_disk(whole, tmp_path, free):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
@@ -184,7 +202,6 @@ def test_a_real_full_disk(tmp_path, free):
         load_model(disk / "run" / "best")
         (disk / "filler").unlink()
         train(disk / "run", epochs=2, resume=True)
-        train(tmp_path / "whole", epochs=2)
-        assert_same_run(disk / "run", tmp_path / "whole")
+        assert_same_run(disk / "run", whole)
     finally:
         subprocess.run(["umount", str(disk)], check=True)

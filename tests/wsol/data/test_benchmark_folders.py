@@ -192,11 +192,7 @@ def test_a_mistake_in_an_xml_file_is_named(voc, objects, message):
         ("image_ids.txt", "val2/0/2.jpeg", "class_labels.txt: no line for image val2/0/2.jpeg"),
         ("class_labels.txt", "val2/0/0.jpeg", "line 3: expected 2 comma-separated values"),
         ("class_labels.txt", "val2/0/0.jpeg,-1", "line 3: label -1 is not in 0 to"),
-        (
-            "localization.txt",
-            "val2/0/0.jpeg,1,2,3",
-            "line 4: expected 3 or 5 comma-separated",
-        ),
+        ("localization.txt", "val2/0/0.jpeg,1,2,3", "line 4: expected 3 or 5 comma-separated"),
         ("localization.txt", "val2/0/0.jpeg,9,2,3,4", "line 4: box 9,2,3,4: expected x0 < x1"),
     ],
 )

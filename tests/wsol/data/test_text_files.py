@@ -15,14 +15,7 @@ from robust_training.models.weights import load_weights
 from tests.helpers.birds import birds, write_published
 from wsol.annotations.metadata import read_published_metadata
 from wsol.data.cub import CUB200
-from wsol.data.text_files import (
-    bounded,
-    number,
-    read_json,
-    read_lines,
-    read_yaml,
-    whole,
-)
+from wsol.data.text_files import bounded, number, read_json, read_lines, read_yaml, whole
 from wsol.localizer.saved_models import chosen_threshold
 from wsol.report.comparison import csv_table, epoch_seconds, read_run
 from wsol.robustness.roar import write_replaced

@@ -266,8 +266,7 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained, monkeypatch):
     root, run = trained
     calls = []
     monkeypatch.setattr(
-        "wsol.experiments.compare_methods.run_command",
-        lambda name, *_, **__: calls.append(name),
+        "wsol.experiments.compare_methods.run_command", lambda name, *_, **__: calls.append(name)
     )
     runs = Comparison(root, {}, [], [], "cpu", "false", 1)
     (run / "metrics.json").write_text("{}")

@@ -186,8 +186,7 @@ def test_pixels_that_do_not_fit_are_refused(heatmap, mask):
 
 
 @pytest.mark.parametrize(
-    "make",
-    [lambda: GTKnownLoc(1.5), lambda: MaxBoxAcc(-0.1), lambda: PxAP(threshold_step=0)],
+    "make", [lambda: GTKnownLoc(1.5), lambda: MaxBoxAcc(-0.1), lambda: PxAP(threshold_step=0)]
 )
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="must"):

@@ -73,8 +73,7 @@ def test_a_box_that_nothing_grows_from_stays(side, box):
 
 
 @given(
-    corners=st.tuples(*[st.integers(0, 96)] * 4),
-    pixels=st.sampled_from(["noise", "flat", "tiny"]),
+    corners=st.tuples(*[st.integers(0, 96)] * 4), pixels=st.sampled_from(["noise", "flat", "tiny"])
 )
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_a_refined_box_lies_in_the_image(corners, pixels):

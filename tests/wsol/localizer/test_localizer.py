@@ -13,13 +13,7 @@ from wsol.boxes.geometry import rescale
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.cub import CUB200
 from wsol.data.loaders import DataConfig
-from wsol.detectors import (
-    Detections,
-    FasterRCNN,
-    Network,
-    Regressor,
-    save_detector,
-)
+from wsol.detectors import Detections, FasterRCNN, Network, Regressor, save_detector
 from wsol.detectors.training import detect
 from wsol.evaluation.run_model import run_model
 from wsol.evaluation.scores import score_heatmaps

@@ -33,11 +33,7 @@ def main(arguments: list[str]) -> None:
         "--attributions", type=str, nargs="+", default=["gradient", "gradient_x_input"]
     )
     parser.add_argument(
-        "--fractions",
-        type=float,
-        nargs="+",
-        default=list(FRACTIONS),
-        help="of the pixels",
+        "--fractions", type=float, nargs="+", default=list(FRACTIONS), help="of the pixels"
     )
     parser.add_argument("--modes", type=str, nargs="+", default=["roar", "kar"])
     parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1])

@@ -32,11 +32,7 @@ def verify() -> Callable:
 
 
 def cub(
-    root: str,
-    *,
-    archive: str | None = None,
-    masks_archive: str | None = None,
-    masks: bool = True,
+    root: str, *, archive: str | None = None, masks_archive: str | None = None, masks: bool = True
 ) -> Path:
     """Download and unpack CUB-200-2011.
 
