@@ -103,6 +103,21 @@ def test_batch_norm_of_the_term_is_a_setting(tiny, batch, mode, curvature):
     assert tiny.backbone.bn.track_running_stats
 
 
+def test_running_statistics_in_every_pass_train_the_network_as_it_is_evaluated(tiny, batch):
+    image, label = batch
+    passes = ("attack_batch_norm", "term_batch_norm", "cross_entropy_batch_norm")
+    art = ART(attack=PGD(0.01, 0.01, 1), beta=5.0, **dict.fromkeys(passes, "running"))
+
+    def gradients(model):
+        torch.manual_seed(0)
+        sum(art(model, image, label).values()).backward()
+        return [each.grad for each in model.parameters()]
+
+    expected = gradients(deepcopy(tiny).eval())
+    torch.testing.assert_close(gradients(tiny.train()), expected, rtol=1e-6, atol=1e-9)
+    assert tiny.backbone.bn.num_batches_tracked.item() == 0
+
+
 @pytest.mark.parametrize("triplet", [True, False])
 def test_the_attack_increases_the_loss_by_the_support_only(tiny, batch, triplet):
     image, label = batch
