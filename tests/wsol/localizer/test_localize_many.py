@@ -238,7 +238,7 @@ def test_what_is_no_classifier_is_not_wrapped():
     for wrong, options, message in (
         (torch.nn.Linear(2, 2), {}, "Linear is not a timm model: give its mean and std"),
         (plain, {"class_names": ["a"]}, "must be 3 texts"),
-        (plain, {"image_size": 0}, "images of 0 pixels"),
+        (plain, {"image_size": 0}, "image_size must be 1 to 8192 pixels, not 0"),
         (timm.create_model("test_resnet", in_chans=1), {}, "cannot take RGB images of 160 x 160"),
     ):
         with pytest.raises(ValueError, match=message):
