@@ -37,15 +37,23 @@ def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder with a temporary name. At the end of the `with` it takes the place of
-    `folder`, as `_replace_folder` says. After an error it is removed."""
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder with a temporary name. It gets the name `folder` at the end of the
+    `with`. After an error it is removed.
+
+    Args:
+        replace: Whether it takes the place of an existing `folder`, as `_replace_folder` says.
+            Otherwise `folder` must not exist at the end.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # it may exist after a killed process
     partial.mkdir(parents=True)
     try:
         yield partial
-        _replace_folder(partial, folder)
+        if replace:
+            _replace_folder(partial, folder)
+        else:
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -100,14 +100,16 @@ def _top_k_intersection(first: np.ndarray, second: np.ndarray, k: int) -> float:
     return (masks[0] & masks[1]).sum().item() / k
 
 
-def local_top_k_intersection(first: np.ndarray, second: np.ndarray, k: int) -> float:
-    """Top-k intersection that tolerates shifts by a pixel (Kamath et al., AAAI 2024).
+def local_top_k_intersection(
+    first: np.ndarray, second: np.ndarray, k: int, *, radius: int = 1
+) -> float:
+    """Top-k intersection that tolerates small shifts (Kamath et al., AAAI 2024).
 
-    A pixel counts if the other map has one of its top k within one row and column; the
+    A pixel counts if the other map has one of its top k within `radius` rows and columns; the
     result is the mean of both directions (locality-sensitive precision and recall).
     """
     masks = _top_k_masks(first, second, k)
-    near = F.max_pool2d(masks.float(), 3, stride=1, padding=1) > 0
+    near = F.max_pool2d(masks.float(), 2 * radius + 1, stride=1, padding=radius) > 0
     hits = (masks & near.flip(0)).sum(dim=(1, 2)).double() / k
     return hits.mean().item()
 

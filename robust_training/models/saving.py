@@ -35,7 +35,7 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
         config["log_gradient"] = dataclasses.asdict(model.log_gradient)
     if model.class_names:
         config["label_names"] = list(model.class_names)
-    with new_folder(Path(folder)) as new:
+    with new_folder(Path(folder), replace=True) as new:
         # clones, because safetensors refuses tensors that share memory
         state = {
             name: each.clone(memory_format=torch.contiguous_format)

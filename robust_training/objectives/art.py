@@ -157,9 +157,9 @@ class ART(AttackingObjective):
         return score
 
     def _scores(self, model: Classifier, label: Tensor) -> Scores:
-        if self.triplet:
-            return smoothly(class_and_runner_up_scores(model, label), model, self.beta)
-        return smoothly(single(class_score(model, label)), model, self.beta)
+        true = single(class_score(model, label))
+        scores = class_and_runner_up_scores(model, label) if self.triplet else true
+        return smoothly(scores, model, self.beta)
 
     def _compared(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Features of the true class's maps and of the runner-up's (0 without the triplet)."""

@@ -38,7 +38,7 @@ def save_detector(
     network.backbone.class_names = None
     kind, settings = type(network.settings).__name__, dataclasses.asdict(network.settings)
     about = {"kind": kind, "settings": settings, "class_names": network.class_names}
-    with new_folder(folder) as new:
+    with new_folder(folder, replace=True) as new:
         save_model(network.backbone, new)
         safetensors.torch.save_file(_head(network), new / _HEAD, {"format": "pt"})
         own = {_SETTINGS: json.dumps(about, indent=2), "README.md": _card(kind, network)}

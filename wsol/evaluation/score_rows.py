@@ -7,7 +7,7 @@ import numpy as np
 
 from wsol.evaluation.metrics import HIT, bootstrap, class_means, middle_argmax
 from wsol.evaluation.run_model import SplitOutput
-from wsol.evaluation.threshold_policy import PolicyIous
+from wsol.evaluation.threshold_policy import PolicyIous, require_policy
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class ScoreRow:
     top5_loc: float | None
     intervals: Mapping[str, tuple[float, float]]
     class_means: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        require_policy(self.policy)
 
 
 def score_row(heatmap: str, choice: PolicyIous, output: SplitOutput, *, seed: int = 0) -> ScoreRow:

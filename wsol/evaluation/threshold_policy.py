@@ -3,6 +3,7 @@
 To add a policy, add a sentence to `POLICIES` and the policy's IoUs to `apply_policies`.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ POLICIES = {
     "its pixel conventions. Its GT-known is MaxBoxAcc at IoU 0.5.",
     "given": "The boxes were given without a heatmap.",
 }
+_NAME = re.compile("|".join(POLICIES).replace("fixed", r"fixed:[\d.e-]+"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class PolicyIous:
     def threshold(self) -> float | None:
         """The threshold with the most hits."""
         return None if self.thresholds is None else float(self.thresholds[self.index])
+
+
+def require_policy(policy: str) -> None:
+    """Raises ValueError if `policy` is not the name of a threshold policy."""
+    if not _NAME.fullmatch(policy):
+        raise ValueError(f"a score needs the policy of its threshold, not {policy!r}")
 
 
 def apply_policies(

@@ -108,6 +108,9 @@ class Comparison:
     jobs: int
 
     def __post_init__(self) -> None:
+        for file in (*map(Path, self.base), *(each.config for each in self.methods.values())):
+            if not file.is_file():
+                raise ValueError(f"there is no configuration {file}")
         if self.robustness not in ("false", "true") and not Path(self.robustness).is_file():
             raise ValueError(f"--robustness must be true, false or a file, not {self.robustness}")
 

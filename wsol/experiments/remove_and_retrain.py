@@ -111,6 +111,8 @@ class RemoveAndRetrain:
             if len(set(values)) < len(values):
                 raise ValueError(f"--{name} {values} names a value twice")
         for file in self.configs:
+            if not Path(file).is_file():
+                raise ValueError(f"there is no configuration {file}")
             content = read_yaml(file)
             model = content.get("model") if isinstance(content, dict) else None
             if isinstance(model, dict) and (model.get("weights") or model.get("pretrained")):

@@ -73,7 +73,8 @@ def test_top_k_of_two_maps_by_hand():
     assert similarities(np.pad(first, 1), np.pad(second, 1), 2)["top_k_intersection"] == 0.5
     assert local_top_k_intersection(first, second, 2) == 1
     second = np.roll(first, 2, axis=1)
-    assert local_top_k_intersection(first, second, 2) == 0
+    assert local_top_k_intersection(first, second, 2, radius=1) == 0
+    assert local_top_k_intersection(first, second, 2, radius=2) == 1
 
 
 def test_centre_shift_by_hand():

@@ -17,6 +17,7 @@ from wsol.boxes.geometry import iou, published_truth
 from wsol.evaluation.box_table import box_row, stack_rows
 from wsol.evaluation.results import write_scores
 from wsol.evaluation.run_model import SplitOutput
+from wsol.evaluation.score_rows import ScoreRow
 from wsol.evaluation.scores import score_heatmaps
 
 
@@ -128,6 +129,12 @@ def test_top5_needs_the_map_of_the_true_class_alone():
 def _hit(heatmap, box):
     maps = stack_rows([box_row(heatmap)])
     return maps.ious(birds([box]), [0.5])[0, 0] >= 0.5
+
+
+@pytest.mark.parametrize("policy", ["", "fixed", "val:1", "best", "oracle:val"])
+def test_a_score_without_a_policy_cannot_be(policy):
+    with pytest.raises(ValueError, match="policy"):
+        ScoreRow("maps", policy, 0.5, 1.0, None, None, {}, {})
 
 
 def test_results_replace_older_ones_together_or_not_at_all(tmp_path):
