@@ -92,14 +92,21 @@ def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy,
     )
     output = tmp_path / "out"
     with importing_from(tmp_path), starting_nothing():
-        status, text, error = compare((), toy, output, "--curves", curves, "--epochs", 1)
+        chosen = ("--curves", curves, "--epochs", 1, "--methods", "cam")
+        status, text, error = compare((), toy, output, *chosen)
     assert status == 0, error
     for point, gamma in (("as_it_is", 1.0), ("2", 2.0)):
         assert f"| focal_{point} | 1 |" in text
         settings = yaml.safe_load((output / f"focal_{point}/seed0/config.yaml").read_text())
         assert settings["objective"]["init_args"]["gamma"] == gamma
+        metrics = json.loads((output / f"focal_{point}/seed0/metrics.json").read_text())
+        scored = {row["heatmap"] for row in metrics["localization"]}
+        assert {"cam", "centred box"} <= scored
+        assert "gradient" not in scored
     assert "differ in" not in (output / "comparison.md").read_text()
-    more = ("--curves", curves, "--epochs", 1, "--points")
+    status, _, error = compare((), toy, tmp_path / "new", *chosen[:-1], "came")
+    assert (status, "cam" in error, (tmp_path / "new").exists()) == (2, True, False)
+    more = ("--curves", curves, "--epochs", 1, "--methods", "cam", "--points")
     status, text, error = compare((), toy, output, *more, "focal_2")
     assert (status, "as_it_is" in text, "| focal_2 | 1 |" in text) == (0, False, True), error
     curves.write_text(curves.read_text().replace("2.0", "3.0"))

@@ -18,6 +18,7 @@ from wsol.data.loaders import read_data_config
 from wsol.data.names import suggestion
 from wsol.data.text_files import read_json, read_yaml
 from wsol.experiments.training_script import train
+from wsol.heatmaps.methods import find_method
 from wsol.report.comparison import (
     GT_KNOWN,
     TrainedRun,
@@ -97,6 +98,7 @@ class Comparison:
         device: Device for scoring.
         robustness: Option of evaluate.py: "false", "true", or a file of settings.
         jobs: Number of processes at once.
+        heatmaps: Heatmaps to score, option `--methods` of evaluate.py. If empty, its default.
     """
 
     output: Path
@@ -106,6 +108,7 @@ class Comparison:
     device: str
     robustness: str
     jobs: int
+    heatmaps: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for file in (*map(Path, self.base), *(each.config for each in self.methods.values())):
@@ -113,6 +116,8 @@ class Comparison:
                 raise ValueError(f"there is no configuration {file}")
         if self.robustness not in ("false", "true") and not Path(self.robustness).is_file():
             raise ValueError(f"--robustness must be true, false or a file, not {self.robustness}")
+        for name in self.heatmaps:
+            find_method(name)  # refuses an unknown name
 
     def run(
         self, seeds: Sequence[int], *, epochs: int | None = None, minutes: float | None = None
@@ -173,21 +178,25 @@ class Comparison:
             train(configs, options, folder, at_once=self.jobs)
 
     def _evaluate(self, folder: Path) -> None:
-        """Scores a run, unless its scores have the same attacks and are newer than its model and
-        its boxes."""
+        """Scores a run, unless its scores have the same heatmaps and attacks and are newer than its
+        model and its boxes."""
         metrics, scored_with = folder / "metrics.json", folder / "scored_with.json"
         boxes = Path(read_data_config(folder).root) / BOXES  # users add boxes to this file
         changed = [each.stat().st_mtime for each in (folder / "best", boxes) if each.exists()]
         fresh = metrics.exists() and metrics.stat().st_mtime >= max(changed)
         file = Path(self.robustness)
-        attacks = {"robustness": file.read_text() if file.is_file() else self.robustness}
-        if self.robustness != "false":
-            fresh &= scored_with.is_file() and read_json(scored_with) == attacks
+        wanted = {"robustness": file.read_text() if file.is_file() else self.robustness}
+        if self.heatmaps:
+            wanted["methods"] = list(self.heatmaps)
+        if self.robustness != "false" or self.heatmaps:
+            fresh &= scored_with.is_file() and read_json(scored_with) == wanted
         if not fresh:
             options = [str(folder), "--robustness", self.robustness, "--device", self.device]
+            if self.heatmaps:
+                options += ["--methods", *self.heatmaps]
             log = folder.with_name(f"{folder.name}.log")
             run_command("evaluate", options, log, at_once=self.jobs)
-            write_texts(folder, {scored_with.name: json.dumps(attacks)})
+            write_texts(folder, {scored_with.name: json.dumps(wanted)})
 
     def _fitting_epochs(self, minutes: float, seed: int) -> dict[str, int]:
         """The number of epochs of each method that fit in the time. It is kept in epochs.json."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from wsol.cli.config_files import find_config
-from wsol.cli.parser import DEVICE, Parser, output_folder, split_options
+from wsol.cli.parser import DEVICE, METHODS, Parser, output_folder, split_options
 from wsol.cli.program import typed
 
 
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--robustness", type=str, default="false", help="as evaluate.py's: true, or a YAML file"
     )
+    parser.add_argument("--methods", nargs="+", default=[], help=f"to score; {METHODS}")
     parser.add_argument("--device", type=str, default=DEVICE, help="for scoring")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
     parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
@@ -79,6 +80,7 @@ def main(arguments: list[str]) -> None:
         settings.device,
         settings.robustness,
         settings.jobs,
+        settings.methods,
     )
     runs = comparison.run(settings.seeds, epochs=settings.epochs, minutes=settings.minutes)
     table = write_comparison(output, runs, typed(), settings.images)
