@@ -60,19 +60,19 @@ class Step(nn.Module):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
-                f"batch normalisation needs more than {len(image)} image of {image.shape[-1]} "
-                "pixels in a batch: raise data.batch_size or data.image_size"
+                f"batch normalisation cannot use a batch of {len(image)} image of "
+                f"{image.shape[-1]} px: raise data.batch_size or data.image_size"
             ) from error
 
 
 class Balance:
-    """Multiplies each added term of an objective by a factor, so that no term is negligible.
+    """Multiplies each term besides the cross-entropy by a factor, so that no term is negligible.
 
     The gradient of the term times its factor has `fraction` of the norm of the cross-entropy's
     gradient. Both norms cover all parameters, and both are running means of the measured steps.
     This is the adaptive weight of VQGAN (Esser et al., CVPR 2021, Eq. 7) with running means.
     GradNorm (Chen et al., ICML 2018) balances the same norms by an optimizer of its own.
-    The weights of the objective's terms cancel, unless they are 0.
+    The objective's own weights then have no effect, except that a weight of 0 switches a term off.
 
     Attributes:
         fraction: If None, all factors are 1.
@@ -144,5 +144,6 @@ def second_derivatives_explained() -> Iterator[None]:
             raise
         raise ValueError(
             f"PyTorch has no second derivative of {missing[1]}, a layer of this network: set "
-            "curvature and attack_curvature to finite_difference, or give the objective a beta"
+            "curvature and attack_curvature to finite_difference, or, if it is an activation, set the "
+            "objective's beta, so that softplus replaces it"
         ) from error

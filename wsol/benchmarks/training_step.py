@@ -31,6 +31,16 @@ OBJECTIVES = {
         curvature=FiniteDifference(), attack_curvature=FiniteDifference()
     ),
     "ART balanced": ART(form="signed", attack=_pgd(1)),  # as configs/methods/art_balanced.yaml
+    "ART without triplet": ART(  # as configs/cub_lite0_art.yaml
+        form="signed",
+        triplet=False,
+        beta=5.0,
+        attack=_pgd(0),
+        curvature=FiniteDifference(merged=True),
+        attack_batch_norm="running",
+        term_batch_norm="running",
+        cross_entropy_batch_norm="running",
+    ),
     "ART fast": ART(  # as configs/fast.yaml
         attack=_pgd(1),
         curvature=FiniteDifference(merged=True),

@@ -15,7 +15,7 @@ class Table(NamedTuple):
 
 
 def percent(fraction: float | None, interval: Sequence[float] | None = None) -> str:
-    """ "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" if `fraction` is None."""
+    """Formats a percentage: "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" for None."""
     if fraction is None:
         return "-"
     ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
@@ -27,7 +27,7 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: 
     if not rows:
         return ""
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    # the name of a folder, and so of a run, must not end the cell or the line
+    # a run's name may have a "|" or a line break, which would end the cell or the row
     cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in (heads, *rows)]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
