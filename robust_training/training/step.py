@@ -144,6 +144,6 @@ def second_derivatives_explained() -> Iterator[None]:
             raise
         raise ValueError(
             f"PyTorch has no second derivative of {missing[1]}, a layer of this network: set "
-            "curvature and attack_curvature to finite_difference, or, if it is an activation, set the "
-            "objective's beta, so that softplus replaces it"
+            "curvature and attack_curvature to finite_difference, or, if it is an activation, set "
+            "the objective's beta, so that softplus replaces it"
         ) from error
