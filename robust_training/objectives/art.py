@@ -47,7 +47,8 @@ class ART(AttackingObjective):
 
     Attributes:
         weight: Weight of the attribution term.
-        attack: Increases the attribution loss on the support only.
+        attack: Increases the attribution loss on the support only. With eps 0 the term is that of
+            the clean images, and costs half.
         top_k: Size of the support: the largest pixels of the true logit's map at the attack's
             start. A number of pixels (int) or a fraction (float; 15,000 of 224 x 224 as published).
         beta: Sharpness of the softplus that replaces ReLU.
@@ -100,10 +101,11 @@ class ART(AttackingObjective):
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         attacked = self.attack_images(model, image, label, state)
-        pair = torch.cat([image, attacked])
+        # an attack that changes nothing gives equal rows, whose loss is that of the image alone
+        pair = image if torch.equal(attacked, image) else torch.cat([image, attacked])
         with batch_norm(model, self.term_batch_norm):
             maps = self.attribution(
-                self._scores(model, label.repeat(2)),
+                self._scores(model, label.repeat(len(pair) // len(image))),
                 pair,
                 create_graph=True,
                 curvature=self.curvature,
@@ -116,7 +118,7 @@ class ART(AttackingObjective):
             logits = model(attacked)
         return {
             "cross_entropy": F.cross_entropy(logits, label),
-            "attribution": self.weight * attribution_loss(anchor, true, runner_up),
+            "attribution": self.weight * attribution_loss(anchor, true, runner_up, len(image)),
         }
 
     def untrained_terms(self) -> dict[str, float]:
@@ -178,14 +180,15 @@ class ART(AttackingObjective):
         return magnitude.topk(min(pixel_count(self.top_k, size), size)).indices
 
 
-def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor) -> Tensor:
+def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor, batch: int) -> Tensor:
     """Mean soft-margin triplet loss with mining inside each pair (loss_art.py).
 
     Args:
-        anchor, true, runner_up: (2B, D), clean rows, then attacked rows in the same order.
+        anchor, true, runner_up: (2B, D), clean rows, then attacked rows in the same order; or
+            (B, D), clean rows alone.
+        batch: B.
     """
-    batch = len(anchor) // 2
-    rows = anchor.unflatten(0, (2, 1, batch))
-    positive = 1 - cosine(rows, true.unflatten(0, (1, 2, batch)))  # (anchor, map, B)
-    negative = 1 - cosine(rows, runner_up.unflatten(0, (1, 2, batch)))
+    rows = anchor.unflatten(0, (-1, 1, batch))
+    positive = 1 - cosine(rows, true.unflatten(0, (1, -1, batch)))  # (anchor, map, B)
+    negative = 1 - cosine(rows, runner_up.unflatten(0, (1, -1, batch)))
     return F.softplus(positive.amax(dim=1) - negative.amin(dim=1)).mean()

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,14 +33,35 @@ def test_attribution_loss_by_hand():
     true = torch.tensor([[1.0, 0.0], [1.0, 1.0]])  # distances 0 and 1 - sqrt(.5): the worse counts
     runner_up = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # distances 1 and 2: the closer counts
     expected = math.log1p(math.exp((1 - math.sqrt(0.5)) - 1))
-    assert attribution_loss(anchor, true, runner_up).item() == pytest.approx(expected, rel=1e-6)
+    assert attribution_loss(anchor, true, runner_up, 1).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_mining_stays_within_a_pair():
     generator = torch.Generator().manual_seed(0)
     rows = [torch.rand(8, 5, generator=generator) for _ in range(3)]
-    each = [attribution_loss(*(r[[i, i + 4]] for r in rows)) for i in range(4)]
-    torch.testing.assert_close(attribution_loss(*rows), torch.stack(each).mean())
+    each = [attribution_loss(*(r[[i, i + 4]] for r in rows), 1) for i in range(4)]
+    torch.testing.assert_close(attribution_loss(*rows, 4), torch.stack(each).mean())
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+def test_without_noise_the_term_is_that_of_the_clean_images(tiny, batch, batch_norm):
+    """Equal to the pair of each image and an equal copy, with half of the rows."""
+    image, label = batch
+    modes = ("attack_batch_norm", "term_batch_norm", "cross_entropy_batch_norm")
+    modes = dict.fromkeys(modes, batch_norm)
+    art = ART(attack=PGD(eps=0.0, steps=0), **modes)
+    rows = []
+    hook = tiny.backbone.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    single = art(tiny, image, label)["attribution"]
+    hook.remove()
+    assert set(rows) == {len(image)}
+    least = torch.finfo(image.dtype).eps  # changes the image by less than the comparison sees
+    pair = replace(art, attack=fixed(image + least))(tiny, image, label)["attribution"]
+    torch.testing.assert_close(single, pair)
+    parameters = list(tiny.backbone.parameters())
+    both = [torch.autograd.grad(term, parameters, allow_unused=True) for term in (single, pair)]
+    for one, two in zip(*both, strict=True):
+        torch.testing.assert_close(one, two)
 
 
 @pytest.mark.parametrize("triplet", [True, False])
