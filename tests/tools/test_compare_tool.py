@@ -165,7 +165,8 @@ def test_a_failing_run_is_named_with_its_message(configs, toy, tmp_path):
     failed.parent.mkdir(parents=True)
     failed.write_text('{"epochs": 7}')
     configs[1].write_text("objective: {class_path: Standart}\n")
-    status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 1, "--jobs", 2)
+    with starting_nothing():
+        status, _, error = compare(configs[1:], toy, tmp_path / "out", "--epochs", 1, "--jobs", 2)
     assert status == 2
     assert "did you mean Standard" in error
     assert "seed0.log" in error

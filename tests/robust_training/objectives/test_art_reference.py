@@ -68,21 +68,30 @@ def test_art_losses_and_gradients_equal_the_reference(shared, case):
     assert ((actual - expected).norm() / expected.norm()).item() < 1e-3
 
 
-def test_art_attack_equals_the_reference(shared):
+@pytest.mark.parametrize(
+    ("threads", "least"),
+    [
+        ("1", {"eval_no_attack": 0.99, "eval_stride1": 0.99, "train_stride2": 0.95}),
+        # the reference had two; measured: 1.0 for all
+        pytest.param("2", dict.fromkeys(CASES, 0.99), marks=pytest.mark.slow),
+    ],
+)
+def test_art_attack_equals_the_reference(shared, threads, least):
     """In a process that computes with AVX2, as the reference did: with batch statistics the three
-    sign steps amplify rounding, and AVX-512 convolutions alone change a quarter of the pixels."""
+    sign steps amplify rounding. AVX-512 convolutions alone change a quarter of the pixels, and
+    another number of threads changes three in a hundred."""
     script = (
         "from pathlib import Path; "
         "from tests.robust_training.objectives.test_art_reference import CASES, attack_equality; "
         f"[print(attack_equality(Path({str(shared)!r}), case)) for case in CASES]"
     )
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": threads}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     for case, line in zip(CASES, result.stdout.splitlines(), strict=True):
         equal, statistics = map(float, line.split())
-        assert equal > (0.95 if case == "train_stride2" else 0.99), case  # measured: 1.0 for all
+        assert equal > least[case], case
         assert statistics < 1e-5, case
 
 
@@ -99,6 +108,7 @@ def attack_equality(shared, case):
     return f"{equal} {abs(mean - settings['bn1_running_mean_sum_after_attack'])}"
 
 
+@pytest.mark.slow
 def test_a_finite_difference_attack_is_as_strong(shared):
     """The attribution loss after three steps from one start, compared with the exact attack."""
     model, _, _, image, label, _ = reference_case(shared, "eval_stride1")

@@ -50,25 +50,27 @@ def small(name: str) -> Classifier:
 
 
 # double backward of depthwise and grouped convolutions is slow on a CPU
-QUICK = ("resnet10t", "vgg11_bn", "convnext_atto", "vit_tiny_patch16_224")
-EXACT = [
-    pytest.param(name, "exact", marks=() if name in QUICK else pytest.mark.slow)
+QUICK = {
+    "exact": ("resnet10t", "vgg11_bn", "convnext_atto", "vit_tiny_patch16_224"),
+    "finite_difference": ("resnet10t", "tinynet_e", "convnext_atto", "vit_tiny_patch16_224"),
+}
+CASES = [
+    pytest.param(name, curvature, marks=() if name in names else pytest.mark.slow)
+    for curvature, names in QUICK.items()
     for name in FAMILIES
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "curvature"), [*EXACT, *((name, "finite_difference") for name in FAMILIES)]
-)
+@pytest.mark.parametrize(("name", "curvature"), CASES)
 def test_art_trains_every_family(name, curvature):
-    """20 steps on one batch: always finite, and the loss falls."""
+    """12 steps on one batch: always finite, and the loss falls."""
     model = small(name)
     size = SIZES.get(name, 32)
     image, label = torch.rand(6, 3, size, size), torch.arange(6) % 3
     art = ART(attack=PGD(2 / 255, 2 / 255, 1), curvature=curvature, attack_curvature=curvature)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
-    for _ in range(20):
+    for _ in range(12):
         loss = sum(art(model, image, label).values())
         optimizer.zero_grad()
         loss.backward()
@@ -76,4 +78,4 @@ def test_art_trains_every_family(name, curvature):
         optimizer.step()
         losses.append(loss.item())
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
