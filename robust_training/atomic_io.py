@@ -14,37 +14,24 @@ def write_text(file: str | os.PathLike, text: str) -> None:
 
 
 def write_texts(folder: str | os.PathLike, texts: Mapping[str, str]) -> None:
-    """Write several files under temporary names, then rename all of them.
-
-    Args:
-        texts: Path below `folder` -> text.
-
-    Raises:
-        OSError: A file cannot be written. Earlier files stay unchanged.
-    """
+    """Write several files, path below `folder` -> text, under temporary names, then rename all of
+    them. Raises OSError if a file cannot be written. Earlier files stay unchanged."""
     _write(Path(folder), {name: text.encode() for name, text in texts.items()})
 
 
 def write_bytes(file: str | os.PathLike, data: bytes | memoryview) -> None:
     """Write a file under a temporary name, and rename it when it is on the disk. Readers find the
-    old file or the new file, never a part of it, also after a crash or a loss of power.
-
-    Raises:
-        OSError: It cannot be written, for example to a full disk. No part of it stays.
-    """
+    old file or the new file, never a part of it, also after a crash or a loss of power. Raises
+    OSError if it cannot be written, for example to a full disk. No part of it stays."""
     file = Path(file)
     _write(file.parent, {file.name: data})
 
 
 @contextmanager
 def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield an empty folder with a temporary name. It gets the name `folder` at the end of the
-    `with`. After an error it is removed.
-
-    Args:
-        replace: Whether it takes the place of an existing `folder`, as `_replace_folder` says.
-            Otherwise `folder` must not exist at the end.
-    """
+    """Yield an empty folder with a temporary name. At the end of the `with` it gets the name
+    `folder`: with `replace` in place of an existing folder, as `_replace_folder` says; otherwise
+    there must be none. After an error it is removed."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # it may exist after a killed process
     partial.mkdir(parents=True)

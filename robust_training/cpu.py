@@ -32,13 +32,10 @@ def prepare_cpu() -> None:
 
 
 def map_in_threads(function: Callable[..., _T], *arguments: Iterable) -> list[_T]:
-    """Calls a function for each tuple of arguments, in as many threads as PyTorch uses.
+    """Calls a function for each tuple of arguments, in as many threads as PyTorch uses, and returns
+    the results in order. The first exception is raised.
 
     Use it for functions that release Python's lock for most of their time, as OpenCV's, NumPy's and
-    Numba's do. `OMP_NUM_THREADS` and `torch.set_num_threads` set the number of threads.
-
-    Returns:
-        The results in order. The first exception is raised.
-    """
+    Numba's do. `OMP_NUM_THREADS` and `torch.set_num_threads` set the number of threads."""
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(function, *arguments))

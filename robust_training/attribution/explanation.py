@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,15 +51,13 @@ class Explanation(ABC):
     batch, is the same in every call, and can be differentiated.
     """
 
+    # whether the map explains a class, so that it has no meaning for a wrong prediction
+    is_of_class: ClassVar[bool] = True
+
     @property
     def points(self) -> int:
         """Number of images at which the network is differentiated for one map."""
         return 1
-
-    @property
-    def is_of_class(self) -> bool:
-        """Whether the map explains a class, so that it has no meaning for a wrong prediction."""
-        return True
 
     @abstractmethod
     def maps(self, model: Classifier, label: Tensor, how: Differentiation = _NONE) -> Maps:

@@ -17,11 +17,11 @@ from robust_training.autograd.curvature import (
     Curvature,
     FiniteDifference,
     Recomputed,
+    RecomputedGradients,
     Score,
     Scores,
     first_order_gradients,
     gradients_of,
-    recomputed_gradients,
 )
 from robust_training.autograd.double_backward import EfficientDoubleBackward
 
@@ -35,7 +35,7 @@ def input_gradients(
     """Return the gradients of several scores from one forward pass; see `input_gradient`."""
     if isinstance(curvature, Recomputed):
         gradients = partial(input_gradients, scores, curvature=curvature.curvature)
-        return recomputed_gradients(gradients, image) if create_graph else gradients(image)
+        return RecomputedGradients.apply(image, gradients) if create_graph else gradients(image)
     if curvature not in ("exact", "finite_difference") and not isinstance(
         curvature, FiniteDifference
     ):

@@ -81,17 +81,12 @@ class Recomputed:
 Curvature = Literal["exact", "finite_difference"] | FiniteDifference | Recomputed
 
 
-def recomputed_gradients(
-    gradients: Callable[..., tuple[Tensor, ...]], image: Tensor
-) -> tuple[Tensor, ...]:
-    """Return gradients(image, create_graph=False), recomputed in backward.
+class RecomputedGradients(Function):
+    """gradients(image, create_graph=False), recomputed in backward.
 
     The result can be differentiated only with respect to the image.
     """
-    return _RecomputedGradients.apply(image, gradients)
 
-
-class _RecomputedGradients(Function):
     @staticmethod
     def forward(ctx, image, gradients):
         ctx.save_for_backward(image)
@@ -255,11 +250,8 @@ class _Difference:
         return totals
 
     def _multiples(self, vectors: Sequence[Tensor], *, together: bool) -> Tensor:
-        """Return the multiple s of v for each vector and image, (vectors, N); 0 if v is zero.
-
-        Args:
-            together: Use one multiple for all vectors and images.
-        """
+        """Return the multiple s of v for each vector and image, (vectors, N); 0 if v is zero. With
+        `together` there is one multiple for all vectors and images."""
         lengths = torch.stack([vector.flatten(1).norm(dim=1) for vector in vectors])
         if together or self.recording.coupled:
             over = (0, 1) if together else 1

@@ -19,13 +19,8 @@ Line = tuple[Tensor, Tensor | float]  # slope and offset for each number of the 
 
 
 class RecordActivations(TorchFunctionMode):
-    """Records the pixel of each max-pooling window, the line of each number in a piecewise linear
-    activation, and the rounding amount of each number.
-
-    Args:
-        records: The list to which the records are added.
-        holds_lines: Whether lines of activations are recorded as well.
-    """
+    """Adds to `records` the pixel of each max-pooling window, the rounding amount of each number
+    and, with `holds_lines`, the line of each number in a piecewise linear activation."""
 
     def __init__(self, records: list[Tensor | Line], holds_lines: bool) -> None:
         super().__init__()
@@ -65,7 +60,7 @@ class HoldActivations(TorchFunctionMode):
             slope, offset = next(self.records)
             line = args[0] * slope + offset
             line = args[0] * line if func in _TIMES_INPUT else line
-            return args[0].copy_(line) if func in _IN_PLACE else line
+            return args[0].copy_(line) if func in IN_PLACE else line
         if func in _ROUNDING:
             return (args[0] + next(self.records)).detach()  # rounding has no derivative
         return func(*args, **kwargs)
@@ -106,4 +101,4 @@ _LINES: dict[Callable, Callable[..., Line]] = {
     F.hardswish: _hardsigmoid,
 }
 _TIMES_INPUT = (F.hardswish,)
-_IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_, F.leaky_relu_, F.hardtanh_)
+IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_, F.leaky_relu_, F.hardtanh_)

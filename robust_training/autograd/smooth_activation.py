@@ -6,7 +6,7 @@ replaces ReLU by softplus in every pass that is differentiated twice, on the sam
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from robust_training.autograd.batch_norm import attribute_set
+from robust_training.autograd.held_activations import IN_PLACE
 from robust_training.autograd.softplus import ramp
 
 
@@ -62,60 +63,45 @@ class SmoothActivations(TorchFunctionMode):
         self.beta = beta
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in _SMOOTH_FORMS:
-            return _SMOOTH_FORMS[func](self.beta, *args, **kwargs)
-        return func(*args, **kwargs)
+        kwargs = dict(kwargs or {})
+        if func not in _SMOOTH_FORMS:
+            return func(*args, **kwargs)
+        input, *settings = args
+        if not (kwargs.pop("inplace", False) or func in IN_PLACE):
+            return _SMOOTH_FORMS[func](self.beta, input, *settings, **kwargs)
+        # softplus keeps its input for the backward pass, so an input that is overwritten is copied
+        return input.copy_(_SMOOTH_FORMS[func](self.beta, input.clone(), *settings, **kwargs))
 
 
-def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
-    # softplus keeps its input for the backward pass, so an input that is overwritten is copied
-    return input.copy_(function(input.clone())) if inplace else function(input)
+def _relu(beta: float, input: Tensor) -> Tensor:
+    return F.softplus(input, beta)
 
 
-def _relu(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda x: F.softplus(x, beta), input, inplace)
+def _hardtanh(beta: float, input: Tensor, min_val: float = -1, max_val: float = 1) -> Tensor:
+    return ramp(input, beta, min_val, max_val)
 
 
-def _hardtanh(
-    beta: float, input: Tensor, min_val: float = -1, max_val: float = 1, inplace: bool = False
-) -> Tensor:
-    return _apply(lambda x: ramp(x, beta, min_val, max_val), input, inplace)
+def _relu6(beta: float, input: Tensor) -> Tensor:
+    return ramp(input, beta, 0, 6)
 
 
-def _relu6(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _hardtanh(beta, input, 0, 6, inplace)
+def _leaky_relu(beta: float, input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    return negative_slope * input + (1 - negative_slope) * F.softplus(input, beta)
 
 
-def _leaky_relu(
-    beta: float, input: Tensor, negative_slope: float = 0.01, inplace: bool = False
-) -> Tensor:
-    def leaky(x: Tensor) -> Tensor:
-        return negative_slope * x + (1 - negative_slope) * F.softplus(x, beta)
-
-    return _apply(leaky, input, inplace)
+def _hardsigmoid(beta: float, input: Tensor) -> Tensor:
+    return _relu6(beta, input + 3) / 6
 
 
-def _hardsigmoid(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda x: ramp(x + 3, beta, 0, 6) / 6, input, inplace)
+def _hardswish(beta: float, input: Tensor) -> Tensor:
+    return input * _relu6(beta, input + 3) / 6
 
 
-def _hardswish(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda x: x * ramp(x + 3, beta, 0, 6) / 6, input, inplace)
-
-
-_SMOOTH_FORMS = {
-    F.relu: _relu,
-    torch.relu: _relu,
-    Tensor.relu: _relu,
+_SMOOTH_FORMS: dict[Callable, Callable[..., Tensor]] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu, F.relu_, torch.relu_, Tensor.relu_), _relu),
+    **dict.fromkeys((F.leaky_relu, F.leaky_relu_), _leaky_relu),
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), _hardtanh),
     F.relu6: _relu6,
-    F.hardtanh: _hardtanh,
-    F.leaky_relu: _leaky_relu,
     F.hardsigmoid: _hardsigmoid,
     F.hardswish: _hardswish,
-    F.relu_: partial(_relu, inplace=True),
-    torch.relu_: partial(_relu, inplace=True),
-    Tensor.relu_: partial(_relu, inplace=True),
-    F.hardtanh_: partial(_hardtanh, inplace=True),
-    F.leaky_relu_: partial(_leaky_relu, inplace=True),
 }

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from robust_training.class_path import path_of_class
 from robust_training.models.classifier import LARGEST, Classifier, evaluation_mode
-from robust_training.models.last_stride import set_last_stride
 from robust_training.models.log_gradient import LogGradient
 from robust_training.models.own_network import OwnNetwork, build_network, is_class_path
 from robust_training.models.weights import head_parameters, load_weights
@@ -212,8 +211,39 @@ def wrap_timm(
         class_names=class_names,
     )
     if last_stride is not None:
-        set_last_stride(backbone, model.prepare, last_stride)
+        _set_last_stride(model, last_stride)
     return model
+
+
+def _set_last_stride(model: Classifier, stride: int) -> None:
+    """Set the stride of a timm model's last stage, as `create_model` says. Raises ValueError if the
+    stride is not 1 or 2, or the model has no stride that can be set."""
+    if stride not in (1, 2):
+        raise ValueError(f"last_stride must be 1 or 2, not {stride}")
+    backbone, refused = model.backbone, f"last_stride cannot be set for {model.architecture!r}"
+    try:
+        stage = backbone.get_submodule(backbone.feature_info[-1]["module"])
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{refused}: timm lists no stages of it") from error
+    strided = [m for m in stage.modules() if getattr(m, "stride", 1) in (2, (2, 2))]
+    if not strided:
+        raise ValueError(f"{refused}: its last stage has no stride")
+    before = _feature_size(model)
+    for module in strided:
+        module.stride = (stride, stride) if isinstance(module.stride, tuple) else stride
+        if stride == 1 and isinstance(module, nn.AvgPool2d):
+            module.kernel_size = 1  # it pooled only to reduce the resolution
+    if stride == 1 and _feature_size(model) != [2 * size for size in before]:
+        raise ValueError(
+            f"last_stride=1 does not double the last feature map of {model.architecture!r}"
+        )
+
+
+@torch.no_grad()
+def _feature_size(model: Classifier) -> list[int]:
+    with evaluation_mode(model):
+        image = model.prepare(torch.zeros(1, 3, 64, 64))
+        return list(model.backbone.forward_features(image).shape[2:])
 
 
 def checked(model: Classifier) -> Classifier:

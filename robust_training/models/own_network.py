@@ -16,7 +16,6 @@ class OwnNetwork:
 
     Attributes:
         path: The class path, for example "my_module.MyNet" or "torchvision.models.resnet18".
-        num_classes: Number of logits.
         fixed_size: Whether the network takes images of one size only.
     """
 
@@ -32,12 +31,9 @@ def is_class_path(name: str) -> bool:
 
 
 def build_network(path: str, num_classes: int) -> nn.Module:
-    """Imports a class path, and calls it with `num_classes`.
-
-    Raises:
-        ValueError: it is neither an `nn.Module` nor a function of torchvision.models, or it cannot
-            be called with `num_classes` alone.
-    """
+    """Imports a class path, and calls it with `num_classes`. Raises ValueError if it is neither an
+    `nn.Module` nor a function of torchvision.models, or it cannot be called with `num_classes`
+    alone."""
     make = import_object(path, "network")
     # a model folder names its network: it must not be able to call any other function
     is_module = isinstance(make, type) and issubclass(make, nn.Module)

@@ -33,6 +33,7 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
     config = {"last_stride": model.last_stride} if model.last_stride else {}
     if model.log_gradient is not None:
         config["log_gradient"] = dataclasses.asdict(model.log_gradient)
+    channels = 3 if model.log_gradient is None else model.log_gradient.channels
     if model.class_names:
         config["label_names"] = list(model.class_names)
     with new_folder(Path(folder), replace=True) as new:
@@ -57,7 +58,7 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
                 str(new / "config.json"),
                 model_config=config,
                 data_config={
-                    "input_size": (_channels(model), model.image_size, model.image_size),
+                    "input_size": (channels, model.image_size, model.image_size),
                     # timm's transforms then show the network the whole frame, as training here does
                     "crop_pct": 1.0,
                     "crop_mode": "squash",
@@ -65,11 +66,6 @@ def save_model(model: Classifier, folder: str | os.PathLike) -> None:
                 },
             )
         (new / "README.md").write_text(_card(model))
-
-
-def _channels(model: Classifier) -> int:
-    """Return how many channels the backbone takes."""
-    return 3 if model.log_gradient is None else model.log_gradient.channels
 
 
 def _card(model: Classifier) -> str:

@@ -25,12 +25,8 @@ def load_weights(backbone: nn.Module, path: str | os.PathLike) -> bool:
     Code in a file is never run. The weights are found by the names of their tensors, so a wrapper's
     prefix (`module.`, `model.`, `_orig_mod.`) does not matter. If a file has weights and their
     moving average (EMA), the average is loaded, as timm does. A head with another number of classes
-    is not loaded.
-
-    Raises:
-        ValueError: The file is missing, cannot be read, has several sets of weights, or does not
-            fit (the message lists the tensors).
-    """
+    is not loaded. Raises ValueError if the file is missing, cannot be read, has several sets of
+    weights, or does not fit (the message lists the tensors)."""
     own = backbone.state_dict()
     state = _read_state(Path(path), own)
     heads = _layers(backbone, "classifier")

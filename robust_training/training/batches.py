@@ -29,9 +29,7 @@ class SeededIndices:
     process that loads it.
 
     Attributes:
-        indices: Indices into the data set.
         place: Position of the first index in the epoch's order.
-        seeds: Seeds of the epoch.
     """
 
     indices: list[int]
@@ -101,11 +99,8 @@ class SeededBatches(Sampler[SeededIndices]):
 
 
 def batches_per_process(loader: DataLoader, world: int) -> int:
-    """Number of batches that each of `world` processes takes from an epoch of `loader`.
-
-    Raises:
-        ValueError: There are fewer batches than processes.
-    """
+    """Number of batches that each of `world` processes takes from an epoch of `loader`. Raises
+    ValueError if there are fewer batches than processes."""
     sampler = loader.batch_sampler
     is_seeded = isinstance(sampler, SeededBatches)
     count = sampler.per_process(world) if is_seeded else len(loader) // world

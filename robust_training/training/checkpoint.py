@@ -53,11 +53,8 @@ class EpochProgress:
 
 
 def read_progress(fabric: Fabric, saved: dict[str, Any], of: int) -> EpochProgress:
-    """Return the progress in a checkpoint; the loader has `of` batches in an epoch.
-
-    Raises:
-        ValueError: The epoch was begun with another number of batches.
-    """
+    """Return the progress in a checkpoint; the loader has `of` batches in an epoch. Raises
+    ValueError if the epoch was begun with another number of batches."""
     progress = EpochProgress(**saved) if saved else EpochProgress(of=of)
     if progress.batches == 0:
         return EpochProgress(of=of)
@@ -87,23 +84,16 @@ def serialized(state: dict[str, Any]) -> memoryview:
 
 
 def save_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None:
-    """Write `state` (modules, optimizers and plain values) to output/last.ckpt.
-
-    Raises:
-        OSError: It cannot be written. An earlier file stays unchanged.
-    """
+    """Write `state` (modules, optimizers and plain values) to output/last.ckpt. Raises OSError if
+    it cannot be written. An earlier file stays unchanged."""
     files = fabric.strategy.checkpoint_io = _InMemory()
     fabric.save(output / LAST, state | {"format": _FORMAT})
     write_once(fabric, lambda: write_bytes(output / LAST, files.data))
 
 
 def load_checkpoint(fabric: Fabric, output: Path, state: dict[str, Any]) -> None:
-    """Fill `state` in place from output/last.ckpt. No code in the file is run.
-
-    Raises:
-        ValueError: There is no such file, or it belongs to another model, optimizer or version of
-            this package.
-    """
+    """Fill `state` in place from output/last.ckpt. No code in the file is run. Raises ValueError if
+    there is no such file, or it belongs to another model, optimizer or version of this package."""
     file = output / LAST
     if not file.is_file():
         raise ValueError(f"nothing to resume: there is no {file}")

@@ -196,11 +196,8 @@ class _Loop:
     validation_terms: dict[str, float] = field(default_factory=dict)  # shown in the bar
 
     def train_epoch(self, epoch: int, progress: EpochProgress) -> Batch | None:
-        """Train the rest of the epoch after `progress`, and update `progress`.
-
-        Returns:
-            The last batch, or None if the epoch was already complete.
-        """
+        """Train the rest of the epoch after `progress`, and update `progress`. Return the last
+        batch, or None if the epoch was already complete."""
         world, settings = self.fabric.world_size, self.settings
         accumulate, replays = settings.accumulate, settings.replays
         self.step.train()

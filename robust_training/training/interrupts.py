@@ -26,14 +26,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Saves `state` every `minutes`, and after Ctrl-C (SIGINT) or SIGTERM.
+    """Saves `state`, the content of the checkpoint, every `minutes`, and after Ctrl-C (SIGINT) or
+    SIGTERM. Its "progress" is set here.
 
     Inside its `with`, the first signal takes effect after the current step. A second signal takes
-    effect at once.
-
-    Args:
-        state: The content of the checkpoint; its "progress" is set here.
-    """
+    effect at once."""
 
     def __init__(self, fabric: Fabric, output: Path, state: dict[str, Any], minutes: float) -> None:
         self._fabric = fabric
@@ -59,11 +56,8 @@ class Interrupts:
         self.__exit__()
 
     def check(self, progress: EpochProgress) -> None:
-        """Save the run if it is time. Call this between two steps.
-
-        Raises:
-            Stopped: One of the processes was asked to stop; all processes raise it.
-        """
+        """Save the run if it is time. Call this between two steps. Raises Stopped if one of the
+        processes was asked to stop; all processes raise it."""
         due = self._fabric.is_global_zero and time.monotonic() - self._saved >= self._seconds
         stop, due = in_any(self._fabric, self._received is not None, due)
         if stop or due:

@@ -24,11 +24,8 @@ def write_log(output: Path, rows: Sequence[Row]) -> None:
 
 
 def read_log(folder: str | os.PathLike | None) -> list[Row]:
-    """Read the rows of a run's log.csv; NaN for text that is no number.
-
-    Returns:
-        An empty list if there is no folder, no file or no column `epoch`.
-    """
+    """Read the rows of a run's log.csv; NaN for text that is no number. Return an empty list if
+    there is no folder, no file or no column `epoch`."""
     file = None if folder is None else Path(folder) / "log.csv"
     if file is None or not file.is_file():
         return []

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ class MicroBatch:
     """A batch of a step, with everything that is needed to compute it again.
 
     Attributes:
-        names: Names of the images in the data set.
         seed: Seed of PyTorch's generators at the start of its forward pass.
         epoch: Epochs trained so far, fractions included, for objectives that change over time.
         attack_state: State of the attack after the step before.
@@ -61,14 +60,7 @@ class MicroBatch:
 
 class NanGuard:
     """Accepts only finite steps. Any other step is skipped if the run may still skip one, and stops
-    the run otherwise. Its batches are saved in `output` in both cases.
-
-    Args:
-        epochs: Epochs of the run, for messages.
-        allowed: Steps that the run may skip.
-        skipped: Steps that it has skipped so far.
-        note: Shows a line to the user.
-    """
+    the run otherwise. Its batches are saved in `output` in both cases."""
 
     def __init__(
         self,
@@ -162,28 +154,14 @@ class NanGuard:
             self._note(f"a step is skipped: {line}")
 
 
-@dataclass
-class Replayed:
-    """A batch computed again.
-
-    Attributes:
-        names: Names of the images.
-        terms: Values of the objective's terms.
-        pixels: Names of images with pixels that are not finite.
-        gradients: Names of parameters with a gradient that is not finite.
-    """
-
-    names: list[str]
-    terms: dict[str, float]
-    pixels: list[str]
-    gradients: list[str]
-
-
-def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Replayed]:
+def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> Iterator[str]:
     """Compute the batches in `file` again, with the same weights and random numbers.
 
     Args:
         step: A `Step` with the run's network and objective, after `fabric.setup`.
+
+    Yields:
+        Lines: the images, their terms, and which pixels and gradients are not finite.
 
     Raises:
         ValueError: The file cannot be read or belongs to another network.
@@ -196,27 +174,27 @@ def replay(file: str | os.PathLike, step: nn.Module, fabric: Fabric) -> list[Rep
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{file} is not a saved batch of this run: {reason}") from error
     step.train()
-    return [_replayed(row, step, fabric) for row in rows]
-
-
-def _replayed(row: dict[str, Any], step: nn.Module, fabric: Fabric) -> Replayed:
-    batch = Batch(row["image"], row["label"])
-    batch.attack_state = _attack_state(row["attack_state"])
-    step.zero_grad()
-    torch.manual_seed(row["seed"])
-    terms = step(batch, row["progress"])
-    fabric.backward(sum(terms.values()))
-    is_spoiled = [not bool(image.isfinite().all()) for image in batch.image]
-    return Replayed(
-        names=row["names"],
-        terms={name: term.item() for name, term in terms.items()},
-        pixels=[name for name, bad in zip(row["names"], is_spoiled, strict=True) if bad],
-        gradients=[
+    for row in rows:
+        batch, names = Batch(row["image"], row["label"]), row["names"]
+        batch.attack_state = _attack_state(row["attack_state"])
+        step.zero_grad()
+        torch.manual_seed(row["seed"])
+        terms = step(batch, row["progress"])
+        fabric.backward(sum(terms.values()))
+        yield f"images: {', '.join(names)}"
+        pairs = zip(names, batch.image, strict=True)
+        spoiled = [name for name, image in pairs if not image.isfinite().all()]
+        if spoiled:
+            yield f"pixels that are not finite: {', '.join(spoiled)}"
+        for name, term in terms.items():
+            yield f"{name}: {term.item()}{'' if term.isfinite() else '  <- not finite'}"
+        found = [
             name
             for name, parameter in step.module.model.backbone.named_parameters()
             if parameter.grad is not None and not parameter.grad.isfinite().all()
-        ],
-    )
+        ]
+        if found:
+            yield f"parameters whose gradient is not finite: {len(found)}, the first {found[0]}"
 
 
 def _attack_state(fields: Mapping[str, Any]) -> AttackState:

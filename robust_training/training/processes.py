@@ -26,12 +26,8 @@ def totals(fabric: Fabric, numbers: Sequence[float]) -> list[float]:
 
 
 def write_once(fabric: Fabric, write: Callable[[], None]) -> None:
-    """Call `write` in the first process; all processes wait for it.
-
-    Raises:
-        OSError: `write` failed. Every process raises the error, so that none waits for a process
-            that has ended.
-    """
+    """Call `write` in the first process; all processes wait for it. Raises OSError if `write`
+    failed. Every process raises the error, so that none waits for a process that has ended."""
     problem = None
     if fabric.is_global_zero:
         try:

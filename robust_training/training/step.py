@@ -86,11 +86,8 @@ class Balance:
     def measure(
         self, fabric: Fabric, terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
     ) -> None:
-        """Measure the gradients of `terms`, whose graph stays usable, and update `norms`.
-
-        Raises:
-            ValueError: The objective has no cross-entropy, or no added term.
-        """
+        """Measure the gradients of `terms`, whose graph stays usable, and update `norms`. Raises
+        ValueError if the objective has no cross-entropy, or no added term."""
         if self.fraction is None:
             return
         is_reference = [name.endswith(CROSS_ENTROPY) for name in terms]

@@ -81,11 +81,7 @@ def unmoved_terms(log: Sequence[Row]) -> list[str]:
     """Return a sentence for each term that training did not move on validation images.
 
     A term moved if its last value is at least 1 % below the value for an untrained network, or
-    below the first epoch's value if the former is not known. Cross-entropies are not judged.
-
-    Args:
-        log: Rows of log.csv, in the order of the epochs.
-    """
+    below the first epoch's value if the former is not known. Cross-entropies are not judged."""
     found = []
     for column, now in log[-1].items() if log else ():
         name = column.removeprefix("val_")

@@ -24,17 +24,13 @@ def write_boxes(
     output: str | os.PathLike,
     root: str | os.PathLike,
 ) -> int:
-    """Write boxes of image files as boxes.json (COCO, with scores) and boxes.csv.
+    """Write boxes of image files as boxes.json (COCO, with scores) and boxes.csv. Return the
+    number of images.
 
     Args:
         found: Boxes of image files, as `Localizer.predict` gives them; taken one after the other.
-        class_names: One for each label.
-        output: A folder, which is made if it is missing.
         root: The folder that holds all image files. File names in boxes.json are relative to it,
             and `info.root` there names it. boxes.csv has the paths as they were given.
-
-    Returns:
-        The number of images.
     """
     table = io.StringIO()
     named = ((_name(place.path, root), place) for place in _with_lines(found, table))

@@ -49,11 +49,8 @@ class GivenBoxes:
 
 
 def read_coco_ground_truth(file: str | Path) -> GroundTruth:
-    """Reads ground truth from a COCO data set whose images show one category each.
-
-    Raises:
-        ValueError: the file is malformed. The message names the file and the mistake.
-    """
+    """Reads ground truth from a COCO data set whose images show one category each. Raises
+    ValueError if the file is malformed. The message names the file and the mistake."""
     dataset = read_json(file)
     with naming(f"{file} is no COCO ground truth"):
         categories = _by_id(dataset["categories"], "category")
@@ -130,14 +127,8 @@ def read_one_box_each(
     file: str | Path, truth: GroundTruth, *, may_miss_all: bool = False
 ) -> np.ndarray:
     """Reads the box of each image of `truth`, whatever its class: float64 (N,4), half-open xyxy in
-    the files' pixels. Zeros for an image without a box.
-
-    Args:
-        may_miss_all: See `read_coco_results`.
-
-    Raises:
-        ValueError: see `read_coco_results`, or an image has several boxes.
-    """
+    the files' pixels. Zeros for an image without a box. For `may_miss_all` and errors see
+    `read_coco_results`; also raises ValueError if an image has several boxes."""
     given = read_coco_results(file, truth, may_miss_all=may_miss_all)
     if given.results is not None and len(given.results) > given.found.sum():
         raise ValueError(f"{file} has several boxes for an image; exactly one is needed")

@@ -19,11 +19,7 @@ def coco_dataset(
 
     Image ids count from 1 in the order given. Category ids are label + 1, and 1 without a label.
     An image without a box has no annotation. pycocotools reads the data set as ground truth and its
-    `annotations` as results.
-
-    Args:
-        found: Each image's file name and localization.
-    """
+    `annotations` as results."""
     images, annotations = [], []
     for identity, (name, place) in enumerate(found, start=1):
         images.append(_image(identity, name, place.size))

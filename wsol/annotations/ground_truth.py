@@ -163,12 +163,9 @@ def clip_box(where: str | Path, box: Sequence[float], name: str, size: Sequence[
 
 
 def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
-    """Returns the ground truth of a split. Images without a box or a mask are allowed.
-
-    Raises:
-        ValueError: an image cannot be read, or a box does not lie in its image. The message names
-            the image.
-    """
+    """Returns the ground truth of a split. Images without a box or a mask are allowed. Raises
+    ValueError if an image cannot be read, or a box does not lie in its image. The message names the
+    image."""
     examples = dataset.examples
     masks = [None if e.mask is None else MaskFiles((e.mask,)) for e in examples]
     return make_ground_truth(
@@ -185,12 +182,8 @@ def dataset_ground_truth(dataset: ImageDataset) -> GroundTruth:
 
 
 def with_masks(truth: GroundTruth, folder: str | Path) -> GroundTruth:
-    """Adds masks <folder>/<image>.png, the layout of CUB's segmentations.
-
-    Raises:
-        ValueError: an image has no mask there, or its path is outside of the folder. The message
-            names the image.
-    """
+    """Adds masks <folder>/<image>.png, the layout of CUB's segmentations. Raises ValueError if an
+    image has no mask there, or its path is outside of the folder. The message names the image."""
     files = []
     for name in truth.names:
         path_below(folder, name)  # before its end is changed: a backslash may be part of it

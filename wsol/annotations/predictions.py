@@ -87,11 +87,8 @@ def read_predictions(
 def mean_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Ranks classes by their mean probability in several predictions for the same images.
 
-    A class has probability 0 where it is not ranked.
-
-    Raises:
-        ValueError: ranked classes have no probability.
-    """
+    A class has probability 0 where it is not ranked. Raises ValueError if ranked classes have no
+    probability."""
     if len(parts) == 1:
         return parts[0]
     classes = max(part.classes for part in parts)

@@ -24,9 +24,7 @@ def program_speeds(
     """Images per second with random weights, with heatmaps: one row for each model and batch.
 
     Args:
-        names: timm's names of architectures.
         suffix: Format of the programs, "onnx" or "pt2".
-        side: Side of the images in pixels.
         repeats: Number of calls of each. The calls alternate, and the medians are compared.
     """
     for name in names:

@@ -57,14 +57,12 @@ def all_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
-    """The largest published IoU of any contour's box at every cut, for MaxBoxAccV2.
+    """The largest published IoU of any contour's box with any of `truths` at every cut, float64
+    (256,), for MaxBoxAccV2.
 
     Args:
         pixels: uint8 (H,W), `to_bytes` of a heatmap.
         truths: (G,4), `published_truth` in the heatmap's frame.
-
-    Returns:
-        float64 (256,), the largest over all boxes and truths.
     """
     frame = pixels.shape[::-1]
     boxes, spans = boxes_by_cut(pixels)
@@ -76,11 +74,8 @@ def best_of_all_boxes(pixels: np.ndarray, truths: ArrayLike) -> np.ndarray:
 
 
 def to_bytes(heatmap: np.ndarray) -> np.ndarray:
-    """Truncates a heatmap in [0,1] to uint8 (H,W), as the published evaluator does.
-
-    Raises:
-        ValueError: the shape is wrong, a side is too large, or a value is NaN or outside [0,1].
-    """
+    """Truncates a heatmap in [0,1] to uint8 (H,W), as the published evaluator does. Raises
+    ValueError if the shape is wrong, a side is too large, or a value is NaN or outside [0,1]."""
     heatmap = np.asarray(heatmap)
     if heatmap.dtype.kind not in "fiub":
         raise ValueError(f"a heatmap holds real numbers, not {heatmap.dtype}")
@@ -97,10 +92,7 @@ def to_float32(heatmap: np.ndarray) -> np.ndarray:
     """Rounds a heatmap (H,W) in [0,1] to float32 such that `to_bytes` and every box stay the same.
 
     A value that would round across the limit of a byte becomes the next float32 on its own side.
-
-    Raises:
-        ValueError: it is no heatmap, see `to_bytes`.
-    """
+    Raises ValueError if it is no heatmap, see `to_bytes`."""
     rounded = heatmap.astype(np.float32)
     expected, found = to_bytes(heatmap), to_bytes(rounded)
     toward = np.where(found < expected, np.float32(1), rounded)

@@ -15,13 +15,13 @@ CUTS = 256  # the last one, 255, keeps no pixel
 
 @njit(cache=True, nogil=True)
 def _ring_offsets(width):
-    """Distances to the pixels of `pixel_neighbours.RING` in a flat map with rows of `width`."""
+    """Distances to the pixels of `component_tree.RING` in a flat map with rows of `width`."""
     return np.array([-width - 1, -width, -width + 1, 1, width + 1, width, width - 1, -1])
 
 
 @njit(cache=True, nogil=True)
 def _present(there, place, stride):
-    """One bit for each pixel of `pixel_neighbours.RING`: 1 if it is present."""
+    """One bit for each pixel of `component_tree.RING`: 1 if it is present."""
     above, below = place - stride, place + stride
     return (
         there[above - 1]
@@ -62,14 +62,10 @@ def _framed(pixels, shift):
 
 @njit(cache=True, nogil=True)
 def _fill(value, height, width, shift):
-    """Fills holes at every cut, in place, and sorts the pixels by the result.
+    """Fills holes at every cut, in place. Returns the places of the pixels, sorted by the result.
 
     Each 4-connected path from outside the map to a pixel has a largest value. The pixel gets the
-    smallest of these.
-
-    Returns:
-        The pixels' places in rising order.
-    """
+    smallest of these."""
     stride = 1 << shift
     waiting = np.zeros((height + 2, stride), np.bool_)
     waiting[1:-1, 1 : width + 1] = True
@@ -234,7 +230,7 @@ def _components(value, lowest, shift, touched):
     Args:
         value: uint8, flat, framed. A pixel is present at the cuts from `lowest` to below its value.
         lowest: uint8, flat. It has one value within a component.
-        touched: `pixel_neighbours.touched`: 4- or 8-connectivity.
+        touched: From `component_tree`, for 4- or 8-connectivity.
 
     Returns:
         int16 (M,4) half-open xyxy and int16 (M,2), first and last cut, both included.

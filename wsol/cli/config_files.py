@@ -11,11 +11,7 @@ BASE = CONFIGS / "base.yaml"
 
 def find_config(name: str) -> Path:
     """The YAML file at the path `name`, or else the configuration called so: `toy_art`,
-    `methods/art`.
-
-    Raises:
-        ValueError: there is none; the message has the nearest names.
-    """
+    `methods/art`. Raises ValueError if there is none; the message has the nearest names."""
     if Path(name).is_file():
         return Path(name)
     names = config_names()

@@ -11,11 +11,8 @@ from wsol.cli.parser import one_line
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`, ready for use; "auto" is the GPU if there is one.
-
-    Raises:
-        ValueError: this machine does not have it.
-    """
+    """The device called `name`, ready for use; "auto" is the GPU if there is one. Raises ValueError
+    if this machine does not have it."""
     if name == "auto":
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
         name = "cuda" if torch.cuda.is_available() else mps

@@ -9,12 +9,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `wsol`.
-
-    Attributes:
-        purpose: Its purpose, for the list of commands.
-        script: Name of its script in tools/, if it has one.
-    """
+    """A command of `wsol`: its purpose, for the list of commands, and its script in tools/, if it
+    has one."""
 
     purpose: str
     script: str | None = None
@@ -56,11 +52,8 @@ def other(name: str, *arguments: object) -> str:
 
 
 def process_words(name: str, arguments: Iterable[object], *, alike: bool = False) -> list[str]:
-    """The words that run another command in a process of its own.
-
-    Args:
-        alike: Start it as the user started this one, so that its messages look alike.
-    """
+    """The words that run another command in a process of its own. With `alike` it is started as the
+    user started this one, so that its messages look alike."""
     script = _script() if alike else None
     words = [str(_beside(script, name))] if script else ["-P", "-m", "wsol.cli.commands", name]
     return [sys.executable, *words, *map(str, arguments)]

@@ -19,20 +19,9 @@ from wsol.data.text_files import flat, read_json, read_yaml
 # it runs, not what it computes; `accumulate` makes up for another number of processes. `compile`
 # is an option of earlier versions.
 MAY_CHANGE = (
-    "accumulate",
-    "channels_last",
-    "compile",
-    "data.num_workers",
-    "epochs",
-    "fabric.accelerator",
-    "fabric.devices",
-    "fabric.loggers",
-    "fabric.num_nodes",
-    "fabric.strategy",
-    "logger",
-    "output",
-    "save_minutes",
-    "skip_nonfinite",
+    *("accumulate", "channels_last", "compile", "data.num_workers", "epochs", "logger", "output"),
+    *("fabric.accelerator", "fabric.devices", "fabric.loggers", "fabric.num_nodes"),
+    *("fabric.strategy", "save_minutes", "skip_nonfinite"),
 )
 TRAINED_WITH = "trained_with.json"
 
@@ -40,11 +29,8 @@ TRAINED_WITH = "trained_with.json"
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Make `folder`, and keep other processes out of it until the context ends or this process
-    dies. A new folder that is still empty at the end is removed.
-
-    Raises:
-        ValueError: another process has locked it.
-    """
+    dies. A new folder that is still empty at the end is removed. Raises ValueError if another
+    process has locked it."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
@@ -119,13 +105,8 @@ def record_settings(
     folder: Path, settings: Mapping[str, Any], *, results: str = f"**/{LAST}"
 ) -> None:
     """Write trained_with.json: the settings, JSON values, with which the runs below `folder` train.
-
-    Args:
-        results: Pattern of files that exist once something has been trained.
-
-    Raises:
-        ValueError: something has been trained with other settings; the message names one.
-    """
+    Raises ValueError, which names one, if something has been trained with other settings: if files
+    of the pattern `results` exist."""
     file = folder / TRAINED_WITH
     if file.is_file() and any(folder.glob(results)):
         before = read_json(file)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from robust_training.progress import Progress
+from robust_training.training.checkpoint import LAST
 from wsol.cli.program import other, process_words
 
 
@@ -37,6 +38,16 @@ def run_command(name: str, arguments: Sequence[str], log: Path, *, at_once: int 
     if status:
         last = log.read_text(errors="replace").strip().splitlines()[-1]
         raise ValueError(f"{command} failed: {last} (all of it is in {log})")
+
+
+def train(
+    configs: Sequence[Path | str], options: Sequence[str], run: Path, *, at_once: int
+) -> None:
+    """Train the run in the folder `run`, or continue it, by `run_command`. Its log is <run>.log."""
+    files = [option for file in configs for option in ("--config", str(file))]
+    resume = ["--resume"] if (run / LAST).exists() else []
+    arguments = [*files, *options, "--output", str(run), *resume]
+    run_command("train", arguments, run.with_name(f"{run.name}.log"), at_once=at_once)
 
 
 def run_parallel(

@@ -101,11 +101,8 @@ def _read_layout(root: Path) -> tuple[list[str], list[Example], list[Example]]:
 
 
 def read_table(path: Path, columns: int, parse: Callable[[list[str]], Any]) -> dict[int, Any]:
-    """Reads lines `<id> <column> ...` into {id: parsed columns}.
-
-    Raises:
-        ValueError: a line is malformed or an id is listed twice (file and line).
-    """
+    """Reads lines `<id> <column> ...` into {id: parsed columns}. Raises ValueError if a line is
+    malformed or an id is listed twice (file and line)."""
     table: dict[int, Any] = {}
     for row, line in read_lines(path):
         identity, *fields = line.split(maxsplit=1 if columns == 1 else -1)

@@ -94,11 +94,8 @@ def _obtain(archive: Archive, root: Path, local: str | os.PathLike | None) -> Pa
 
 
 def download(archive: Archive, file: Path) -> None:
-    """Downloads `archive` to `file`; a part of it in `file`.part is continued.
-
-    Raises:
-        ValueError: the server cannot be reached, or the connection closed early.
-    """
+    """Downloads `archive` to `file`; a part of it in `file`.part is continued. Raises ValueError if
+    the server cannot be reached, or the connection closed early."""
     part = file.with_name(file.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "wsol"}  # the server refuses requests without one

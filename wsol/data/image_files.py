@@ -45,20 +45,14 @@ def read_image(source: Source, *, upright: bool = False) -> np.ndarray:
 
 
 def read_gray(path: str | os.PathLike) -> np.ndarray:
-    """Reads a mask as uint8 (H,W), not rotated. Colours are converted to luminance.
-
-    Raises:
-        ValueError: the file cannot be read, see `read_image`.
-    """
+    """Reads a mask as uint8 (H,W), not rotated. Colours are converted to luminance. Raises
+    ValueError if the file cannot be read, see `read_image`."""
     return _open(path, lambda image: _pixels(image, "L", False))
 
 
 def image_size(path: str | os.PathLike, *, upright: bool = False) -> tuple[int, int]:
     """Reads (width, height) of the image that `read_image` returns, from the file's header alone.
-
-    Raises:
-        ValueError: the file cannot be read, see `read_image`.
-    """
+    Raises ValueError if the file cannot be read, see `read_image`."""
     return _open(path, lambda image: _size(image, upright))
 
 

@@ -29,31 +29,18 @@ _SUFFIXES = {*_JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"}
 # kinds of photos that folders are not searched for: a folder's user may miss them
 _UNREAD = {
-    ".heic",
-    ".heif",
-    ".hif",
-    ".avif",
-    ".jxl",
-    ".jp2",
-    ".j2k",
-    ".jxr",
-    ".gif",
-    ".psd",
-    ".tga",
+    *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jxr", ".gif", ".psd", ".tga"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"),
 }
-_UNREAD |= {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"}
 
 
 def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
     """Yields one image or many, one by one.
 
     A folder yields the images in it; a pattern such as `photos/*.jpg` yields the files and folders
-    that it matches, sorted; a video file yields its frames. An open file yields its bytes.
-
-    Raises:
-        ValueError: a folder has no images, a pattern matches nothing, or a video has no frames that
-            can be read.
-    """
+    that it matches, sorted; a video file yields its frames. An open file yields its bytes. Raises
+    ValueError if a folder has no images, a pattern matches nothing, or a video has no frames that
+    can be read."""
     for image in [images] if _is_one(images) else images:
         if isinstance(image, str | os.PathLike):
             yield from _each_of_path(image)
@@ -105,11 +92,8 @@ def is_url(image: object) -> bool:
 
 
 def _fetch(url: str) -> bytes:
-    """Downloads a file of at most `_MOST_BYTES`.
-
-    Raises:
-        ValueError: the address cannot be reached, or the file is larger.
-    """
+    """Downloads a file of at most `_MOST_BYTES`. Raises ValueError if the address cannot be
+    reached, or the file is larger."""
     try:
         # some servers refuse the default name of Python's client
         with urlopen(Request(url, headers={"User-Agent": "wsol"}), timeout=_SECONDS) as answer:
@@ -126,11 +110,7 @@ def find_images(folder: str | os.PathLike) -> list[Path]:
     """Finds all image files in a folder, at any depth, sorted.
 
     Hidden files (`.name`) and files in hidden folders are left out. Warns if there are photos of
-    other kinds, such as HEIC.
-
-    Raises:
-        ValueError: there are none.
-    """
+    other kinds, such as HEIC. Raises ValueError if there are none."""
     found, unread = find_photos(folder)
     if not found:
         hint = f"; {unread_photos(unread)}" if unread else ""
@@ -141,11 +121,8 @@ def find_images(folder: str | os.PathLike) -> list[Path]:
 
 
 def find_photos(folder: str | os.PathLike) -> tuple[list[Path], Counter[str]]:
-    """Finds all images in a folder as `find_images` does, also if there are none.
-
-    Returns:
-        The images, and the number of photos of kinds that are not read, by their suffix.
-    """
+    """Finds all images in a folder as `find_images` does, also if there are none. Also returns the
+    number of photos of kinds that are not read, by their suffix."""
     found, unread = [], Counter[str]()
     for file in Path(folder).rglob("*"):
         if is_image(file, Path(folder)):

@@ -160,10 +160,7 @@ def find_layout(root: str | Path) -> type[ImageDataset]:
 
     They are images.txt (`CUB200`), metadata/<split>/image_ids.txt (`PublishedLayout`),
     Data/CLS-LOC/train (`ILSVRC`), Annotations (`VOCFolder`), and train or test (`ImageFolder`).
-
-    Raises:
-        ValueError: it has none of them. The message names what was expected.
-    """
+    Raises ValueError if it has none of them. The message names what was expected."""
     try:
         find_root(Path(root))
     except ValueError as error:
@@ -191,11 +188,8 @@ def current_settings(settings: Any) -> Any:
 
 
 def read_data_config(run: Path) -> DataConfig:
-    """Reads the data settings in a run's config.yaml.
-
-    Raises:
-        ValueError: it is not the config of a run.
-    """
+    """Reads the data settings in a run's config.yaml. Raises ValueError if it is not the config of
+    a run."""
     file = run / "config.yaml"
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DataConfig, "data")

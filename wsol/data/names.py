@@ -73,11 +73,8 @@ class KnownNames:
         return [each for each in found if each not in self._taken]
 
     def find(self, name: str) -> str | None:
-        """Returns the known path that `name` means, or None.
-
-        Raises:
-            ValueError: it may mean several.
-        """
+        """Returns the known path that `name` means, or None. Raises ValueError if it may mean
+        several."""
         return only(name, self.candidates(name))
 
     @cached_property
@@ -107,11 +104,8 @@ def path_below(folder: str | os.PathLike, name: str) -> Path:
     """Joins a folder and a name from a data file. The result must be below the folder.
 
     If no such file exists, but one with the same plain spelling, that path is returned. Links that
-    the user put into the folder are followed.
-
-    Raises:
-        ValueError: the name is empty or absolute on any system, or contains `..`.
-    """
+    the user put into the folder are followed. Raises ValueError if the name is empty or absolute on
+    any system, or contains `..`."""
     place = PureWindowsPath(name)
     if not place.name or place.anchor or ".." in place.parts or "\0" in name:
         raise ValueError(f"{name!r:.90} is no path below a folder")

@@ -18,12 +18,9 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
     """Yields the number (from 1) and the text of each line that is not blank, without outer blanks.
 
     The file is UTF-8 with or without a byte-order mark. Lines end with LF, CR or both. Form feeds
-    and Unicode line separators do not end a line, since they may be part of a name.
-
-    Raises:
-        ValueError: the file cannot be read, is not UTF-8, or contains a NUL. The message names the
-            file and the line.
-    """
+    and Unicode line separators do not end a line, since they may be part of a name. Raises
+    ValueError if the file cannot be read, is not UTF-8, or contains a NUL. The message names the
+    file and the line."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -45,15 +42,9 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
 
 
 def read_rows(path: str | os.PathLike, *columns: int) -> list[tuple[int, list[str]]]:
-    """Reads the number and the comma-separated values of each line that is not blank.
-
-    Args:
-        columns: Numbers of values that a line may have.
-
-    Raises:
-        ValueError: a line has another number of values, or the first one is empty; or see
-            `read_lines`. The message names the file and the line.
-    """
+    """Reads the number and the comma-separated values of each line that is not blank. Raises
+    ValueError, which names the file and the line, if their number is not one of `columns`, or the
+    first value is empty; or see `read_lines`."""
     rows = [(row, [field.strip() for field in line.split(",")]) for row, line in read_lines(path)]
     for row, fields in rows:
         if len(fields) not in columns or not fields[0]:
@@ -84,11 +75,8 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
-    """Parses a YAML file of plain values.
-
-    Raises:
-        ValueError: the file is not YAML, or has a tag that names a Python object.
-    """
+    """Parses a YAML file of plain values. Raises ValueError if the file is not YAML, or has a tag
+    that names a Python object."""
     return _parsed(path, "YAML", lambda text: bounded(yaml.safe_load(text)))
 
 
@@ -129,11 +117,8 @@ def _parsed(path: str | os.PathLike, kind: str, parse: Callable[[str], Any]) -> 
 
 @contextmanager
 def naming(place: str, line: str | None = None) -> Iterator[None]:
-    """Turns an error inside, such as a missing key, into a ValueError that begins with `place`.
-
-    Args:
-        line: The line of a file that is read; the message ends with its beginning.
-    """
+    """Turns an error inside, such as a missing key, into a ValueError that begins with `place` and
+    ends with the beginning of `line`, the line of a file that is read."""
     try:
         yield
     except KeyError as error:

@@ -25,11 +25,8 @@ Transform = A.Compose
 def train_transform(
     size: int = 224, resize: int = 256, *, horizontal_flip: bool = True
 ) -> Transform:
-    """Resize to `resize` squared (aspect ratio not kept), random crop of `size`, random flip.
-
-    Args:
-        horizontal_flip: Whether half of the images are mirrored.
-    """
+    """Resize to `resize` squared (aspect ratio not kept), random crop of `size`, and with
+    `horizontal_flip` a mirror image of half of the images."""
     if not 1 <= size <= resize:
         raise ValueError(f"the crop must fit the resized image, but {size} is not in 1..{resize}")
     flips = [A.HorizontalFlip(p=0.5)] if horizontal_flip else []

@@ -54,14 +54,12 @@ def fit_detector(
     title: str = "training",
 ) -> list[dict[str, float]]:
     """Trains a network. At the end it has the weights of the best epoch, in evaluation mode.
+    Returns a row for each epoch: its number, mean loss terms, `val_iou` and `seconds`.
 
     The best epoch has the highest mean IoU with the boxes of `validation`. They have the same
     source as the boxes of `training`. If epochs are equal, the later one is the best. Both loaders
-    read `wsol.data.dataset.LabelledImages`. Images without a box in the crop are left out. The
-    same seed and network give the same detector.
-
-    Returns:
-        A row for each epoch: its number, mean loss terms, `val_iou` and `seconds`.
+    read `wsol.data.dataset.LabelledImages`. Images without a box in the crop are left out. The same
+    seed and network give the same detector.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -117,11 +115,7 @@ def fit_detector(
 
 @torch.no_grad()
 def detect(network: Network, loader: DataLoader, *, title: str = "detecting") -> list[Detections]:
-    """Detects boxes in every image of `loader`, in order. The results are on the CPU.
-
-    Args:
-        title: Title of the progress bar.
-    """
+    """Detects boxes in every image of `loader`, in order. The results are on the CPU."""
     network.eval().to(memory_format=torch.channels_last)  # faster, on CPUs too
     device, found = network.backbone.device, []
     for batch in Progress(loader, desc=title, unit="batch", leave=False):

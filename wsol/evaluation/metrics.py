@@ -46,20 +46,13 @@ def max_box_acc(largest_ious: np.ndarray, iou_threshold: float = HIT) -> float:
 
 
 def max_box_acc_v2(any_ious: np.ndarray) -> float:
-    """MaxBoxAccV2: mean of MaxBoxAcc over `IOU_THRESHOLDS`, with the best threshold for each IoU.
-
-    Args:
-        any_ious: (N,T), the best IoU of all contours' boxes.
-    """
+    """MaxBoxAccV2: mean of MaxBoxAcc over `IOU_THRESHOLDS`, with the best threshold for each IoU,
+    of any_ious (N,T), the best IoU of all contours' boxes."""
     return float(np.mean([max_box_acc(any_ious, t) for t in IOU_THRESHOLDS]))
 
 
 def average_precision(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
-    """COCO's AP at IoU 0.5 from COCOeval, in [0,1].
-
-    Args:
-        results: From `wsol.annotations.coco_writing.coco_results`.
-    """
+    """COCO's AP at IoU 0.5 from COCOeval, in [0,1], of results from `coco_writing.coco_results`."""
     if not results:
         return 0.0
     with contextlib.redirect_stdout(io.StringIO()):

@@ -43,11 +43,8 @@ def read_mask(files: MaskFiles, shape: tuple[int, int], size: ArrayLike) -> np.n
 
 def require_masks(truth: GroundTruth) -> None:
     """Checks all masks of a split before the work begins. Reads little more than their headers.
-
-    Raises:
-        ValueError: a file is missing, is not an image, or has another aspect ratio than its image;
-            or no mask of the split has an object pixel.
-    """
+    Raises ValueError if a file is missing, is not an image, or has another aspect ratio than its
+    image; or no mask of the split has an object pixel."""
     for files, size in zip(truth.masks, truth.sizes, strict=bool(truth.masks)):
         if files is None:
             continue

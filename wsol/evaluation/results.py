@@ -84,10 +84,6 @@ class Evaluation(Scores):
     """The scores of a model, with its methods and images, so that a report can show heatmaps.
 
     Attributes:
-        name: Name of the run.
-        model: The classifier.
-        methods: Heatmap methods by name.
-        dataset: The scored images.
         folder: The folder of the run or model, which may contain the log of its training.
         map_attack: The first attack on maps. None if no map was attacked.
     """

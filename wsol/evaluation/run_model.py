@@ -30,8 +30,6 @@ class SplitOutput:
     """The outputs of a model on one split, for scoring.
 
     Attributes:
-        truth: Ground truth of the images.
-        predictions: Predicted classes, or None.
         tables: Name of the heatmap method -> boxes of the true class's heatmaps.
     """
 
@@ -68,7 +66,6 @@ def run_model(
         every_box: Whether to keep the data for MaxBoxAccV2. All images must then have a box.
         mirrored: Whether classes are predicted by the mean probability of an image and its mirror
             image.
-        description: Title of the progress bar.
         fabric: Launched processes, which divide the batches among them. If None, this process runs
             all of them.
 
@@ -100,11 +97,8 @@ def run_model(
 
 
 def most_probable(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The five most probable classes, (N,5), and their probabilities, float64 (N,5).
-
-    Args:
-        logits: (N,C). There are fewer than five classes if C is smaller.
-    """
+    """The five most probable classes, (N,5), and their probabilities, float64 (N,5), by logits
+    (N,C). There are fewer than five classes if C is smaller."""
     probability = logits.detach().softmax(dim=1)
     order = probability.argsort(dim=1, descending=True, stable=True)[:, :5]
     return order.cpu().numpy(), probability.gather(1, order).cpu().double().numpy()

@@ -44,12 +44,7 @@ def score_row(heatmap: str, choice: PolicyIous, output: SplitOutput, *, seed: in
     """Scores one kind of heatmap under one policy.
 
     The threshold is chosen again in every bootstrap resample. A policy with a single threshold
-    keeps it.
-
-    Args:
-        output: Labels and predictions of the scored split.
-        seed: Seed of the bootstrap.
-    """
+    keeps it."""
     truth, index = output.truth, choice.index
     hit = choice.ious >= HIT
     hits = {"gt_known_loc": hit}

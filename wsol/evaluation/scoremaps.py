@@ -21,13 +21,8 @@ def find_scoremaps(
     folder: str | Path, truth: GroundTruth, known: Collection[str] = ()
 ) -> list[Path]:
     """Finds the map of each image: <folder>/<image>.npy, with or without the image's own suffix.
-
-    Args:
-        known: Names of further images that may have a map.
-
-    Raises:
-        ValueError: an image has no map, or a map has no image. The message names them.
-    """
+    Raises ValueError, which names them, if an image has no map, or a map is of no image of `truth`
+    or `known`."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -67,11 +62,8 @@ def _maps(folder: Path, name: str) -> list[str]:
 
 
 def read_scoremap(file: Path) -> np.ndarray:
-    """Reads a heatmap, floating point (H,W). Its values are checked when boxes are computed.
-
-    Raises:
-        ValueError: the file is not an array of floating-point numbers. The message names the file.
-    """
+    """Reads a heatmap, floating point (H,W). Its values are checked when boxes are computed. Raises
+    ValueError if the file is not an array of floating-point numbers. The message names the file."""
     try:
         heatmap = np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged file makes NumPy raise almost anything
@@ -119,7 +111,6 @@ def tabulate_scoremaps(
             read.
         every_box: Whether to keep the data for MaxBoxAccV2. This takes about twice the time.
         workers: Number of loader processes. 0 reads in this process.
-        description: Title of the progress bar.
     """
     loader = DataLoader(
         _ScoreMaps(files, truth, edges, every_box),

@@ -78,7 +78,6 @@ def score_heatmaps(
     """Scores every kind of heatmap under every threshold policy.
 
     Args:
-        test: The scored split.
         validation: The threshold of the policy "val" is chosen on the images of this split that
             have a box. If None, it is in `chosen`, or there is no such policy.
         thresholds: (T,), the candidate thresholds. A threshold that gives every image the same box
@@ -87,7 +86,6 @@ def score_heatmaps(
         fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
         unboxed: Heatmap -> threshold of the policy "unboxed", if there is any.
         iou_thresholds: IoU thresholds of MaxBoxAcc.
-        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: some images have no true box, no validation image has one, or the masks have no
@@ -124,11 +122,8 @@ def score_heatmaps(
 def score_boxes(
     truth: GroundTruth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0
 ) -> Scores:
-    """Scores boxes that were given without heatmaps.
-
-    Raises:
-        ValueError: the images have no true boxes.
-    """
+    """Scores boxes that were given without heatmaps. Raises ValueError if the images have no true
+    boxes."""
     if not truth.boxes.size:
         raise ValueError("the images have no true boxes to compare with")
     test = SplitOutput(truth, given.predictions, {})
@@ -145,14 +140,9 @@ def _copied(ious: np.ndarray, correct: np.ndarray | None) -> float | None:
     """Fraction of images whose box equals a true box to the pixel, at the threshold with most such
     images. True boxes that were made by this model, and were not drawn by hand, are found by it.
 
-    Args:
-        ious: (N,T). Boxes of the true class.
-        correct: bool (N,). Only images with a correct prediction count, because the boxes that a
-            model proposes are those of the predicted class. If None, all images count.
-
-    Returns:
-        None if fewer than 5 images count: some box of one image may be equal by chance.
-    """
+    Of ious (N,T), only images with a correct prediction count, because the boxes that a model
+    proposes are those of the predicted class; all without `correct`, bool (N,). None if fewer than
+    5 images count: some box of one image may be equal by chance."""
     counted = ious if correct is None else ious[correct]
     return max_box_acc(counted, _SAME) if len(counted) >= 5 else None
 

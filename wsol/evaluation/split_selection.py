@@ -19,12 +19,7 @@ from wsol.localizer.unboxed_threshold import unboxed_images
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """A split with its ground truth.
-
-    Attributes:
-        loader: Loads whole images in order.
-        truth: Ground truth of the loader's images.
-    """
+    """A split with its ground truth. `loader` loads whole images in order."""
 
     loader: DataLoader
     truth: GroundTruth
@@ -46,7 +41,6 @@ class EvaluationSplits:
     """The splits for scoring a model.
 
     Attributes:
-        data: Settings of the data set.
         test: The test images that have a box, or all test images if no image has a box.
         all_test: All test images, if `test` has only some of them. Otherwise None.
         validation: The validation images that have a box. Thresholds are chosen on them. None if no
@@ -75,12 +69,9 @@ class EvaluationSplits:
 
 
 def prepare_split(loader: DataLoader) -> PreparedSplit:
-    """Reads the ground truth of a loader of an `ImageDataset` with whole images in order.
-
-    Raises:
-        ValueError: an image cannot be read, or a box lies outside of its image. The message names
-            the image.
-    """
+    """Reads the ground truth of a loader of an `ImageDataset` with whole images in order. Raises
+    ValueError if an image cannot be read, or a box lies outside of its image. The message names the
+    image."""
     return PreparedSplit(loader, dataset_ground_truth(loader.dataset))
 
 
@@ -96,7 +87,6 @@ def prepare_evaluation(
     """Prepares the data for scoring a model.
 
     Args:
-        folder: The run or model folder, or None.
         data: Settings or folder of the data set. If None, the data set of the run.
         threshold: Threshold for the model's maps, if it is given in advance.
         test_alone: Whether the data may be test images alone. Their classes are then found by name

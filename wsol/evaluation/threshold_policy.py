@@ -74,10 +74,9 @@ def apply_policies(
 
     Args:
         heatmap: The key of the heatmap's table in `test`.
-        chosen: The threshold of the policy "val". If None, there is no such policy.
         thresholds: float (T,), the candidate thresholds.
-        fixed: The threshold of the policy "fixed:<t>". If None, there is no such policy.
-        unboxed: The threshold of the policy "unboxed". If None, there is no such policy.
+        chosen, fixed, unboxed: The thresholds of the policies "val", "fixed:<t>" and "unboxed". If
+            None, there is no such policy.
     """
     table, truth = test.tables[heatmap], test.truth
     given = [("val", chosen), (f"fixed:{fixed:g}" if fixed is not None else "", fixed)]

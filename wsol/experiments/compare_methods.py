@@ -12,12 +12,11 @@ import yaml
 from robust_training.atomic_io import write_texts
 from wsol.cli.config_files import find_config
 from wsol.cli.run_folder import record_settings
-from wsol.cli.subprocesses import run_command, run_parallel
+from wsol.cli.subprocesses import run_command, run_parallel, train
 from wsol.data.image_folder import BOXES
 from wsol.data.loaders import read_data_config
 from wsol.data.names import suggestion
 from wsol.data.text_files import read_json, read_yaml
-from wsol.experiments.training_script import train
 from wsol.heatmaps.methods import find_method
 from wsol.report.comparison import (
     GT_KNOWN,
@@ -97,7 +96,6 @@ class Comparison:
         options: Options of train.py, for every run.
         device: Device for scoring.
         robustness: Option of evaluate.py: "false", "true", or a file of settings.
-        jobs: Number of processes at once.
         heatmaps: Heatmaps to score, option `--methods` of evaluate.py. If empty, its default.
     """
 
@@ -127,7 +125,6 @@ class Comparison:
         Finished runs are not repeated. Interrupted runs continue.
 
         Args:
-            seeds: Seeds of the runs.
             epochs: Number of epochs of every run. If None, `minutes` is the budget.
             minutes: Training time of every run. A trial of one epoch gives the number of epochs of
                 each method.

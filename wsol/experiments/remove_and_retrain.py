@@ -12,11 +12,10 @@ import torch
 from robust_training.atomic_io import write_texts
 from robust_training.models.saving import load_model
 from wsol.cli.run_folder import fingerprint, record_settings
-from wsol.cli.subprocesses import run_parallel
+from wsol.cli.subprocesses import run_parallel, train
 from wsol.data.loaders import read_data_config
 from wsol.data.text_files import read_json, read_yaml
 from wsol.evaluation.metrics import student_interval
-from wsol.experiments.training_script import train
 from wsol.report.comparison import epoch_seconds
 from wsol.report.number_format import markdown, percent
 from wsol.report.plots import retraining_curves, trade_off
@@ -82,9 +81,7 @@ class RemoveAndRetrain:
         attributions: Keys of `IMPORTANCES`; random pixels are added.
         fractions: Fractions of the pixels, in (0,1).
         modes: "roar", "kar" or both.
-        seeds: Seeds of the trainings.
         device: Device for ranking and scoring.
-        jobs: Number of trainings at once.
     """
 
     runs: Sequence[Path]
@@ -121,12 +118,9 @@ class RemoveAndRetrain:
             raise ValueError("networks are trained from scratch here: leave weights out after --")
 
     def run(self) -> RetrainingResults:
-        """Replaces pixels, trains and scores. Finished trainings are not repeated.
-
-        Raises:
-            ValueError: the runs do not fit together, earlier trainings in the output folder had
-                other settings, or a process fails.
-        """
+        """Replaces pixels, trains and scores. Finished trainings are not repeated. Raises
+        ValueError if the runs do not fit together, earlier trainings in the output folder had other
+        settings, or a process fails."""
         trials = self._plan()
         distinct = list({trial.run: trial for trial in trials}.values())
         folders = {trial.folder: trial for trial in distinct}
@@ -197,10 +191,8 @@ class RemoveAndRetrain:
 
 def _common_data(runs: Sequence[Path]) -> dict[str, str | int]:
     """Data set and image size of all runs. The networks for random pixels are the same for all.
-
-    Raises:
-        ValueError: a folder is not a run, two runs have one name, or their data or sizes differ.
-    """
+    Raises ValueError if a folder is not a run, two runs have one name, or their data or sizes
+    differ."""
     names = {run.name for run in runs}
     if len(names) < len(runs) or RANDOM in names:
         raise ValueError(f"runs need different names, other than {RANDOM}: rename a folder")
@@ -216,11 +208,7 @@ def _common_data(runs: Sequence[Path]) -> dict[str, str | int]:
 
 
 def write_retraining(output: Path, results: RetrainingResults, command: str) -> str:
-    """Writes interpretability.md, .json, .png and trade_off.png. Returns the table in Markdown.
-
-    Args:
-        command: The command that made the results.
-    """
+    """Writes interpretability.md, .json, .png and trade_off.png. Returns the table in Markdown."""
     pairs = sorted({key[1:] for key in results.accuracy if key[2] != RANDOM}, reverse=True)
     areas = {  # (models, seeds)
         pair: np.array([results.areas(model, *pair) for model in results.models]) for pair in pairs

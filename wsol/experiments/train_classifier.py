@@ -1,6 +1,5 @@
 """Trains a classifier as the options of `wsol train` say."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -73,9 +72,6 @@ def make_parser() -> Parser:
 def train_classifier(arguments: list[str]) -> None:
     """Trains a run, continues it or replays a batch.
 
-    Args:
-        arguments: The options of the command line.
-
     Raises:
         ValueError: An option, a file or a setting is wrong, or the output folder holds another run.
         Stopped: Ctrl-C or SIGTERM was received, and the run is saved.
@@ -111,11 +107,8 @@ def train_classifier(arguments: list[str]) -> None:
 
 
 def _with_loggers(options: Namespace) -> Namespace:
-    """The options, in which Fabric gets the loggers that --logger names.
-
-    Raises:
-        ValueError: a logger's package is not installed.
-    """
+    """The options, in which Fabric gets the loggers that --logger names. Raises ValueError if a
+    logger's package is not installed."""
     place = {"root_dir": options.output}
     fabrics, lightnings = "lightning_fabric", "pytorch_lightning"
     known = {
@@ -179,21 +172,14 @@ def train(built: Namespace, resume: bool, save_config: Callable[[], None]) -> li
 
 
 def print_replayed(built: Namespace, file: str) -> None:
-    """Compute the batch of `file` again, and print its values that are not finite."""
+    """Compute the batches of `file` again, and print which values are not finite."""
     fabric, classes = built.fabric, built.data.training_loader().dataset.classes
     model = create_model(num_classes=len(classes), image_size=built.data.image_size, **built.model)
     if fabric.device.type == "cpu":
         prepare_cpu()
     step = fabric.setup_module(Step(model, built.objective))
-    for found in replay(file, step, fabric):
-        print(f"images: {', '.join(found.names)}")
-        if found.pixels:
-            print(f"pixels that are not finite: {', '.join(found.pixels)}")
-        for name, value in found.terms.items():
-            print(f"{name}: {value}{'' if math.isfinite(value) else '  <- not finite'}")
-        if found.gradients:
-            first, count = found.gradients[0], len(found.gradients)
-            print(f"parameters whose gradient is not finite: {count}, the first {first}")
+    for line in replay(file, step, fabric):
+        print(line)
 
 
 @contextmanager
@@ -215,11 +201,8 @@ def _only_run_in(output: Path, fabric: Fabric) -> Iterator[None]:
 def _open_run(
     parser: Parser, options: Namespace, output: Path, fabric: Fabric
 ) -> tuple[bool, Callable[[], None]]:
-    """Whether there is a checkpoint to resume, and a function that writes config.yaml.
-
-    Raises:
-        ValueError: The folder holds another run, or one that --resume was not given for.
-    """
+    """Whether there is a checkpoint to resume, and a function that writes config.yaml. Raises
+    ValueError if the folder holds another run, or one that --resume was not given for."""
     kept, config, resume = options.clone(), output / "config.yaml", options.resume
     for name in _NOT_OF_THE_RUN:
         kept.pop(name, None)

@@ -8,9 +8,8 @@ from timm.utils import AttentionExtract
 from torch import Tensor
 
 from robust_training.models.classifier import Classifier
-from wsol.heatmaps.heatmap import HeatmapMethod
+from wsol.heatmaps.heatmap import HeatmapMethod, private_copy
 from wsol.heatmaps.patch_tokens import last_block, patch_heatmaps, require_patch_tokens, to_grid
-from wsol.heatmaps.private_copy import private_copy
 
 
 @dataclass(frozen=True)

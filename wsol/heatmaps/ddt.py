@@ -6,6 +6,7 @@ a data set of birds. It needs no class, so a pretrained network without a traine
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -16,8 +17,7 @@ from torch import Tensor
 
 from robust_training.attribution.explanation import Differentiation, Explanation, Maps
 from robust_training.models.classifier import Classifier
-from wsol.heatmaps.heatmap import Component, HeatmapMethod, min_max
-from wsol.heatmaps.private_copy import private_copy
+from wsol.heatmaps.heatmap import Component, HeatmapMethod, min_max, private_copy
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class DDT(HeatmapMethod, Explanation):
         component: From `principal_component`. If None, the method cannot make maps yet.
     """
 
+    is_of_class: ClassVar[bool] = False
     component: Component | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
@@ -43,10 +44,6 @@ class DDT(HeatmapMethod, Explanation):
         size = image.shape[:-3:-1]
         enlarged = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in heights]
         return min_max(np.maximum(np.stack(enlarged), 0))
-
-    @property
-    def is_of_class(self) -> bool:
-        return False
 
     def maps(self, model: Classifier, label: Tensor, how: Differentiation | None = None) -> Maps:
         """The function from images to maps before they are stretched to [0,1].
@@ -64,7 +61,7 @@ class DDT(HeatmapMethod, Explanation):
 
     def _heights(self, model: Classifier, image: Tensor) -> Tensor:
         """The position of each descriptor along the component: float64 (N,h,w)."""
-        found = _descriptors(model, image)
+        found = descriptors(model, image)
         channels = found.shape[1]
         if self.component is None:
             raise ValueError(
@@ -104,7 +101,8 @@ def principal_component(model: Classifier, images: Iterable[Tensor]) -> Componen
     Raises:
         ValueError: there is no image, or the network has no descriptors.
     """
-    found = [descriptors(model, image) for image in images]
+    with torch.no_grad():
+        found = [descriptors(model, image).numpy() for image in images]
     if not found:
         raise ValueError("there is no image to find the principal component of ddt")
     every = np.concatenate(found)
@@ -122,24 +120,10 @@ def _middle(maps: np.ndarray) -> np.ndarray:
     return maps[:, :, top : maps.shape[2] - top, left : maps.shape[3] - left]
 
 
-def descriptors(model: Classifier, image: Tensor) -> np.ndarray:
-    """Computes the input of the network's last stage, divided by the square root of its length at
-    each position.
-
-    Args:
-        image: (N,3,H,W) in [0,1].
-
-    Returns:
-        float64 (N,C,h,w).
-
-    Raises:
-        ValueError: the network has no such feature map.
-    """
-    with torch.no_grad():
-        return _descriptors(model, image).numpy()
-
-
-def _descriptors(model: Classifier, image: Tensor) -> Tensor:
+def descriptors(model: Classifier, image: Tensor) -> Tensor:
+    """The input of the network's last stage, divided by the square root of its length at each
+    position: float64 (N,C,h,w) on the CPU, for images (N,3,H,W) in [0,1]. Raises ValueError if the
+    network has no such feature map."""
     features = _last_stage_input(model, image)
     if features is None:
         raise ValueError(

@@ -4,6 +4,7 @@ Every method here is a function of (model, images, labels). Therefore gradient m
 activation maps and baselines without a model are scored by the same code.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -11,7 +12,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_training.attribution.class_activation import class_activation, has_class_activation
 from robust_training.attribution.explanation import Attribution
@@ -195,6 +196,20 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
         width = 2 * int(4 * sigma + 0.5) + 1  # SciPy's default reach, which the reference uses
         values = cv2.GaussianBlur(values, (width, width), sigma, borderType=cv2.BORDER_REFLECT)
     return values
+
+
+def private_copy(model: Classifier) -> Classifier:
+    """Copies the layers of a network, but not its weights: both share them.
+
+    Hooks and new layers in the copy have no effect on the network, and other threads may use the
+    network at the same time. The copy is in evaluation mode, and its weights need no gradient.
+    """
+    shared = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in model.parameters()
+    }
+    shared |= {id(buffer): buffer for buffer in model.buffers()}
+    return copy.deepcopy(model, shared).eval()
 
 
 def min_max(maps: np.ndarray) -> np.ndarray:

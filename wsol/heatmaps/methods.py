@@ -5,7 +5,7 @@ path of a `HeatmapMethod`. Underscores stand for spaces, except in names with a 
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
 
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
 from robust_training.class_path import CLASS_PATH, import_object, path_of_class
@@ -49,11 +49,8 @@ NAMES = f"heatmaps: {', '.join(BASES)}, or a class path, each after any of {', '
 
 def find_method(name: str) -> HeatmapMethod:
     """Returns the method called `name`. If the name has a class path, its module is imported.
-
-    Raises:
-        ValueError: there is no such method (the message lists all), or the class path is not a
-            subclass of `HeatmapMethod` that can be made without arguments.
-    """
+    Raises ValueError if there is no such method (the message lists all), or the class path is not a
+    subclass of `HeatmapMethod` that can be made without arguments."""
     switches, base = _split(name)
     return _switched(switches, BASES[base] if base in BASES else _of_class(base))
 
@@ -87,19 +84,14 @@ def baseline_of(name: str) -> str:
 
 
 def with_baselines(names: Iterable[str]) -> dict[str, HeatmapMethod]:
-    """Name -> method, in order, followed by the baselines that are not among the methods.
-
-    Raises:
-        ValueError: a method is not valid, see `find_method`.
-    """
+    """Name -> method, in order, followed by the baselines that are not among the methods. Raises
+    ValueError if a method is not valid, see `find_method`."""
     plain = [plain_name(name) for name in names]
     return {name: find_method(name) for name in [*plain, *map(baseline_of, plain)]}
 
 
 def _switched(switches: list[str], method: HeatmapMethod) -> HeatmapMethod:
-    for switch in reversed(switches):
-        method = SWITCHES[switch](method)
-    return method
+    return reduce(lambda made, switch: SWITCHES[switch](made), reversed(switches), method)
 
 
 def plain_name(name: str) -> str:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from robust_training.attribution.class_activation import has_class_activation
 from robust_training.models.classifier import Classifier
-from wsol.heatmaps.heatmap import HeatmapMethod, min_max
+from wsol.heatmaps.heatmap import HeatmapMethod, min_max, private_copy
 from wsol.heatmaps.patch_tokens import last_block, to_grid
-from wsol.heatmaps.private_copy import private_copy
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,8 @@ class PackagedCAM(HeatmapMethod):
             return min_max(cam(image, targets).astype(np.float64))
 
     def fits(self, model: Classifier) -> bool:
-        """Whether the network has a spatial feature map or patch tokens.
-
-        Raises:
-            ValueError: the package is not installed.
-        """
+        """Whether the network has a spatial feature map or patch tokens. Raises ValueError if the
+        package is not installed."""
         _package()
         return last_block(model) is not None or has_class_activation(model)
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_training.models.classifier import Classifier
-from wsol.heatmaps.heatmap import min_max
-from wsol.heatmaps.private_copy import private_copy
+from wsol.heatmaps.heatmap import min_max, private_copy
 
 
 def last_block(model: Classifier) -> nn.Module | None:
@@ -28,19 +27,11 @@ def require_patch_tokens(model: Classifier) -> None:
 
 
 def patch_keys(model: Classifier, image: Tensor) -> Tensor:
-    """Computes the keys of the last attention block, with the channels of all its heads.
+    """Computes the keys (N,C,h,w) of the last attention block, with the channels of all its heads:
+    one for each patch of images (N,3,H,W) in [0,1]. Raises ValueError if the network has no patch
+    tokens.
 
-    Position embeddings that are rotations of the keys (EVA, DINOv3) are not included.
-
-    Args:
-        image: (N,3,H,W) in [0,1].
-
-    Returns:
-        (N,C,h,w), one key for each patch.
-
-    Raises:
-        ValueError: the network has no patch tokens.
-    """
+    Position embeddings that are rotations of the keys (EVA, DINOv3) are not included."""
     require_patch_tokens(model)
     network = private_copy(model)
     found: list[Tensor] = []

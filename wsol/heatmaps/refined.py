@@ -30,11 +30,9 @@ class Refined(Combined):
     changed.
 
     Attributes:
-        method: The method that makes the map.
         fraction: Fraction of pixels, those with the largest values, that start as probable
             foreground.
         sure: Fraction of these pixels that are certain foreground.
-        iterations: Iterations of grabCut.
     """
 
     method: HeatmapMethod

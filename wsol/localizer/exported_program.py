@@ -47,11 +47,8 @@ def is_program(file: str | os.PathLike) -> bool:
 
 
 def load_program(file: str | os.PathLike) -> Program:
-    """Reads an `.onnx` (needs onnxruntime) or a `.pt2`.
-
-    Raises:
-        ValueError: there is no such file, or `wsol.localizer.export` did not write it.
-    """
+    """Reads an `.onnx` (needs onnxruntime) or a `.pt2`. Raises ValueError if there is no such file,
+    or `wsol.localizer.export` did not write it."""
     file = Path(file)
     if not file.is_file():
         raise ValueError(f"there is no exported localizer {file}")

@@ -33,7 +33,6 @@ class Prediction:
         boxes: (K,4) half-open xyxy in an image of size `frame`, the best first.
         scores: A score for each box, in [0,1].
         frame: (width, height) of the boxes' coordinate system.
-        label: The class of the boxes, or None.
         heatmap: float32 (S,S) in [0,1], or None.
     """
 
@@ -49,7 +48,6 @@ class BoxPredictor:
     """A network, and the function that predicts boxes with it.
 
     Attributes:
-        model: The network.
         image_size: Side of the network's square input, in pixels.
         class_names: Class names in label order: the model's, or ImageNet's for timm's ImageNet
             weights, or else numbers as text.
@@ -79,11 +77,8 @@ def box_predictor(
     method: HeatmapMethod | str | None,
     threshold: float | None,
 ) -> BoxPredictor:
-    """Makes a predictor from a network; `Localizer` describes the arguments.
-
-    Raises:
-        ValueError: the network has an unknown type, or does not use a method or threshold.
-    """
+    """Makes a predictor from a network; `Localizer` describes the arguments. Raises ValueError if
+    the network has an unknown type, or does not use a method or threshold."""
     if isinstance(model, Network | BoxPredictor):
         if method is not None or threshold is not None:
             raise ValueError("a detector makes no heatmaps: leave out method and threshold")
@@ -156,11 +151,8 @@ def explain_by_classifier(
 
 
 def explain_by_program(program: Program, images: Tensor, labels: Labels) -> Explanations:
-    """Explains the predicted classes like `explain_by_classifier`.
-
-    Raises:
-        ValueError: a label is not the predicted class. Exported models explain only this class.
-    """
+    """Explains the predicted classes like `explain_by_classifier`. Raises ValueError if a label is
+    not the predicted class. Exported models explain only this class."""
     logits, heatmaps = program(images)
     probability = _probability(logits)
     predicted = probability.argmax(dim=1).tolist()

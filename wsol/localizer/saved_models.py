@@ -26,23 +26,17 @@ def model_folder(folder: str | os.PathLike) -> Path:
 def run_data(folder: str | os.PathLike) -> DataConfig | None:
     """Returns the data settings of the run in `folder`, or of the run whose best model is there.
 
-    Returns None if it is not a run's folder.
-
-    Raises:
-        ValueError: its config.yaml is not the config of a run.
-    """
+    Returns None if it is not a run's folder. Raises ValueError if its config.yaml is not the config
+    of a run."""
     best = model_folder(folder)
     run = best.parent if best.resolve().name == "best" else best
     return read_data_config(run) if (run / "config.yaml").is_file() else None
 
 
 def load_classifier(run: str | os.PathLike) -> Classifier:
-    """Loads a run's best model, or the model of a model folder.
-
-    Raises:
-        ValueError: there is no classifier. The message names what was found instead: a detector, an
-            exported model, or runs in folders below.
-    """
+    """Loads a run's best model, or the model of a model folder. Raises ValueError if there is no
+    classifier. The message names what was found instead: a detector, an exported model, or runs in
+    folders below."""
     if is_program(run):
         raise ValueError(f"{run} is an exported localizer: name the run that it was made from")
     if is_detector(run):
@@ -84,14 +78,9 @@ def threshold_of(method: HeatmapMethod | str, thresholds: Mapping[str, float]) -
 
 
 def unboxed_thresholds(folder: str | os.PathLike) -> dict[str, float]:
-    """Reads the thresholds that `run_unboxed_threshold` wrote into a run's model folder.
-
-    Returns:
-        Name of the heatmap -> threshold. Empty if there is no such file.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
+    """Reads the thresholds that `run_unboxed_threshold` wrote into a run's model folder: name of
+    the heatmap -> threshold. Empty if there is no such file. Raises ValueError if it holds
+    something else."""
     file = model_folder(folder) / UNBOXED
     if not file.is_file():
         return {}

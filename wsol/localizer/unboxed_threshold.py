@@ -85,12 +85,7 @@ def unboxed_images(data: DataConfig, classes: Sequence[str] | None = None) -> Da
 
 
 def unboxed_threshold(model: Classifier, method: HeatmapMethod, images: DataLoader) -> float | None:
-    """`agreeing_threshold` for heatmaps of the images' own classes.
-
-    Args:
-        model: In evaluation mode.
-        images: From `unboxed_images`.
-    """
+    """`agreeing_threshold` for heatmaps of the images' own classes."""
     photos, heatmaps = [], []
     for batch in images:
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)

@@ -31,11 +31,8 @@ class Answer:
 
 
 def answer(result: Mapping[str, Any]) -> Answer:
-    """Answers for the first heatmap under its first threshold policy.
-
-    Args:
-        result: The content of metrics.json.
-    """
+    """Answers for the first heatmap under its first threshold policy, by the content of
+    metrics.json."""
     if not result["localization"]:
         return Answer("unknown", "No image has a true box, so no box was scored.", ())
     compared = result.get("baselines", {})

@@ -20,15 +20,11 @@ _SIDE = 320  # pixels of a picture
 
 
 def attacked_maps(evaluations: Mapping[str, Evaluation]) -> str:
-    """HTML: a row for each of six test images, and two columns for each attacked run.
+    """HTML: a row for each of six test images, and two columns for each attacked run. All runs have
+    the same images. Empty without any attack on maps.
 
     The images are spread evenly over the split. The attack is the first one on maps. The boxes are
-    those of `attacked_method` at the threshold of the scores under attack.
-
-    Args:
-        evaluations: Run name -> evaluation, all on the same images. Without any attack on maps, the
-            result is empty.
-    """
+    those of `attacked_method` at the threshold of the scores under attack."""
     attacked = {run: each for run, each in evaluations.items() if each.map_attack is not None}
     if not attacked:
         return ""

@@ -94,9 +94,6 @@ class TrainedRun:
     """A run that was trained and evaluated.
 
     Attributes:
-        method: Name of the training method.
-        seed: Seed of the run.
-        folder: Folder of the run.
         scores: From `read_scores`. A score is None if metrics.json does not contain it.
         seconds: Duration of each epoch, with validation.
         unmoved: A sentence for each term of the objective that training did not move.
@@ -113,11 +110,8 @@ class TrainedRun:
 
 
 def read_run(method: str, seed: int, folder: Path, curve: str = "") -> TrainedRun:
-    """Reads a run's metrics.json and log.csv.
-
-    Raises:
-        ValueError: the run is not finished and evaluated.
-    """
+    """Reads a run's metrics.json and log.csv. Raises ValueError if the run is not finished and
+    evaluated."""
     try:
         found = read_scores(read_json(folder / "metrics.json"))
         scores = {name: _fraction(name, value) for name, value in found.items()}
@@ -129,11 +123,8 @@ def read_run(method: str, seed: int, folder: Path, curve: str = "") -> TrainedRu
 
 
 def epoch_seconds(folder: Path) -> list[float]:
-    """Seconds of each finished epoch of a run; empty before the first one ends.
-
-    Raises:
-        ValueError: log.csv is damaged. The message names file and line.
-    """
+    """Seconds of each finished epoch of a run; empty before the first one ends. Raises ValueError
+    if log.csv is damaged. The message names file and line."""
     file = folder / "log.csv"
     lines = list(read_lines(file)) if file.is_file() else []
     heads = lines[0][1].split(",") if lines else []
@@ -209,14 +200,11 @@ def accuracy_trade_off(runs: Sequence[TrainedRun], scores: Sequence[str]) -> byt
 
 
 def sheet(runs: Sequence[TrainedRun], dataset: ImageDataset, *, images: int = 8) -> bytes:
-    """PNG: gradient maps of the true class, with a row for each image and a column for each method.
+    """PNG: gradient maps of the true class, with a row for each of `images` images, which are
+    spread evenly over `dataset`, and a column for each method.
 
     The maps are computed with every method's first seed. They show the true boxes and the box at
-    the threshold chosen on validation images. Without such a threshold, ART's is used.
-
-    Args:
-        images: Number of images, spread evenly over `dataset`.
-    """
+    the threshold chosen on validation images. Without such a threshold, ART's is used."""
     firsts = {method: group[0] for method, group in _by_method(runs).items()}
     chosen = spread_evenly(len(dataset), images)
     items = [dataset[index] for index in chosen]

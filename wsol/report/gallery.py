@@ -26,12 +26,8 @@ _FEWEST_IMAGES = 8
 
 
 def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any]:
-    """Returns the data for page.js.
-
-    Args:
-        evaluations: Run name -> evaluation, all on the same images.
-        images: Number of images; fewer if there are many heatmaps, because the file would be large.
-    """
+    """Returns the data for page.js, of runs on the same images. There are fewer than `images`
+    images if there are many heatmaps, because the file would be large."""
     maps = [
         (run, evaluation, headline)
         for run, evaluation in evaluations.items()
@@ -61,15 +57,12 @@ def gallery(evaluations: Mapping[str, Evaluation], images: int) -> dict[str, Any
 
 
 def choose(headlines: Sequence[Headline], count: int) -> list[int]:
-    """Chooses images with the best boxes, the worst boxes and all error types of each heatmap.
+    """Chooses images with the best boxes, the worst boxes and all error types of each heatmap, and
+    returns their indices in the split's order.
 
     Each heatmap has several rankings of the images: by falling IoU, by rising IoU, and one in
     random order (seed 0) for each error type. In turn, each ranking gives its next image, until
-    there are `count` different images.
-
-    Returns:
-        Indices of the images, in the split's order.
-    """
+    there are `count` different images."""
     rankings: list[np.ndarray] = []
     for each in headlines:
         falling = np.argsort(-each.iou, kind="stable")

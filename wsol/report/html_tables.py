@@ -24,7 +24,6 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int
     If only the names are words, they stay first cells. Otherwise a name is a line above its rows.
 
     Args:
-        rows: Cells of plain text or `Html`.
         text_columns: Number of first columns with words. Numbers are aligned to the right.
     """
     beside = text_columns == 1

@@ -78,11 +78,8 @@ def _scores(run: Path) -> list[str]:
 
 
 def shared_files(run: Path, programs: Path) -> dict[str, Path | str]:
-    """The files of a run for publication. Its scores contain no path of this machine.
-
-    Returns:
-        Name -> a file, or its text: model, card, exported programs and scores.
-    """
+    """The files of a run for publication, name -> a file, or its text: model, card, exported
+    programs and scores. The scores contain no path of this machine."""
     files: dict[str, Path | str] = {file.name: file for file in model_folder(run).iterdir()}
     files |= {file.name: file for file in programs.glob("localizer.*")}
     metrics = run / "metrics.json"

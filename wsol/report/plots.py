@@ -46,9 +46,7 @@ class Line:
     """A line of a chart. Points that are not finite are left out.
 
     Attributes:
-        name: Text of the legend.
         colour: Number of the line's colour. A run or heatmap has the same number in all charts.
-        x, y: Coordinates of the points.
         band: Lower and upper end of the interval at each point.
         mark: A point that is drawn as a dot.
     """
@@ -64,11 +62,7 @@ class Line:
 def line_chart(
     title: str, x_label: str, lines: Sequence[Line], x_range: _Ends = None, y_range: _Ends = None
 ) -> str:
-    """An HTML <figure> with an SVG chart and its legend.
-
-    Args:
-        x_range, y_range: Ends of the axes. If None, they fit the lines.
-    """
+    """An HTML <figure> with an SVG chart and its legend. Axes whose range is None fit the lines."""
     svg = _svg(line_figure(x_label, lines, x_range, y_range))
     items = "".join(
         f'<li style="--colour: var(--line-{line.colour % len(_LINES)})">{html.escape(line.name)}'
@@ -133,11 +127,7 @@ def _svg(figure: Figure) -> str:
 
 
 def training_charts(folders: Mapping[str, Path | None]) -> str:
-    """A chart for each column of the runs' log.csv; nothing for runs without a log.
-
-    Args:
-        folders: Run name -> its folder, or None if the model has no folder.
-    """
+    """A chart for each column of the runs' log.csv; nothing for runs without a folder or a log."""
     logs = {run: read_log(folder) for run, folder in folders.items()}
     columns = dict.fromkeys(column for log in logs.values() for column in (log[0] if log else ()))
     return "".join(

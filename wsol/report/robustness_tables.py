@@ -7,15 +7,8 @@ from typing import Any
 from wsol.report.number_format import Results, Table, percent
 
 _MAP_HEADS = (
-    "top-k intersection",
-    "flips as 100",
-    "under noise",
-    "local top-k",
-    "Kendall's tau",
-    "Spearman",
-    "cosine",
-    "SSIM",
-    "centre shift, pixels",
+    *("top-k intersection", "flips as 100", "under noise", "local top-k", "Kendall's tau"),
+    *("Spearman", "cosine", "SSIM", "centre shift, pixels"),
 )
 _BOX_HEADS = ("GT-known", "attacked", "change", "Top-1 Loc", "attacked", "change")
 

@@ -104,17 +104,14 @@ def _require_rising(radii: list[float]) -> None:
 def accuracy_curve(
     model: Classifier, loader: DataLoader, curve: AccuracyCurve | AutoAttackCurve, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Fraction of images that are classified correctly under every attack, for each radius.
+    """Fraction of images that are classified correctly under every attack, for each radius: lists
+    `eps`, `accuracy` and `intervals` (95 %, over images); the settings, `curve`; and the attack in
+    words, `protocol`.
 
     Each restart of an `AccuracyCurve` runs two attacks. One increases the cross-entropy. The other
     increases the highest other logit minus the true logit, because this gradient does not vanish if
     the network is confident. If an image is misclassified at one radius, it also counts as
-    misclassified at all larger ones.
-
-    Returns:
-        `eps`, `accuracy` and `intervals` (95 %, over images), lists with one entry for each radius;
-        `curve`, the settings; and `protocol`, the attack in words.
-    """
+    misclassified at all larger ones."""
     torch.manual_seed(seed)
     batches: list[np.ndarray] = []
     description = f"accuracy under attack, {curve.attack.norm}"

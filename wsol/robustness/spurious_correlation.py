@@ -90,7 +90,6 @@ def spurious_correlation(
         loader: Loads an `ImageDataset` in order. Mass is measured if all images have a mask.
         cues: From `read_spurious_cues` of the same data set.
         correct: bool (N,), whether the predicted class is the true one.
-        seed: Seed of the bootstrap.
 
     Returns:
         `groups` (from `group_accuracy`), `object` and `null_patch` (from `mass_in_region`). A key
@@ -115,12 +114,8 @@ def spurious_correlation(
 def group_accuracy(
     correct: ArrayLike, classes: Sequence[str], backgrounds: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy over groups of images with one class and background. Each group has equal weight.
-
-    Args:
-        correct: bool (N,), whether the predicted class is the true one.
-        classes: Names of the N images' classes.
-        backgrounds: Kinds of the N images' backgrounds.
+    """Accuracy over groups of images with one class and background, from an entry for each image.
+    Each group has equal weight.
 
     Returns:
         `groups`: class, background, size and accuracy of each group of at least `FEWEST` images.
@@ -172,7 +167,6 @@ def mass_in_region(mass: np.ndarray, area: np.ndarray, *, seed: int = 0) -> dict
     Args:
         mass: (N,) from `mass_fraction`. Images with NaN are left out of both means.
         area: (N,) in [0,1], the region's fraction of each image.
-        seed: Seed of the bootstrap.
 
     Returns:
         `mass`, `area`: mean fractions, or None without images.
@@ -207,10 +201,7 @@ def _read_column(
     dataset: CUB200, name: str, columns: int, parse: Callable[[list[str]], Any]
 ) -> list[Any] | None:
     """Reads a value for each image, in order, from the data set's file `name`, if there is one.
-
-    Raises:
-        ValueError: the file is malformed (`read_table`), or an image has no line.
-    """
+    Raises ValueError if the file is malformed (`read_table`), or an image has no line."""
     file = dataset.root / name
     if not file.exists():
         return None

@@ -116,7 +116,6 @@ def measure_robustness(
         loader: Loads an `ImageDataset`.
         threshold: Threshold of the boxes; it must not be chosen on this split. One number, or one
             for each attack on maps.
-        config: The attacks.
         seed: Seed of the attacks' starts and of the bootstrap.
 
     Returns:

@@ -24,7 +24,7 @@ from wsol.localizer.localizer import Localizer
 
 
 def test_descriptors_are_the_last_stage_input_over_the_root_of_its_length(network, images):
-    found = descriptors(network, images[0])
+    found = descriptors(network, images[0]).detach().numpy()
     backbone = network.backbone
     with torch.no_grad():
         x = backbone.maxpool(
@@ -40,7 +40,7 @@ def test_descriptors_are_the_last_stage_input_over_the_root_of_its_length(networ
 def test_the_component_is_the_largest_eigenvector_of_the_covariance(network, images):
     batches = images[0].split(4)
     component = principal_component(network, batches)
-    found = descriptors(network, images[0])
+    found = descriptors(network, images[0]).detach().numpy()
     rows = found.transpose(0, 2, 3, 1).reshape(-1, found.shape[1])
     values, vectors = np.linalg.eigh(np.cov(rows.T))
     np.testing.assert_allclose(component.mean, rows.mean(axis=0), atol=1e-9)

@@ -5,7 +5,7 @@ import pytest
 
 from wsol.evaluation.results import Headline
 from wsol.evaluation.score_rows import ScoreRow
-from wsol.experiments.baselines import above_baselines
+from wsol.experiments.evaluate_model import above_baselines
 from wsol.heatmaps.averaged import Averaged
 from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, HeatmapMethod, min_max
 from wsol.heatmaps.methods import BASES, baseline_of, denotes, find_method, with_baselines

@@ -20,8 +20,7 @@ from robust_training.models.creating import create_model
 from robust_training.models.saving import save_model
 from tests.helpers.commands import ROOT, tool
 from wsol.heatmaps.heatmap import Gradient, attribution_heatmap
-from wsol.localizer.export import export_program, write_program
-from wsol.localizer.exported_heatmap import ExportedHeatmap
+from wsol.localizer.export import ExportedHeatmap, export_program, write_program
 from wsol.localizer.exported_program import Program
 from wsol.localizer.localizer import Localizer
 

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     commands = parser.add_subcommands(dest="command")
     for name, measure in _COMMANDS.items():
         command = Parser(description=measure.__doc__.splitlines()[0])
-        command.add_argument("--output", type=str | None, default=None, help="JSON file")
+        command.add_argument("--output", type=str, help="JSON file")
         command.add_function_arguments(measure)
         commands.add_subcommand(name, command)
     settings = parser.instantiate(parser.parse_args(arguments))

@@ -25,31 +25,24 @@ from wsol.cli.program import typed
 def main(arguments: list[str]) -> None:
     own, options = split_options(arguments)
     parser = Parser(description=__doc__)
-    parser.add_argument("configs", nargs="*", help="names or YAML files, one per method")
-    parser.add_argument(
-        "--curves",
-        type=str,
-        default=None,
-        help="name or YAML file of methods with several settings",
-    )
-    parser.add_argument("--points", nargs="+", default=None, help="<curve>_<point>; default: all")
-    parser.add_argument("--base", nargs="*", default=[], help="what is read before each of them")
-    parser.add_argument("--output", type=str, required=True, help="folder for runs and results")
-    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=PositiveInt | None, default=None, help="of every run")
-    parser.add_argument(
+    add = parser.add_argument
+    add("configs", nargs="*", help="names or YAML files, one per method")
+    add("--curves", type=str, help="name or YAML file of methods with several settings")
+    add("--points", nargs="+", help="<curve>_<point>; default: all")
+    add("--base", nargs="*", default=[], help="what is read before each of them")
+    add("--output", type=str, required=True, help="folder for runs and results")
+    add("--seeds", type=NonNegativeInt, nargs="+", default=[0])
+    add("--epochs", type=PositiveInt | None, help="of every run")
+    add(
         "--minutes",
         type=PositiveFloat | None,
-        default=None,
         help="instead: as many epochs of every method as fit, by the time of a trial of one",
     )
-    parser.add_argument(
-        "--robustness", type=str, default="false", help="as evaluate.py's: true, or a YAML file"
-    )
-    parser.add_argument("--methods", nargs="+", default=[], help=f"to score; {METHODS}")
-    parser.add_argument("--device", type=str, default=DEVICE, help="for scoring")
-    parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once")
-    parser.add_argument("--images", type=PositiveInt, default=8, help="on the sheet of maps")
+    add("--robustness", type=str, default="false", help="as evaluate.py's: true, or a YAML file")
+    add("--methods", nargs="+", default=[], help=f"to score; {METHODS}")
+    add("--device", type=str, default=DEVICE, help="for scoring")
+    add("--jobs", type=PositiveInt, default=1, help="runs at once")
+    add("--images", type=PositiveInt, default=8, help="on the sheet of maps")
     settings = parser.parse_args(own)
     if settings.robustness not in ("true", "false"):
         settings.robustness = str(find_config(settings.robustness))

@@ -28,39 +28,34 @@ from wsol.evaluation import ScoringConfig
 
 def runs_command(arguments: list[str]) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("runs", nargs="+", help="run folders, or model folders with --root")
-    parser.add_argument(
-        "--root",
-        type=str,
-        default=None,
-        help="data set, or test images alone; default: the run's data",
-    )
-    parser.add_argument("--methods", nargs="+", default=None, help=METHODS)
+    add = parser.add_argument
+    add("runs", nargs="+", help="run folders, or model folders with --root")
+    add("--root", type=str, help="data set, or test images alone; default: the run's data")
+    add("--methods", nargs="+", help=METHODS)
     parser.add_class_arguments(ScoringConfig)
-    parser.add_argument(
+    add(
         "--robustness",
         type=_robustness_type(arguments),
         default=False,
         sub_configs=True,
         help="attack maps, boxes and predictions, too: true, or a YAML file of settings",
     )
-    parser.add_argument(
+    add(
         "--mirrored",
         type=bool,
         default=False,
         help="predict classes by the mean probability of an image and its mirror image",
     )
-    parser.add_argument("--batch_size", type=PositiveInt, default=32)
-    parser.add_argument("--device", type=str, default=DEVICE)
-    parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
-    parser.add_argument(
+    add("--batch_size", type=PositiveInt, default=32)
+    add("--device", type=str, default=DEVICE)
+    add("--devices", type=PositiveInt | None, help=DEVICES)
+    add(
         "--output",
         type=str,
-        default=None,
         help="folder for the results, with a folder for each run if there are several; default: "
         "the run's own folder, where they replace earlier results",
     )
-    parser.add_argument("--report", type=str, default=None, help="one page for all the runs")
+    add("--report", type=str, help="one page for all the runs")
     _add_all(parser)
     settings = parser.parse_args(arguments)
     robustness = parser.instantiate(settings).robustness

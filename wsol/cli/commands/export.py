@@ -21,18 +21,16 @@ Format = Literal["pt2", "onnx"]
 
 def export(arguments: list[str]) -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("run", type=str, help="run, model folder or hub id")
-    parser.add_argument("--output", type=str | None, default=None, help="default: the run's folder")
-    parser.add_argument("--formats", type=Format, nargs="*", default=["pt2", "onnx"])
-    parser.add_argument(
-        "--licence", type=str | None, default=None, help="SPDX id of the licence of the weights"
-    )
-    parser.add_argument("--push_to_hub", type=str | None, default=None, help="USER/NAME")
-    parser.add_argument("--browser", action="store_true", help="write localizer.html, too")
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", type=str, help="run, model folder or hub id")
+    add("--output", type=str, help="default: the run's folder")
+    add("--formats", type=Format, nargs="*", default=["pt2", "onnx"])
+    add("--licence", type=str, help="SPDX id of the licence of the weights")
+    add("--push_to_hub", type=str, help="USER/NAME")
+    add("--browser", action="store_true", help="write localizer.html, too")
+    add(
         "--onnxruntime_web",
-        type=str | None,
-        default=None,
+        type=str,
         help="for --browser: folder or .tgz of the npm package; default: npm fetches it",
     )
     settings = parser.parse_args(arguments)

@@ -34,28 +34,22 @@ _SKIPPED = "skipped"
 
 def main(arguments: list[str]) -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("model", help="run, model folder, detector, .onnx, .pt2 or hub id")
-    parser.add_argument("images", nargs="+", help="image files or folders of them")
-    parser.add_argument("--output", type=str, required=True, help="folder for the results")
-    parser.add_argument(
-        "--method", type=str | None, default=None, help=f"default: refined gradient; {METHODS}"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", help="run, model folder, detector, .onnx, .pt2 or hub id")
+    add("images", nargs="+", help="image files or folders of them")
+    add("--output", type=str, required=True, help="folder for the results")
+    add("--method", type=str, help=f"default: refined gradient; {METHODS}")
+    add(
         "--threshold",
         type=ClosedUnitInterval | None,
-        default=None,
         help="fraction of the heatmap's maximum; default: chosen on the run's own images",
     )
-    parser.add_argument(
-        "--label", type=str | None, default=None, help="class to look for; default: the predicted"
-    )
-    parser.add_argument(
-        "--boxes", type=PositiveInt, default=1, help="largest number of boxes in each image"
-    )
-    parser.add_argument("--pictures", type=bool, default=True, help="write overlays and heatmaps")
-    parser.add_argument("--batch_size", type=PositiveInt, default=32)
-    parser.add_argument("--device", type=str, default=DEVICE)
-    parser.add_argument("--devices", type=PositiveInt | None, default=None, help=DEVICES)
+    add("--label", type=str, help="class to look for; default: the predicted")
+    add("--boxes", type=PositiveInt, default=1, help="largest number of boxes in each image")
+    add("--pictures", type=bool, default=True, help="write overlays and heatmaps")
+    add("--batch_size", type=PositiveInt, default=32)
+    add("--device", type=str, default=DEVICE)
+    add("--devices", type=PositiveInt | None, help=DEVICES)
     settings = parser.parse_args(arguments)
 
     from robust_training.training.processes import gather
@@ -99,11 +93,8 @@ def _localize_part(
     settings: Namespace,
     fabric: "Fabric | None",
 ) -> tuple[list["Localization"], list[str]]:
-    """Localizes this process's batches, and writes their pictures.
-
-    Returns:
-        The boxes, without heatmaps; and a line for each image that was skipped or has no pictures.
-    """
+    """Localizes this process's batches, and writes their pictures. Returns the boxes, without
+    heatmaps; and a line for each image that was skipped or has no pictures."""
     from robust_training.progress import Progress
     from robust_training.training.processes import rank_and_world
     from wsol.annotations.box_files import with_pictures

@@ -26,7 +26,7 @@ _ATTACK = (
 
 def main(arguments: list[str]) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("--output", type=str, default=None, help="default: a new runs/quickstart-N")
+    parser.add_argument("--output", type=str, help="default: a new runs/quickstart-N")
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args(arguments)
     output = Path(settings.output) if settings.output else _new_folder()

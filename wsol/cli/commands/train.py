@@ -41,15 +41,8 @@ COMMON = {
 }
 # First parts of the names of all options.
 GROUPS = {name.split(".")[0] for name in COMMON} | {
-    *(
-        "allow_changes",
-        "balance",
-        "channels_last",
-        "clip_norm",
-        "help",
-        "help_all",
-        "lr_multipliers",
-    ),
+    *("allow_changes", "balance", "channels_last", "clip_norm", "help", "help_all"),
+    "lr_multipliers",
     *("optimizer", "replay", "replays", "save_minutes", "schedule", "skip_nonfinite"),
 }
 _FLAGS = ("resume", "print_config")
@@ -80,11 +73,8 @@ def _short_help() -> str:
 
 
 def _require_known(arguments: list[str]) -> None:
-    """Finds common mistakes before PyTorch is imported, which takes seconds.
-
-    Raises:
-        ValueError: an option is not known, a configuration is not there, or none is given.
-    """
+    """Finds common mistakes before PyTorch is imported, which takes seconds. Raises ValueError if
+    an option is not known, a configuration is not there, or none is given."""
     names = [each[2:].partition("=")[0] for each in arguments if each.startswith("--")]
     for name in names:
         if name.split(".")[0] not in GROUPS:

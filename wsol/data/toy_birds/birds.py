@@ -58,11 +58,7 @@ def draw(
     *,
     distractors: tuple[int, int] = DISTRACTORS,
 ) -> tuple[Array, Array]:
-    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255.
-
-    Args:
-        distractors: Smallest and largest number of leaves, stones, berries and twigs.
-    """
+    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
     big = size * _SUPERSAMPLING
     canvas = BACKGROUNDS[background](big, rng)
     for _ in range(rng.integers(*distractors, endpoint=True)):

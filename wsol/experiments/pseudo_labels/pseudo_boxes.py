@@ -77,11 +77,8 @@ def heatmap_pseudo_labels(
 def oracle_pseudo_labels(truths: Mapping[str, GroundTruth]) -> PseudoLabels:
     """Returns the first true box of each image in `truths` (by split) that has a box.
 
-    They give an upper bound: a weakly supervised method may not use them.
-
-    Raises:
-        ValueError: no image of "train", or no image of "val", has a true box.
-    """
+    They give an upper bound: a weakly supervised method may not use them. Raises ValueError if no
+    image of "train", or no image of "val", has a true box."""
     for split in TRAINING_SPLITS:
         if not truths[split].boxed.any():
             raise ValueError(f"{ORACLE} trains on true boxes, but no {split} image has one")
@@ -89,12 +86,9 @@ def oracle_pseudo_labels(truths: Mapping[str, GroundTruth]) -> PseudoLabels:
 
 
 def read_pseudo_labels(folder: Path) -> PseudoLabels:
-    """Reads the first box of each image from the COCO data sets train.json and val.json.
-
-    Raises:
-        ValueError: a file is missing, or is not a COCO data set with one category for each image.
-            The message names the file.
-    """
+    """Reads the first box of each image from the COCO data sets train.json and val.json. Raises
+    ValueError if a file is missing, or is not a COCO data set with one category for each image. The
+    message names the file."""
     truths = {split: read_coco_ground_truth(folder / f"{split}.json") for split in TRAINING_SPLITS}
     return PseudoLabels(folder.resolve().name, "given", _first_boxes(truths))
 
@@ -108,7 +102,6 @@ def found_pseudo_labels(file: Path, truths: Mapping[str, GroundTruth]) -> Pseudo
     """Takes the boxes that a localizer found, for example boxes.json of localize.py.
 
     Args:
-        file: COCO file with one box for each image.
         truths: The images of the splits "train", "val" and "test". Their true boxes are not used.
 
     Raises:
@@ -172,11 +165,8 @@ def examples(boxes: GroundTruth, images: Path) -> Sequence[Example]:
 
 
 def with_boxes(truth: GroundTruth, boxes: np.ndarray) -> GroundTruth:
-    """Replaces the boxes by `boxes` (N,4), and leaves out images with an empty new box.
-
-    Raises:
-        ValueError: all boxes are empty.
-    """
+    """Replaces the boxes by `boxes` (N,4), and leaves out images with an empty new box. Raises
+    ValueError if all boxes are empty."""
     kept = area(boxes) > 0
     if not kept.any():
         raise ValueError("no image has a box, so no detector can be trained")

@@ -25,7 +25,6 @@ class BoxScore:
     """Hits of boxes on the test images: of pseudo labels, or of the detectors trained on them.
 
     Attributes:
-        name: Name of the row in the table.
         policy: See `PseudoLabels`.
         hits: float (N,), fraction of the detectors (one for each seed) with a hit by the box of the
             true class.
@@ -59,7 +58,6 @@ class DetectorScores:
     """Scores of detectors and pseudo labels, both by the name of the pseudo labels.
 
     Attributes:
-        detectors: Scores of the detectors.
         pseudo_labels: Scores of the pseudo labels, if their boxes of the test images are known.
     """
 
@@ -101,26 +99,17 @@ class DetectorScores:
             for row in self.rows()
         ]
         paired = [[r["name"], r["less"], _cell(r["gt_known_loc"])] for r in self.differences()]
-        heads = (
-            "boxes of",
-            "policy",
-            "GT-known",
-            "Top-1 Loc",
-            "GT-known, training images",
-            "seconds",
-        )
+        heads = ("boxes of", "policy", "GT-known", "Top-1 Loc", "GT-known, training images")
         other = ("boxes of", "minus boxes of", "GT-known, paired difference")
-        return "\n\n".join(filter(None, [markdown(heads, rows, 2), markdown(other, paired, 2)]))
+        tables = (markdown((*heads, "seconds"), rows, 2), markdown(other, paired, 2))
+        return "\n\n".join(filter(None, tables))
 
 
 def detection_results(
     found: Sequence[Detections], truth: GroundTruth, predictions: Predictions
 ) -> list[dict[str, Any]]:
-    """COCO results of a detector's boxes in the images of `truth`.
-
-    Args:
-        predictions: Class and probability of the boxes, if the detector predicts no classes.
-    """
+    """COCO results of a detector's boxes in the images of `truth`. If the detector predicts no
+    classes, they have class and probability of `predictions`."""
     results = []
     for row, each in enumerate(found):
         boxes = rescale(each.boxes.double().numpy(), (1, 1), truth.sizes[row])

@@ -34,11 +34,8 @@ class DetectorTrainer:
 
     Attributes:
         build: Makes an untrained detector with PyTorch's global generator.
-        training: Settings of the training.
-        data: Settings of the data set.
         splits: "train", "val" and "test", with whole images in order.
         outputs: The classifier's predictions for these splits.
-        device: Device of the detectors.
     """
 
     build: Callable[[], Network]

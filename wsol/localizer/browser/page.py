@@ -87,10 +87,6 @@ def write_page(program: str | os.PathLike, runtime: Runtime, file: str | os.Path
     """Writes one HTML file that localizes photos in a browser. It needs no other file and no
     network, and also works when it is opened from a disk.
 
-    Args:
-        program: An exported .onnx.
-        runtime: From `read_runtime`.
-
     Raises:
         ValueError: the program is not an exported .onnx.
     """
