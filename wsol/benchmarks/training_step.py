@@ -31,11 +31,11 @@ OBJECTIVES = {
         curvature=FiniteDifference(), attack_curvature=FiniteDifference()
     ),
     "ART balanced": ART(form="signed", attack=_pgd(1)),  # as configs/methods/art_balanced.yaml
-    "ART without triplet": ART(  # as configs/cub_lite0_art.yaml
+    "ART clean": ART(  # as in configs/trade_off/cub200_curves.yaml
         form="signed",
         triplet=False,
         beta=5.0,
-        attack=_pgd(0),
+        attack=PGD(eps=0.0, steps=0),
         curvature=FiniteDifference(merged=True),
         attack_batch_norm="running",
         term_batch_norm="running",
