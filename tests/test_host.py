@@ -5,6 +5,8 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import pytest
+
 from tests.helpers.commands import ROOT
 
 # Modules of other packages are loaded first, since it is not ours what they change. albumentations
@@ -77,6 +79,7 @@ def other_packages() -> set[str]:
     return {name for name, top in parts.items() if top not in own and find_spec(top)}
 
 
+@pytest.mark.ci
 def test_importing_every_module_and_the_first_kernel_change_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -12,7 +12,7 @@ import pytest
 import wsol
 from tests.helpers.commands import ROOT
 
-pytestmark = pytest.mark.slow  # .ci/run calls it
+pytestmark = pytest.mark.ci
 
 SMALL = (
     "--epochs 1 --data.image_size 32 --data.resize 36 --data.batch_size 4 --data.num_workers 0 "

@@ -31,7 +31,7 @@ def test_type_checkers_see_every_public_name(package):
     assert set(package.__all__) <= set(names)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_reference_has_every_public_name(tmp_path):
     pytest.importorskip("pdoc")
     script = ROOT / "docs" / "api_reference.py"

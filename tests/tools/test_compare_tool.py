@@ -37,6 +37,7 @@ def compare(configs, toy, output, *arguments):
     return tool("compare.py", *configs, *base, *arguments, "--", "--data.root", toy, *model)
 
 
+@pytest.mark.ci
 def test_compare_trains_once_and_shows_all(configs, toy, tmp_path):
     output, protocol = tmp_path / "out", tmp_path / "robustness.yaml"
     protocol.write_text(

@@ -54,8 +54,9 @@ QUICK = {
     "exact": ("resnet10t", "vgg11_bn", "convnext_atto", "vit_tiny_patch16_224"),
     "finite_difference": ("resnet10t", "tinynet_e", "convnext_atto", "vit_tiny_patch16_224"),
 }
+MARKS = {"exact": pytest.mark.slow, "finite_difference": pytest.mark.ci}
 CASES = [
-    pytest.param(name, curvature, marks=() if name in names else pytest.mark.slow)
+    pytest.param(name, curvature, marks=() if name in names else MARKS[curvature])
     for curvature, names in QUICK.items()
     for name in FAMILIES
 ]

@@ -264,6 +264,7 @@ def test_points_of_a_path_do_not_change_running_statistics(tiny, batch, curvatur
         assert tiny.backbone.bn.track_running_stats
 
 
+@pytest.mark.ci
 def test_terms_on_real_images(shared):
     """The first step of every method on birds, weights from ImageNet: finite, and every
     term has a gradient by the weights."""

@@ -168,6 +168,7 @@ def test_loader_processes_end_when_the_epoch_is_left(kind, images):
     host.join()
 
 
+@pytest.mark.ci
 def test_python_exits_after_an_unfinished_epoch(tmp_path):
     script = tmp_path / "left.py"
     script.write_text(

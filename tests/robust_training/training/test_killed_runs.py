@@ -65,6 +65,7 @@ def killed_runs(folder, points, *data):
         assert_same_run(folder / str(point) / "run", folder / "whole" / "run")
 
 
+@pytest.mark.ci
 def test_a_run_killed_while_it_writes_equals_the_uninterrupted_run(tmp_path):
     killed_runs(tmp_path, 3)
 

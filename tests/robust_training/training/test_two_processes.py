@@ -13,6 +13,8 @@ from tests.helpers.commands import ROOT
 from tests.helpers.each_objective import OBJECTIVES, gradients
 from tests.robust_training.training.test_fit import train
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -81,6 +81,7 @@ def test_boxes_without_a_part_in_their_image_are_refused(box):
         make_ground_truth("here", ["1"], [0], [(20, 16)], [[box]], ["a"])
 
 
+@pytest.mark.ci
 def test_all_of_cubs_official_boxes_can_be_scored(shared):
     """Every image of both official splits, against the boxes cut by hand."""
     root = shared / "data" / "cub200"

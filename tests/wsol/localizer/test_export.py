@@ -196,10 +196,12 @@ def exported(run, tmp_path_factory):
     return folder
 
 
+@pytest.mark.ci
 def test_a_program_runs_elsewhere(exported):
     check_elsewhere(exported, {"localizer": load_model(exported / "best")})
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_a_program_localizes_as_the_run_does(exported, toy, kind):
     photos = sorted((toy / "images").rglob("*.jpg"))[:9]
@@ -214,6 +216,7 @@ def test_a_program_localizes_as_the_run_does(exported, toy, kind):
         assert other.score == pytest.approx(one.score, abs=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_threads_share_a_program(exported, kind):
     """Each of 8 threads gets the boxes, heatmaps and classes of its own images."""
@@ -253,6 +256,7 @@ def test_a_program_keeps_no_answer():
     assert Localizer(program, threshold=0.5).threshold == 0.5
 
 
+@pytest.mark.ci
 def test_the_example_finds_the_box_with_onnxruntime_and_opencv_alone(exported, toy, tmp_path):
     jpeg = sorted((toy / "images").rglob("*.jpg"))[0]
     for size in ((20, 31), (90, 25)):  # enlarged, both
@@ -296,6 +300,7 @@ assert not {"wsol", "robust_training"} & set(sys.modules)
 """
 
 
+@pytest.mark.ci
 def test_model_folders_open_in_plain_timm(tmp_path):
     images = torch.rand(2, 3, SIDE, SIDE)
     np.save(tmp_path / "images.npy", images.numpy())
@@ -316,6 +321,7 @@ def test_model_folders_open_in_plain_timm(tmp_path):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, atol=1e-5)
 
 
+@pytest.mark.ci
 def test_the_card_says_how_it_was_trained_and_what_it_scored(exported, toy):
     card = (exported / "best" / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: timm\n")
