@@ -1,9 +1,9 @@
 """Train, score and localize on toy data in minutes: `python tools/quickstart.py`.
 
-Draws the toy birds, trains a small network with Standard, trains it further with Standard and with
-PGD for the same number of epochs, scores the maps of both beside the centred box and under attack,
-localizes a few test images, and writes an HTML report. Each step is an ordinary command, which is
-printed before it runs.
+Draws the toy birds, trains a small network with Standard, trains it further with Standard, PGD and
+ART for the same number of epochs, scores the maps of all three beside the centred box and under
+attack, localizes a few test images, and writes an HTML report. Each step is an ordinary command,
+which is printed before it runs.
 """
 
 import itertools
@@ -36,13 +36,14 @@ def main(arguments: list[str]) -> None:
     data = output / "data"
     _call("prepare", "toy", data, *_DATA)
     common = ("--data.root", data, "--data.val_fraction", 0.05, "--seed", settings.seed, *_NETWORK)
-    start, standard, pgd = (output / name for name in ("start", "standard", "pgd"))
+    start, standard, pgd, art = (output / name for name in ("start", "standard", "pgd", "art"))
     _train("toy_standard", *common, *_steps(7, 0.003), "--output", start)
     further = (*common, *_steps(2, 0.001), "--model.weights", start / "best" / "model.safetensors")
     _train("toy_standard", *further, "--output", standard)
     _train("toy_pgd", *further, *_ATTACK, "--output", pgd)
+    _train("toy_standard", "--config", "methods/art_clean", *further, "--output", art)
     scores = ("--methods", "gradient", "refined_gradient", "--robustness", "quickstart")
-    _call("evaluate", standard, pgd, *scores, "--report", output / "report.html")
+    _call("evaluate", standard, pgd, art, *scores, "--report", output / "report.html")
     images = data / "CUB_200_2011" / "images"
     _call("localize", pgd, *sorted(images.glob("*/*_0001.jpg")), "--output", output / "boxes")
     print(f"done in {time.perf_counter() - started:.0f} s; open {output / 'report.html'}")
