@@ -17,7 +17,7 @@ from robust_training.training.step import CROSS_ENTROPY, Batch, Step
 
 TERM_IMAGES = 128  # about as many validation images measure the terms
 MOVED = 0.01  # a term that falls by a smaller fraction did not train
-_UNTRAINED = "_untrained"  # ending of the column with a term's value for an untrained network
+UNTRAINED = "_untrained"  # ending of the column with a term's value for an untrained network
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def validate(
         "val_accuracy": accuracy.compute().item(),
         "val_loss": loss.compute().item(),
         **{f"val_{name}": mean.compute().item() for name, mean in terms.items()},
-        **{f"val_{name}{_UNTRAINED}": known[name] for name in terms if name in known},
+        **{f"val_{name}{UNTRAINED}": known[name] for name in terms if name in known},
     }
 
 
@@ -83,24 +83,42 @@ def unmoved_terms(log: Sequence[Row]) -> list[str]:
     A term moved if its last value is at least 1 % below the value for an untrained network, or
     below the first epoch's value if the former is not known. Cross-entropies are not judged."""
     found = []
-    for column, now in log[-1].items() if log else ():
-        name = column.removeprefix("val_")
-        if name in (column, "accuracy", "loss") or name.endswith((CROSS_ENTROPY, _UNTRAINED)):
-            continue
-        known = log[-1].get(column + _UNTRAINED)
-        if known is None and len(log) == 1:
-            continue
-        start = log[0].get(column, now) if known is None else known
+    for name, now, start, before in _terms(log):
         if start == 0:
             found.append(f"{name} has weight 0: this run is a control without it")
-        elif not now <= start - MOVED * abs(start):
-            before = "after the first epoch" if known is None else "for an untrained network"
+        elif not _moved(now, start):
             found.append(
                 f"{name} did not train: on validation images it is {now:.4g}, and {start:.4g} "
                 f"{before}; raise its weight (or set balance), the learning rate or the number of "
                 "epochs"
             )
     return found
+
+
+def moved_terms(log: Sequence[Row]) -> list[str]:
+    """Return a sentence for each other term: how far it fell."""
+    return [
+        f"{name} fell on validation images: it is {now:.4g}, and {start:.4g} {before}"
+        for name, now, start, before in _terms(log)
+        if start != 0 and _moved(now, start)
+    ]
+
+
+def _moved(now: float, start: float) -> bool:
+    return now <= start - MOVED * abs(start)
+
+
+def _terms(log: Sequence[Row]) -> Iterator[tuple[str, float, float, str]]:
+    """Name, last value and value to compare with of each term, and what the latter is."""
+    for column, now in log[-1].items() if log else ():
+        name = column.removeprefix("val_")
+        if name in (column, "accuracy", "loss") or name.endswith((CROSS_ENTROPY, UNTRAINED)):
+            continue
+        known = log[-1].get(column + UNTRAINED)
+        if known is not None:
+            yield name, now, known, "for an untrained network"
+        elif len(log) > 1:
+            yield name, now, log[0].get(column, now), "after the first epoch"
 
 
 def _spread(count: int, wanted: int) -> set[int]:

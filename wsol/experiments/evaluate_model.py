@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from robust_training.models.classifier import Classifier
 from robust_training.training.log import read_log
-from robust_training.training.validation import unmoved_terms
+from robust_training.training.validation import moved_terms, unmoved_terms
 from wsol.cli.parser import output_folder
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import ScoringConfig
@@ -267,6 +267,7 @@ def plan_evaluation(
             f"policies fixed ({ART_THRESHOLD:g}; --threshold gives another) and oracle remain there"
         )
     require_masks(test.truth)
+    log = read_log(folder)
     return EvaluationPlan(
         name="model" if folder is None else folder.resolve().name,
         folder=folder,
@@ -278,7 +279,7 @@ def plan_evaluation(
         robustness=robustness,
         mirrored=mirrored,
         output=output,
-        notes=(*splits.notes, *unfit, *unmoved_terms(read_log(folder))),
+        notes=(*splits.notes, *unfit, *moved_terms(log), *unmoved_terms(log)),
     )
 
 

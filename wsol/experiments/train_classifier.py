@@ -22,7 +22,7 @@ from robust_training.training.interrupts import Stopped
 from robust_training.training.log import Row
 from robust_training.training.nan_guard import replay
 from robust_training.training.step import Step
-from robust_training.training.validation import unmoved_terms
+from robust_training.training.validation import moved_terms, unmoved_terms
 from wsol.cli.config_files import BASE, find_config
 from wsol.cli.parser import Parser
 from wsol.cli.program import other
@@ -94,7 +94,7 @@ def train_classifier(arguments: list[str]) -> None:
                         (output / "best" / name).unlink(missing_ok=True)
                     model = load_classifier(output).to(fabric.device).eval()
                     run_unboxed_threshold(output, model, find_method(LOCALIZER), LOCALIZER)
-            for line in unmoved_terms(log):
+            for line in (*moved_terms(log), *unmoved_terms(log)):
                 fabric.print(f"note: {line}")
             for logger in fabric.loggers:
                 logger.finalize("success")

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from robust_training.training.log import read_log
+from robust_training.training.validation import UNTRAINED
 from wsol.evaluation.metrics import student_interval
 
 # Matplotlib draws with these colours. The page replaces each by a variable of page.css, because the
@@ -127,22 +128,25 @@ def _svg(figure: Figure) -> str:
 
 
 def training_charts(folders: Mapping[str, Path | None]) -> str:
-    """A chart for each column of the runs' log.csv; nothing for runs without a folder or a log."""
+    """A chart for each column of the runs' log.csv; nothing for runs without a folder or a log. The
+    chart of a term also shows the value for an untrained network, if it is known."""
     logs = {run: read_log(folder) for run, folder in folders.items()}
     columns = dict.fromkeys(column for log in logs.values() for column in (log[0] if log else ()))
-    return "".join(
-        line_chart(
-            column.replace("_", " "),
-            "epoch",
-            [
-                Line(run, number, [row["epoch"] for row in log], [row[column] for row in log])
-                for number, (run, log) in enumerate(logs.items())
-                if log and column in log[0]
-            ],
-        )
-        for column in sorted(columns, key=_LAST.__contains__)
-        if column != "epoch"
-    )
+    charts = ""
+    for column in sorted(columns, key=_LAST.__contains__):
+        if column == "epoch" or column.endswith(UNTRAINED):
+            continue
+        lines = [
+            Line(name, number, [row["epoch"] for row in log], [row[shown] for row in log])
+            for number, (run, log) in enumerate(logs.items())
+            for name, number, shown in (
+                (run, number, column),
+                (f"{run}, untrained", number + len(logs), column + UNTRAINED),
+            )
+            if log and shown in log[0]
+        ]
+        charts += line_chart(column.replace("_", " "), "epoch", lines)
+    return charts
 
 
 def threshold_charts(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.objectives import ART, AdversarialTraining, Part, Standard, Sum
 from robust_training.training.log import csv_text, read_log
 from robust_training.training.step import Batch, Step
-from robust_training.training.validation import unmoved_terms
+from robust_training.training.validation import moved_terms, unmoved_terms
 from tests.robust_training.training.test_fit import Stripes, train
 
 LN2 = math.log(2)
@@ -60,13 +60,16 @@ def test_clean_cross_entropy_is_not_measured_twice(tmp_path):
         ([-5.0, -6.0], None, None),
     ],
 )
-def test_terms_that_did_not_fall_are_named(values, untrained, words):
+def test_each_term_is_said_to_have_fallen_or_not(values, untrained, words):
     known = {} if untrained is None else {"val_pull_untrained": untrained}
     log = [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1, "val_pull": v} | known for v in values]
     found = unmoved_terms(log)
     assert len(found) == (words is not None)
     assert all(line.startswith("pull ") and words in line for line in found)
-    assert unmoved_terms([]) == []
+    fell = moved_terms(log)
+    assert len(fell) == (words is None and (untrained is not None or len(values) > 1))
+    assert all(line.startswith("pull fell") and f"it is {values[-1]:g}" in line for line in fell)
+    assert unmoved_terms([]) == moved_terms([]) == []
 
 
 def test_a_sum_knows_the_untrained_terms_of_its_parts():

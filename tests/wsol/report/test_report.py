@@ -298,6 +298,14 @@ def test_curves_of_training_need_a_log(report, tmp_path):
     assert training_charts({"run": tmp_path, "no folder": None}) == ""
 
 
+def test_a_term_is_drawn_with_its_value_for_an_untrained_network(tmp_path):
+    text = "epoch,val_pull,val_pull_untrained\n1,0.69,0.7\n2,0.4,0.7\n"
+    (tmp_path / "log.csv").write_text(text)
+    chart = training_charts({"run": tmp_path})
+    assert chart.count("<figure>") == 1
+    assert "val pull against epoch: run, run, untrained" in chart
+
+
 def test_a_page_needs_runs_on_the_same_images(scored, tmp_path):
     evaluation, _ = scored
     other = SimpleNamespace(examples=evaluation.dataset.examples[1:])
