@@ -47,8 +47,7 @@ class ART(AttackingObjective):
 
     Attributes:
         weight: Weight of the attribution term.
-        attack: Increases the attribution loss on the support only. With eps 0 the term is that of
-            the clean images, and costs half.
+        attack: Increases the attribution loss on the support only.
         top_k: Size of the support: the largest pixels of the true logit's map at the attack's
             start. A number of pixels (int) or a fraction (float; 15,000 of 224 x 224 as published).
         beta: Sharpness of the softplus that replaces ReLU.
@@ -64,6 +63,8 @@ class ART(AttackingObjective):
             is 1, as for a map that has nothing in common with the image. Among many similar classes
             both maps are nearly the same, and the triplet loss cancels what images have in common
             (docs/experiments/trade_off.md).
+        pair: Whether the term compares clean and attacked images, as published. Otherwise it
+            compares attacked images alone, at half the cost.
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
@@ -84,6 +85,7 @@ class ART(AttackingObjective):
     attribution: Attribution = InputGradient()
     anchor: Anchor = Image()
     triplet: bool = True
+    pair: bool = True
     curvature: Curvature = "exact"
     attack_curvature: Curvature = "exact"
     attack_batch_norm: BatchNormMode = "update"
@@ -101,19 +103,18 @@ class ART(AttackingObjective):
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         attacked = self.attack_images(model, image, label, state)
-        # an attack that changes nothing gives equal rows, whose loss is that of the image alone
-        pair = image if torch.equal(attacked, image) else torch.cat([image, attacked])
+        compared = torch.cat([image, attacked]) if self.pair else attacked
         with batch_norm(model, self.term_batch_norm):
             maps = self.attribution(
-                self._scores(model, label.repeat(len(pair) // len(image))),
-                pair,
+                self._scores(model, label.repeat(len(compared) // len(image))),
+                compared,
                 create_graph=True,
                 curvature=self.curvature,
             )
         true, runner_up = self._compared(
             [self.attribution.in_units(each, model.std) for each in maps]
         )
-        anchor = self._features(self.anchor(model.normalize(pair)))
+        anchor = self._features(self.anchor(model.normalize(compared)))
         with batch_norm(model, self.cross_entropy_batch_norm):
             logits = model(attacked)
         return {
@@ -185,7 +186,7 @@ def attribution_loss(anchor: Tensor, true: Tensor, runner_up: Tensor, batch: int
 
     Args:
         anchor, true, runner_up: (2B, D), clean rows, then attacked rows in the same order; or
-            (B, D), clean rows alone.
+            (B, D), attacked rows alone.
         batch: B.
     """
     rows = anchor.unflatten(0, (-1, 1, batch))

@@ -31,9 +31,10 @@ OBJECTIVES = {
         curvature=FiniteDifference(), attack_curvature=FiniteDifference()
     ),
     "ART balanced": ART(form="signed", attack=_pgd(1)),  # as configs/methods/art_balanced.yaml
-    "ART clean": ART(  # as in configs/trade_off/cub200_curves.yaml
+    "ART clean": ART(  # as configs/methods/art_clean.yaml
         form="signed",
         triplet=False,
+        pair=False,
         beta=5.0,
         attack=PGD(eps=0.0, steps=0),
         curvature=FiniteDifference(merged=True),
