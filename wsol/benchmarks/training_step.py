@@ -31,12 +31,12 @@ OBJECTIVES = {
         curvature=FiniteDifference(), attack_curvature=FiniteDifference()
     ),
     "ART balanced": ART(form="signed", attack=_pgd(1)),  # as configs/methods/art_balanced.yaml
-    "ART clean": ART(  # as configs/methods/art_clean.yaml
+    "ART light": ART(  # as configs/methods/art_light.yaml
         form="signed",
         triplet=False,
         pair=False,
         beta=5.0,
-        attack=PGD(eps=0.0, steps=0),
+        attack=_pgd(0),
         curvature=FiniteDifference(merged=True),
         attack_batch_norm="running",
         term_batch_norm="running",

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     further = (*common, *_steps(2, 0.001), "--model.weights", start / "best" / "model.safetensors")
     _train("toy_standard", *further, "--output", standard)
     _train("toy_pgd", *further, *_ATTACK, "--output", pgd)
-    _train("toy_standard", "--config", "methods/art_clean", *further, "--output", art)
+    _train("toy_standard", "--config", "methods/art_light", *further, "--output", art)
     scores = ("--methods", "gradient", "refined_gradient", "--robustness", "quickstart")
     _call("evaluate", standard, pgd, art, *scores, "--report", output / "report.html")
     images = data / "CUB_200_2011" / "images"
