@@ -37,7 +37,7 @@ OBJECTIVES = {
         pair=False,
         beta=5.0,
         attack=_pgd(0),
-        curvature=FiniteDifference(merged=True),
+        curvature=FiniteDifference(),
         attack_batch_norm="running",
         term_batch_norm="running",
         cross_entropy_batch_norm="running",
