@@ -12,8 +12,8 @@ def path_of_class(kind: type) -> str:
 
 
 def import_object(path: str, kind: str) -> object:
-    """Import what a class path names. Raises ValueError, which says that it is a `kind` (for
-    example "network"), if there is no such module, or nothing of that name in it."""
+    """Import what a class path names. Raises ValueError if there is no such module, or nothing of
+    that name in it. The message calls it a `kind`, for example "network"."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)

@@ -36,6 +36,7 @@ def run(toy, tmp_path_factory):
     status, text, error = train("--data.root", toy, "--output", output)
     assert status == 0, error
     assert str(output / "best") in text
+    assert "note: attribution " in text
     return output
 
 

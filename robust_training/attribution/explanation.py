@@ -51,8 +51,8 @@ class Explanation(ABC):
     batch, is the same in every call, and can be differentiated.
     """
 
-    # whether the map explains a class, so that it has no meaning for a wrong prediction
     is_of_class: ClassVar[bool] = True
+    """Whether the map explains a class, so that it has no meaning for a wrong prediction."""
 
     @property
     def points(self) -> int:

@@ -66,7 +66,7 @@ class SmoothActivations(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func not in _SMOOTH_FORMS:
             return func(*args, **kwargs)
-        input, *settings = args
+        input, *settings = args or (kwargs.pop("input"),)
         if not (kwargs.pop("inplace", False) or func in IN_PLACE):
             return _SMOOTH_FORMS[func](self.beta, input, *settings, **kwargs)
         # softplus keeps its input for the backward pass, so an input that is overwritten is copied

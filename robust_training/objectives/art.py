@@ -64,7 +64,7 @@ class ART(AttackingObjective):
             both maps are nearly the same, and the triplet loss cancels what images have in common
             (docs/experiments/trade_off.md).
         pair: Whether the term compares clean and attacked images, as published. Otherwise it
-            compares attacked images alone, at half the cost.
+            compares attacked images alone, which halves the cost of the term.
         curvature: The way in which the loss is differentiated through the maps, for the weights.
         attack_curvature: The way in which it is differentiated in the attack.
         attack_batch_norm: Mode of BatchNorm during the attack.
@@ -103,18 +103,18 @@ class ART(AttackingObjective):
         self, model: Classifier, image: Tensor, label: Tensor, state: AttackState
     ) -> dict[str, Tensor]:
         attacked = self.attack_images(model, image, label, state)
-        compared = torch.cat([image, attacked]) if self.pair else attacked
+        images = torch.cat([image, attacked]) if self.pair else attacked
         with batch_norm(model, self.term_batch_norm):
             maps = self.attribution(
-                self._scores(model, label.repeat(len(compared) // len(image))),
-                compared,
+                self._scores(model, label.repeat(2) if self.pair else label),
+                images,
                 create_graph=True,
                 curvature=self.curvature,
             )
         true, runner_up = self._compared(
             [self.attribution.in_units(each, model.std) for each in maps]
         )
-        anchor = self._features(self.anchor(model.normalize(compared)))
+        anchor = self._features(self.anchor(model.normalize(images)))
         with batch_norm(model, self.cross_entropy_batch_norm):
             logits = model(attacked)
         return {

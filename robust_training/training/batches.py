@@ -29,7 +29,9 @@ class SeededIndices:
     process that loads it.
 
     Attributes:
+        indices: Indices into the data set.
         place: Position of the first index in the epoch's order.
+        seeds: Seeds of the epoch.
     """
 
     indices: list[int]

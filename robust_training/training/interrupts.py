@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 class Interrupts:
     """Saves `state`, the content of the checkpoint, every `minutes`, and after Ctrl-C (SIGINT) or
-    SIGTERM. Its "progress" is set here.
+    SIGTERM. `check` sets its "progress".
 
     Inside its `with`, the first signal takes effect after the current step. A second signal takes
     effect at once."""

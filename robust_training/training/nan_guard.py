@@ -60,7 +60,13 @@ class MicroBatch:
 
 class NanGuard:
     """Accepts only finite steps. Any other step is skipped if the run may still skip one, and stops
-    the run otherwise. Its batches are saved in `output` in both cases."""
+    the run otherwise. Its batches are saved in `output` in both cases.
+
+    Args:
+        allowed: Number of steps that may be skipped in the whole run.
+        skipped: Number of those that were skipped so far.
+        note: Shows a line to the user.
+    """
 
     def __init__(
         self,

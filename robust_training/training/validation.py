@@ -96,7 +96,7 @@ def unmoved_terms(log: Sequence[Row]) -> list[str]:
 
 
 def moved_terms(log: Sequence[Row]) -> list[str]:
-    """Return a sentence for each other term: how far it fell."""
+    """Return a sentence for each term that fell, with both values."""
     return [
         f"{name} fell on validation images: it is {now:.4g}, and {start:.4g} {before}"
         for name, now, start, before in _terms(log)

@@ -106,7 +106,7 @@ def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy,
         assert "gradient" not in scored
     assert "differ in" not in (output / "comparison.md").read_text()
     status, _, error = compare((), toy, tmp_path / "new", *chosen[:-1], "came")
-    assert (status, "cam" in error, (tmp_path / "new").exists()) == (2, True, False)
+    assert (status, "did you mean cam?" in error, (tmp_path / "new").exists()) == (2, True, False)
     more = ("--curves", curves, "--epochs", 1, "--methods", "cam", "--points")
     status, text, error = compare((), toy, output, *more, "focal_2")
     assert (status, "as_it_is" in text, "| focal_2 | 1 |" in text) == (0, False, True), error

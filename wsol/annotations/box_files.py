@@ -29,6 +29,8 @@ def write_boxes(
 
     Args:
         found: Boxes of image files, as `Localizer.predict` gives them; taken one after the other.
+        class_names: A name for each label.
+        output: The folder for both files. It is made if it is missing.
         root: The folder that holds all image files. File names in boxes.json are relative to it,
             and `info.root` there names it. boxes.csv has the paths as they were given.
     """

@@ -24,6 +24,8 @@ def program_speeds(
     """Images per second with random weights, with heatmaps: one row for each model and batch.
 
     Args:
+        names: timm's names of networks.
+        side: Side of the images in pixels.
         suffix: Format of the programs, "onnx" or "pt2".
         repeats: Number of calls of each. The calls alternate, and the medians are compared.
     """

@@ -230,7 +230,7 @@ def _components(value, lowest, shift, touched):
     Args:
         value: uint8, flat, framed. A pixel is present at the cuts from `lowest` to below its value.
         lowest: uint8, flat. It has one value within a component.
-        touched: From `component_tree`, for 4- or 8-connectivity.
+        touched: int8 (256,5), a table of `component_tree` for 4- or 8-connectivity.
 
     Returns:
         int16 (M,4) half-open xyxy and int16 (M,2), first and last cut, both included.

@@ -105,8 +105,8 @@ def record_settings(
     folder: Path, settings: Mapping[str, Any], *, results: str = f"**/{LAST}"
 ) -> None:
     """Write trained_with.json: the settings, JSON values, with which the runs below `folder` train.
-    Raises ValueError, which names one, if something has been trained with other settings: if files
-    of the pattern `results` exist."""
+    If files of the pattern `results` exist, something has been trained. Then raises ValueError if
+    its settings differ; the message names one."""
     file = folder / TRAINED_WITH
     if file.is_file() and any(folder.glob(results)):
         before = read_json(file)

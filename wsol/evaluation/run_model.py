@@ -97,8 +97,8 @@ def run_model(
 
 
 def most_probable(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The five most probable classes, (N,5), and their probabilities, float64 (N,5), by logits
-    (N,C). There are fewer than five classes if C is smaller."""
+    """The five most probable classes of logits (N,C): their indices (N,5), and their probabilities,
+    float64 (N,5). There are fewer than five classes if C is smaller."""
     probability = logits.detach().softmax(dim=1)
     order = probability.argsort(dim=1, descending=True, stable=True)[:, :5]
     return order.cpu().numpy(), probability.gather(1, order).cpu().double().numpy()

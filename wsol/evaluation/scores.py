@@ -140,9 +140,10 @@ def _copied(ious: np.ndarray, correct: np.ndarray | None) -> float | None:
     """Fraction of images whose box equals a true box to the pixel, at the threshold with most such
     images. True boxes that were made by this model, and were not drawn by hand, are found by it.
 
-    Of ious (N,T), only images with a correct prediction count, because the boxes that a model
-    proposes are those of the predicted class; all without `correct`, bool (N,). None if fewer than
-    5 images count: some box of one image may be equal by chance."""
+    `ious` (N,T) are of boxes of the true class. Only images where `correct`, bool (N,), is true
+    count, because the boxes that a model proposes are those of the predicted class; all images if
+    `correct` is None. The result is None if fewer than 5 images count: some box of one image may be
+    equal by chance."""
     counted = ious if correct is None else ious[correct]
     return max_box_acc(counted, _SAME) if len(counted) >= 5 else None
 

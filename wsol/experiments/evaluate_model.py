@@ -122,8 +122,8 @@ class EvaluationPlan:
         self, device: str | torch.device = "cpu", fabric: Fabric | None = None
     ) -> Evaluation | None:
         """Runs the evaluation; `evaluate` documents the result. The processes of `fabric` divide
-        heatmaps and predictions among them. The first one does the rest; in all others the result
-        is None."""
+        heatmaps and predictions among them; without it there is one process. The first process does
+        the rest; in all others the result is None."""
         scoring, splits = self.scoring, self.splits
         model = self.model.to(device, memory_format=torch.channels_last).eval()
         test = self._run_split("test", splits.test, fabric)

@@ -62,9 +62,9 @@ class Refined(Combined):
 def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Averages a box with the box of the region of similar colours around its centre.
 
-    grabCut starts from a Gaussian centred in the box. The pixels with the largest values start as
-    foreground. Their number is 0.7 times the box's area, but 5 to 60 % of the image. The constants
-    were chosen on training images
+    grabCut starts from a Gaussian centred in the box. The pixels where it is largest start as
+    foreground, a fifth of them as certain foreground. Their number is 0.7 times the box's area, but
+    5 to 60 % of the image. The constants were chosen on training images
     (docs/experiments/heatmaps.md).
 
     Args:

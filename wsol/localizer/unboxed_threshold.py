@@ -85,7 +85,8 @@ def unboxed_images(data: DataConfig, classes: Sequence[str] | None = None) -> Da
 
 
 def unboxed_threshold(model: Classifier, method: HeatmapMethod, images: DataLoader) -> float | None:
-    """`agreeing_threshold` for heatmaps of the images' own classes."""
+    """`agreeing_threshold` for heatmaps of the images' own classes. `model` is in evaluation mode,
+    and `images` come from `unboxed_images`."""
     photos, heatmaps = [], []
     for batch in images:
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)

@@ -15,7 +15,7 @@ class Table(NamedTuple):
 
 
 def percent(fraction: float | None, interval: Sequence[float] | None = None) -> str:
-    """Formats a percentage: "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" for None."""
+    """A percentage of a fraction: "46.3", or "46.3 [37.2, 55.4]" with an interval; "-" for None."""
     if fraction is None:
         return "-"
     ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"

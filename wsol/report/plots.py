@@ -141,7 +141,7 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
             for number, (run, log) in enumerate(logs.items())
             for name, number, shown in (
                 (run, number, column),
-                (f"{run}, untrained", number + len(logs), column + UNTRAINED),
+                (f"{run}, untrained", number, column + UNTRAINED),
             )
             if log and shown in log[0]
         ]

@@ -114,8 +114,11 @@ def spurious_correlation(
 def group_accuracy(
     correct: ArrayLike, classes: Sequence[str], backgrounds: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy over groups of images with one class and background, from an entry for each image.
-    Each group has equal weight.
+    """Accuracy over groups of images with one class and background. Each group has equal weight.
+
+    Args:
+        correct: bool (N,), whether each image is classified correctly.
+        classes, backgrounds: N names each.
 
     Returns:
         `groups`: class, background, size and accuracy of each group of at least `FEWEST` images.

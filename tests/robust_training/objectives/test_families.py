@@ -49,9 +49,10 @@ def small(name: str) -> Classifier:
     return Classifier(backbone, (0.5,) * 3, (0.25,) * 3).train()
 
 
-# double backward of depthwise and grouped convolutions is slow on a CPU
 QUICK = {
+    # double backward of depthwise and grouped convolutions is slow on a CPU
     "exact": ("resnet10t", "vgg11_bn", "convnext_atto", "vit_tiny_patch16_224"),
+    # the others run in .ci/run
     "finite_difference": ("resnet10t", "tinynet_e", "convnext_atto", "vit_tiny_patch16_224"),
 }
 MARKS = {"exact": pytest.mark.slow, "finite_difference": pytest.mark.ci}

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -279,6 +280,10 @@ def test_a_comparison_scores_again_after_boxes_were_drawn(trained, monkeypatch):
     os.utime(root / "boxes.csv", (later, later))
     runs._evaluate(run)
     assert calls == ["evaluate"]
+    os.utime(run / "metrics.json", (later, later))
+    for heatmaps in (("cam",), ("cam",), ()):
+        replace(runs, heatmaps=heatmaps)._evaluate(run)
+    assert calls == ["evaluate"] * 3  # with other heatmaps only
 
 
 def test_the_settings_of_detectors_include_the_true_boxes_that_choose_and_score(small):

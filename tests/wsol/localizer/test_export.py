@@ -150,14 +150,22 @@ def check_elsewhere(folder, models):
             np.testing.assert_allclose(found, heatmaps, atol=1e-4, err_msg=f"{name} {kind}")
 
 
-@pytest.mark.slow
-def test_programs_of_every_family_run_elsewhere(tmp_path):
-    models = {name: small(name) for name in FAMILIES}
-    for name, model in models.items():
-        program = export_program(model)
-        for kind in ("onnx", "pt2"):
-            write_program(program, Localizer(model, "gradient"), tmp_path / f"{name}.{kind}")
-    check_elsewhere(tmp_path, models)
+ATTENTION = "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.ci if name == ATTENTION else pytest.mark.slow)
+        for name in FAMILIES
+    ],
+)
+def test_programs_of_every_family_run_elsewhere(name, tmp_path):
+    model = small(name)
+    program = export_program(model)
+    for kind in ("onnx", "pt2"):
+        write_program(program, Localizer(model, "gradient"), tmp_path / f"{name}.{kind}")
+    check_elsewhere(tmp_path, {name: model})
 
 
 def test_what_onnx_cannot_say_is_named_and_the_pt2_is_written(tmp_path):

@@ -7,6 +7,7 @@ Options after `--` go to every run of train.py. Each run is a folder DIR/<config
 by train.py and scored by evaluate.py. Finished runs are not repeated, and interrupted ones
 continue. Writes comparison.md, comparison.csv, accuracy_gt_known.png, accuracy_robustness.png
 (where robustness was measured) and maps.png. Times are multiples of the first configuration's.
+`--methods gradient` scores the named heatmaps and their baselines only.
 
 `--curves trade_off/curves` adds methods with several settings each, such as radii of PGD and
 weights of ART. A line joins the points of a curve in both pictures. `--points pgd_1 trades_1`

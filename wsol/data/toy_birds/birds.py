@@ -58,7 +58,8 @@ def draw(
     *,
     distractors: tuple[int, int] = DISTRACTORS,
 ) -> tuple[Array, Array]:
-    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255."""
+    """Draws an image, uint8 (size,size,3) RGB, and its mask, uint8 (size,size) of 0 and 255.
+    `distractors` is the smallest and the largest number of distractors."""
     big = size * _SUPERSAMPLING
     canvas = BACKGROUNDS[background](big, rng)
     for _ in range(rng.integers(*distractors, endpoint=True)):

@@ -102,6 +102,7 @@ def found_pseudo_labels(file: Path, truths: Mapping[str, GroundTruth]) -> Pseudo
     """Takes the boxes that a localizer found, for example boxes.json of localize.py.
 
     Args:
+        file: COCO, with one box for each image.
         truths: The images of the splits "train", "val" and "test". Their true boxes are not used.
 
     Raises:
