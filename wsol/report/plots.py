@@ -50,6 +50,7 @@ class Line:
         colour: Number of the line's colour. A run or heatmap has the same number in all charts.
         band: Lower and upper end of the interval at each point.
         mark: A point that is drawn as a dot.
+        dashed: Whether the line is dashed.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Line:
     y: Sequence[float]
     band: Sequence[Sequence[float]] = ()
     mark: tuple[float, float] | None = None
+    dashed: bool = False
 
 
 def line_chart(
@@ -89,7 +91,8 @@ def line_figure(
         x, y = np.array(line.x, float), np.array(line.y, float)
         shown = np.isfinite(x + y)
         marker = "o" if shown.sum() == 1 else None  # a line with one point is invisible
-        axes.plot(x[shown], y[shown], color=colour, marker=marker, clip_on=False)
+        style = "--" if line.dashed else "-"
+        axes.plot(x[shown], y[shown], style, color=colour, marker=marker, clip_on=False)
         if line.band:
             low, high = np.transpose(line.band)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, clip_on=False)
@@ -137,13 +140,19 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
         if column == "epoch" or column.endswith(UNTRAINED):
             continue
         lines = [
-            Line(name, number, [row["epoch"] for row in log], [row[shown] for row in log])
-            for number, (run, log) in enumerate(logs.items())
-            for name, number, shown in (
-                (run, number, column),
-                (f"{run}, untrained", number, column + UNTRAINED),
+            Line(
+                name,
+                number,
+                [row["epoch"] for row in log],
+                [row[key] for row in log],
+                dashed=dashed,
             )
-            if log and shown in log[0]
+            for number, (run, log) in enumerate(logs.items())
+            for name, key, dashed in (
+                (run, column, False),
+                (f"{run}, untrained", column + UNTRAINED, True),
+            )
+            if log and key in log[0]
         ]
         charts += line_chart(column.replace("_", " "), "epoch", lines)
     return charts
