@@ -135,6 +135,18 @@ def test_damaged_curves_are_refused_in_one_line(tmp_path, text, message):
     assert message in error
 
 
+def test_an_oracle_is_no_score_of_a_comparison():
+    policies = {"a": ("val", "oracle"), "b": ("oracle",), "gradient": ("val",)}
+    rows = [
+        {"heatmap": name, "policy": policy, "gt_known_loc": 0.5, "top1_loc": 0.4}
+        for name, each in policies.items()
+        for policy in each
+    ]
+    scores = read_scores({"localization": rows})
+    assert scores["a GT-known"] == scores["GT-known"] == 0.5
+    assert scores["b GT-known"] is None
+
+
 def test_a_line_joins_the_points_of_a_curve_only():
     """The picture of two points of a curve has more ink than that of two methods apart."""
     runs = some_runs(a=[0.2], b=[0.9])

@@ -237,7 +237,8 @@ def write_comparison(output: Path, runs: Sequence[TrainedRun], command: str, ima
         "maps.png": sheet(runs, read_data_config(runs[0].folder).dataset("test"), images=images),
     }
     for name, picture in pictures.items():
-        (output / name).unlink(missing_ok=True)  # of another command
-        if picture is not None:
+        if picture is None:
+            (output / name).unlink(missing_ok=True)  # of another command
+        else:
             (output / name).write_bytes(picture)
     return table

@@ -47,7 +47,11 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
         GT_KNOWN: _localization(metrics, "gradient", "gt_known_loc"),
         "Top-1 Loc": _localization(metrics, "gradient", "top1_loc"),
         "CAM GT-known": _localization(metrics, "cam", "gt_known_loc"),
-        **_other_heatmaps(metrics),
+        **{
+            f"{name} GT-known": _localization(metrics, name, "gt_known_loc")
+            for name in dict.fromkeys(row["heatmap"] for row in metrics["localization"])
+            if name not in ("gradient", "cam")
+        },
         **_map_robustness(metrics),
         "GT-known under attack": _value(attack, "boxes", "gt_known_loc", "attacked", "mean"),
         "accuracy under attack": _value(curve, "accuracy", place),
@@ -55,15 +59,6 @@ def read_scores(metrics: Metrics) -> dict[str, Any]:
         "gradient mass in mask": _value(spurious, "object", "mass"),
         "gradient mass on null patch": _value(spurious, "null_patch", "mass"),
     }
-
-
-def _other_heatmaps(metrics: Metrics) -> dict[str, float]:
-    """Reads GT-known of each heatmap but the gradient and CAM, with its first threshold policy."""
-    found: dict[str, float] = {}
-    for row in metrics["localization"]:
-        if row["heatmap"] not in ("gradient", "cam"):
-            found.setdefault(f"{row['heatmap']} GT-known", row["gt_known_loc"])
-    return found
 
 
 def _map_robustness(metrics: Metrics) -> dict[str, Any]:

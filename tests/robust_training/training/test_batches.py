@@ -29,7 +29,7 @@ class Drawing(Dataset):
     def __getitem__(self, index):
         self.loaded.append(index)
         # global generators, because data sets may use them
-        draws = torch.rand(()).item(), np.random.rand(), random.random()  # noqa: NPY002
+        draws = torch.rand(()).item(), np.random.rand(), random.random()  # noqa: NPY002 (seeded, too)
         return {"index": index, "draws": torch.tensor(draws)}
 
 
