@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
+from robust_training.attribution.anchors import Anchor
 from robust_training.attribution.class_activation import class_activation, has_class_activation
 from robust_training.attribution.explanation import Attribution
 from robust_training.attribution.gradients import input_gradient
@@ -154,6 +155,25 @@ class CentredBox(HeatmapMethod):
         rows, columns = (1 - np.abs((2 * np.arange(n) + 1) / n - 1) for n in (height, width))
         heatmap = min_max(np.minimum(rows[:, None], columns[None, :]))
         return np.broadcast_to(heatmap, (count, height, width))
+
+
+@dataclass(frozen=True)
+class AnchorMap(HeatmapMethod):
+    """The control of ART: magnitude of the anchor itself, post-processed like `Gradient`.
+
+    ART aligns a network's gradient with an anchor. The network has learned more than the anchor
+    only if its map scores above this one, which uses no network (but its normalisation).
+
+    Attributes:
+        anchor: The anchor of the training.
+        sigma: Standard deviation of the final Gaussian filter, in pixels.
+    """
+
+    anchor: Anchor
+    sigma: float = 3.0
+
+    def __call__(self, model: Classifier, image: Tensor, label: Tensor) -> np.ndarray:
+        return attribution_heatmap(self.anchor(model.normalize(image)), sigma=self.sigma)
 
 
 def each_heatmap(

@@ -7,13 +7,14 @@ path of a `HeatmapMethod`. Underscores stand for spaces, except in names with a 
 from collections.abc import Callable, Iterable
 from functools import partial, reduce
 
+from robust_training.attribution.anchors import BorderContrast, Edges, Image
 from robust_training.attribution.explanation import IntegratedGradients, SmoothGrad
 from robust_training.class_path import CLASS_PATH, import_object, path_of_class
 from wsol.data.names import nearest
 from wsol.heatmaps.attention_rollout import AttentionRollout
 from wsol.heatmaps.averaged import Averaged, Product
 from wsol.heatmaps.ddt import DDT
-from wsol.heatmaps.heatmap import CAM, Attributed, CentredBox, Gradient, HeatmapMethod
+from wsol.heatmaps.heatmap import CAM, AnchorMap, Attributed, CentredBox, Gradient, HeatmapMethod
 from wsol.heatmaps.packaged_cam import PackagedCAM
 from wsol.heatmaps.patch_cuts import LOST, TokenCut
 from wsol.heatmaps.refined import Refined
@@ -35,6 +36,9 @@ BASES: dict[str, HeatmapMethod] = {
     "attention rollout": AttentionRollout(),
     "tokencut": TokenCut(),
     "lost": LOST(),
+    "image": AnchorMap(Image()),
+    "border contrast": AnchorMap(BorderContrast()),
+    "edges": AnchorMap(Edges()),
 }
 _REFINED = "refined"
 SWITCHES: dict[str, Callable[[HeatmapMethod], HeatmapMethod]] = {

@@ -4,11 +4,12 @@ import pytest
 import scipy.ndimage
 import torch
 
+from robust_training.attribution.anchors import BorderContrast, Image
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import class_score, cross_entropy_score
 from robust_training.models.creating import create_model
 from wsol.boxes.heatmap_boxes import largest_boxes
-from wsol.heatmaps.heatmap import CAM, CentredBox, Gradient, attribution_heatmap
+from wsol.heatmaps.heatmap import CAM, AnchorMap, CentredBox, Gradient, attribution_heatmap
 
 
 def published(attribution: np.ndarray) -> np.ndarray:
@@ -96,3 +97,15 @@ def test_the_threshold_is_the_size_of_the_centred_box(model, threshold):
     side = 1 - threshold
     expected = [100 * (1 - side), 50 * (1 - side), 100 * (1 + side), 50 * (1 + side)]
     np.testing.assert_allclose(box, expected, atol=2)
+
+
+@pytest.mark.parametrize("background", [0.0, 0.9])
+def test_the_map_of_the_border_contrast_is_the_object(model, background):
+    """The image itself marks a background of another brightness than the mean instead."""
+    image = torch.full((1, 3, 64, 64), background)
+    image[..., 20:40, 10:44] = 0.5
+    found = AnchorMap(BorderContrast(), sigma=0)(model, image, torch.tensor([0]))[0]
+    (box,) = largest_boxes(found, [0.5])
+    np.testing.assert_allclose(box, [10, 20, 44, 40], atol=1)
+    same = AnchorMap(Image())(model, image, torch.tensor([0]))[0]
+    assert same[5, 5] > same[30, 30]
