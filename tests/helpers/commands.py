@@ -76,10 +76,10 @@ def tool_process(name, *arguments):
 
 
 def train(*arguments):
-    config = ROOT / "configs" / "toy_art.yaml"
+    configs = ("--config", "toy_standard", "--config", "methods/art")
     network = ("--model.name", "test_resnet", "--model.last_stride", "null")
     small = (*network, "--data.image_size", 32, "--data.num_workers", 0, "--epochs", 1)
-    return tool("train.py", "--config", config, *small, *arguments)
+    return tool("train.py", *configs, *small, *arguments)
 
 
 def page_data(file):

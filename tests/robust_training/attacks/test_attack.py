@@ -97,7 +97,7 @@ def test_a_configuration_can_name_it(tmp_path):
         "objective:\n  class_path: ART\n  init_args:\n    attack:\n"
         f"      class_path: {FGSM.__module__}.FGSM\n      init_args: {{eps: 0.02}}\n"
     )
-    base = ROOT / "configs" / "toy_art.yaml"
+    base = ROOT / "configs" / "methods" / "art.yaml"
     arguments = ["--config", base, "--config", file, "--data.root", "d", "--output", "o"]
     status, text, error = tool("train.py", *arguments, "--print_config")
     assert status == 0, error
@@ -108,8 +108,8 @@ def test_settings_of_pgd_need_no_class_path(tmp_path):
     """A file without a class changes the settings of the file before it."""
     file = tmp_path / "steps.yaml"
     file.write_text("objective: {class_path: ART, init_args: {attack: {steps: 7}}}")
-    base = ROOT / "configs" / "toy_art.yaml"
+    base = ROOT / "configs" / "methods" / "art.yaml"
     arguments = ["--config", base, "--config", file, "--data.root", "d", "--output", "o"]
     status, text, error = tool("train.py", *arguments, "--print_config")
     assert status == 0, error
-    assert "eps: 0.0627\n        step_size: 0.0627\n        steps: 7\n" in text
+    assert "eps: 0.00784\n        step_size: 0.00784\n        steps: 7\n" in text
