@@ -308,6 +308,16 @@ def test_every_method_is_one_short_file(config, parser):
     assert "dict_kwargs" not in parser.dump(settings)
 
 
+@pytest.mark.parametrize("name", ["toy_art", "cub10_mobilenetv2_art"])
+def test_small_configurations_of_art_have_its_light_form(name):
+    """With these settings ART's term falls in a short run (docs/experiments)."""
+    light, own = (
+        yaml.safe_load((ROOT / "configs" / f"{each}.yaml").read_text())
+        for each in ("methods/art_light", name)
+    )
+    assert {key: own[key] for key in light} == light
+
+
 def test_benchmark_compares_training_steps(tmp_path):
     small = ("--model", "resnet10t", "--size", "32", "--batch", "2", "--repeats", "1")
     table = tmp_path / "steps.json"
