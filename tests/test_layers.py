@@ -14,7 +14,7 @@ LAYERS = (
     "robust_training.class_path",
     "robust_training.private_api",
     "robust_training.progress",
-    "robust_training.cpu",
+    "robust_training.devices",
     "robust_training.models",
     "robust_training.autograd",
     "robust_training.attribution",

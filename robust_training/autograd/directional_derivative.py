@@ -25,7 +25,8 @@ def directional_derivative(
     The derivative is (score(image + step v) - score(image)) / step, where v is a constant. So its
     gradient with respect to the weights needs first derivatives only (Finlay and Oberman, 2019,
     arXiv 1905.11468, Algorithm 1; cifar10/train.py). Both passes draw the same dropout masks.
-    Images are not clipped to [0,1] after the step.
+    Images are not clipped to [0,1] after the step. On a GPU, switch TF32 off, as `fit` does: the
+    difference is as small as its rounding errors.
 
     Args:
         score: Logits (N,C) -> (N,).

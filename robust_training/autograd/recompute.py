@@ -20,14 +20,16 @@ from robust_training.autograd.smooth_activation import SmoothActivations
 from robust_training.autograd.softplus import once_differentiable_softplus
 from robust_training.private_api import active_function_modes
 
+_TF32 = torch.backends.cudnn, torch.backends.cuda.matmul  # each has a switch `allow_tf32`
+
 
 class Recording:
     """Records a computation inside `recorded()`; computations inside `replayed()` repeat it.
 
     The repetition has the same modes of modules, running statistics, dropout masks and held
     activations, and runs under the same function modes, for example `smooth`. Only the recorded run
-    updates running statistics. Both run without autocast, because a displacement of 3e-4 would
-    vanish in bfloat16.
+    updates running statistics. Both run without autocast and without TF32, because a displacement
+    of 3e-4 would vanish in bfloat16 and in the 10 bits of TF32.
 
     Attributes:
         coupled: Whether batch statistics make the images of a batch depend on each other.
@@ -71,6 +73,7 @@ class Recording:
 
     def _enter(self, stack: ExitStack, activations: TorchFunctionMode) -> None:
         stack.enter_context(torch.autocast(self._device.type, enabled=False))
+        stack.enter_context(attribute_set(_TF32, "allow_tf32", False))
         stack.enter_context(_OnceDifferentiableSoftplus(lambda: self._trains_weights))
         stack.enter_context(activations)
 

@@ -26,6 +26,7 @@ class EpochProgress:
         sums: Name of a term -> [its sum over images, number of images], in this process.
         skipped: Steps skipped in this epoch because a term or a gradient was not finite.
         seconds: Training time of this epoch.
+        before: What was measured before the first epoch: columns of the log.
     """
 
     batches: int = 0
@@ -33,6 +34,7 @@ class EpochProgress:
     sums: dict[str, list[float]] = field(default_factory=dict)
     skipped: int = 0
     seconds: float = 0.0
+    before: dict[str, float] = field(default_factory=dict)
 
     def add(self, terms: dict[str, float], images: int) -> None:
         """Count the mean terms of a batch."""

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from robust_training.cpu import prepare_cpu
+from robust_training.devices import prepare_device
 from robust_training.models.classifier import Classifier
 from robust_training.models.saving import save_model
 from robust_training.objectives import Objective
@@ -31,7 +31,7 @@ from robust_training.training.processes import write_once
 from robust_training.training.schedule import parameter_groups, rates, set_steps
 from robust_training.training.settings import TrainingSettings
 from robust_training.training.step import Balance, Batch, Step, second_derivatives_explained
-from robust_training.training.validation import validate
+from robust_training.training.validation import COSINE, COSINE_BEFORE, attacks_images, validate
 
 _BALANCE_EVERY = 10  # steps between two measurements of the terms' gradients
 
@@ -83,8 +83,7 @@ def fit(
     """
     fabric = fabric or Fabric(devices=1)
     output, epochs = Path(output), settings.epochs
-    if fabric.device.type == "cpu":
-        prepare_cpu()
+    prepare_device(fabric.device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = settings.optimizer(parameter_groups(model.backbone, settings.lr_multipliers or {}))
@@ -132,20 +131,25 @@ def fit(
             fabric, step, optimizer, scheduler, train, settings, balance, guard, interrupts, bar
         )
 
+        def measure(number: int, *, with_terms: bool = True) -> Row:
+            return validate(
+                fabric,
+                model,
+                objective.at(number),
+                load_epoch(validation, settings.seed, max(number - 1, 0), "validation"),
+                len(validation),
+                partial(interrupts.check, progress),
+                with_terms=with_terms,
+            )
+
         def end_epoch(number: int, row: Row) -> None:
             """Validate, save the model if it is the best, save the run, and log the row."""
             nonlocal progress
             started = time.perf_counter()
-            batches = load_epoch(validation, settings.seed, max(number - 1, 0), "validation")
-            loop.validation_terms = validate(
-                fabric,
-                model,
-                objective.at(number),
-                batches,
-                len(validation),
-                partial(interrupts.check, progress),
-            )
-            row |= loop.validation_terms
+            loop.validation_terms = measure(number)
+            row |= loop.validation_terms | progress.before
+            if state["log"] and COSINE_BEFORE in state["log"][0]:
+                row[COSINE_BEFORE] = state["log"][0][COSINE_BEFORE]
             row["seconds"] = progress.seconds + time.perf_counter() - started
             if settings.selection == "last" or row["val_accuracy"] >= state["best"]:
                 state["best"] = row["val_accuracy"]
@@ -160,6 +164,8 @@ def fit(
         if epochs == 0:
             state["log"] = []  # of the same run, which was resumed
             end_epoch(0, {"epoch": 0, "lr": 0.0})
+        elif attacks_images(objective.at(0)) and state["epoch"] == progress.batches == 0:
+            progress.before = {COSINE_BEFORE: measure(0, with_terms=False)[COSINE]}
         for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}

@@ -1,5 +1,6 @@
 """Validation after each epoch: accuracy, and whether the objective's terms were trained."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from robust_training.attribution.gradients import input_gradient
+from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
-from robust_training.objectives import Objective
+from robust_training.objectives import Objective, Sum
 from robust_training.objectives.base import AttackingObjective
 from robust_training.training.log import Row
 from robust_training.training.step import CROSS_ENTROPY, Batch, Step
@@ -18,6 +21,9 @@ from robust_training.training.step import CROSS_ENTROPY, Batch, Step
 TERM_IMAGES = 128  # about as many validation images measure the terms
 MOVED = 0.01  # a term that falls by a smaller fraction did not train
 UNTRAINED = "_untrained"  # ending of the column with a term's value for an untrained network
+COSINE = "val_gradient_cosine"  # column with the mean of `gradient_cosine`
+COSINE_BEFORE = f"{COSINE}_before"  # column with its value before the training
+_NOISE = 2 / 255
 
 
 @torch.no_grad()
@@ -28,17 +34,21 @@ def validate(
     batches: Iterator[tuple[dict[str, Tensor], list[str]]],
     count: int,
     check_interrupts: Callable[[], None],
+    *,
+    with_terms: bool = True,
 ) -> dict[str, float]:
     """Return accuracy and mean cross-entropy on the validation images, and terms of the objective.
 
     The terms are measured without augmentation and with the objective's attack, on about
     `TERM_IMAGES` images: `val_<term>`, and `val_<term>_untrained` if the value for an untrained
-    network is known. The cross-entropy of clean images is not repeated.
+    network is known. The cross-entropy of clean images is not repeated. If the objective attacks
+    images, `COSINE` is measured on the same images.
 
     Args:
         batches: Batches and the names of their images.
         count: Number of batches.
         check_interrupts: Called before each batch.
+        with_terms: Whether to measure the terms, which need the objective's attack.
     """
     model.eval()
     accuracy = MulticlassAccuracy(model.num_classes, average="micro").to(fabric.device)
@@ -47,6 +57,7 @@ def validate(
     dtype = next(model.parameters()).dtype
     chosen: set[int] = set()
     is_attacked = isinstance(objective, AttackingObjective)
+    has_cosine, cosine = attacks_images(objective), MeanMetric().to(fabric.device)
     with closing(batches):
         for number, (items, _) in enumerate(batches):
             check_interrupts()
@@ -58,12 +69,16 @@ def validate(
             loss.update(nn.functional.cross_entropy(logits, label), len(label))
             if number == 0:
                 chosen = _spread(count, max(1, round(TERM_IMAGES / len(label))))
-            if number in chosen:
+            if number in chosen and has_cosine:
+                torch.manual_seed(number)  # of the noise
+                with fabric.autocast():
+                    cosine.update(gradient_cosine(model, image.to(dtype), label))
+            if number in chosen and with_terms:
                 torch.manual_seed(number)  # of the attack
                 with fabric.autocast(), torch.enable_grad():
                     found = Step(model, objective)(Batch(image, label))
                 own = [n for n in found if is_attacked or not n.endswith(CROSS_ENTROPY)]
-                if not own:
+                if not own and not has_cosine:
                     chosen = set()
                 for name in own:
                     mean = terms.setdefault(name, MeanMetric().to(fabric.device))
@@ -74,7 +89,53 @@ def validate(
         "val_loss": loss.compute().item(),
         **{f"val_{name}": mean.compute().item() for name, mean in terms.items()},
         **{f"val_{name}{UNTRAINED}": known[name] for name in terms if name in known},
+        **({COSINE: cosine.compute().item()} if has_cosine else {}),
     }
+
+
+def attacks_images(objective: Objective) -> bool:
+    """Whether the objective, or a part of a sum, trains with an attack that takes steps."""
+    if isinstance(objective, Sum):
+        return any(attacks_images(part.objective) for part in objective.parts)
+    return isinstance(objective, AttackingObjective) and objective.attack.steps > 0
+
+
+def gradient_cosine(model: Classifier, image: Tensor, label: Tensor) -> Tensor:
+    """Return the cosine (N,) between the input gradient of the cross-entropy at an image and at the
+    same image with uniform noise of at most 2/255.
+
+    Adversarial training makes this gradient steady. If it fails by overfitting to its attack
+    (catastrophic overfitting, Wong et al., ICLR 2020), the accuracy does not show it, but this
+    cosine falls below its value before the training (docs/experiments/cub200.md).
+
+    Args:
+        image: (N,3,H,W) in [0,1].
+        label: (N,).
+    """
+    noisy = (image + _NOISE * (2 * torch.rand_like(image) - 1)).clamp(0, 1)
+    score = cross_entropy_score(model, label)
+    pair = (input_gradient(score, each).float().flatten(1) for each in (image, noisy))
+    return nn.functional.cosine_similarity(*pair)
+
+
+def training_notes(log: Sequence[Row]) -> list[str]:
+    """Return sentences on each term, whether it fell or not, and `training_warnings`."""
+    return [*_moved_terms(log), *training_warnings(log)]
+
+
+def training_warnings(log: Sequence[Row]) -> list[str]:
+    """Return `unmoved_terms`, and a sentence if training under attack made the gradient turn more
+    under noise than before."""
+    found = unmoved_terms(log)
+    last = log[-1] if log else {}
+    now, before = last.get(COSINE, math.nan), last.get(COSINE_BEFORE, math.nan)
+    if now < before:
+        found.append(
+            "the input gradient turns more under noise than before this training (mean cosine "
+            f"{now:.2f}, {before:.2f} before): it overfits to the attack, which the accuracy does "
+            "not show, and its maps will be poor; raise the number of attack steps or reduce eps"
+        )
+    return found
 
 
 def unmoved_terms(log: Sequence[Row]) -> list[str]:
@@ -95,7 +156,7 @@ def unmoved_terms(log: Sequence[Row]) -> list[str]:
     return found
 
 
-def moved_terms(log: Sequence[Row]) -> list[str]:
+def _moved_terms(log: Sequence[Row]) -> list[str]:
     """Return a sentence for each term that fell, with both values."""
     return [
         f"{name} fell on validation images: it is {now:.4g}, and {start:.4g} {before}"
@@ -112,7 +173,9 @@ def _terms(log: Sequence[Row]) -> Iterator[tuple[str, float, float, str]]:
     """Name, last value and value to compare with of each term, and what the latter is."""
     for column, now in log[-1].items() if log else ():
         name = column.removeprefix("val_")
-        if name in (column, "accuracy", "loss") or name.endswith((CROSS_ENTROPY, UNTRAINED)):
+        if name in (column, "accuracy", "loss") or column in (COSINE, COSINE_BEFORE):
+            continue
+        if name.endswith((CROSS_ENTROPY, UNTRAINED)):
             continue
         known = log[-1].get(column + UNTRAINED)
         if known is not None:

@@ -58,7 +58,6 @@ def time_training_steps(
     device: str = "cpu",
     objectives: list[str] | None = None,
     precision: str = "32-true",
-    tf32: bool = False,
     channels_last: bool = False,
     repeats: PositiveInt = 5,
 ) -> list[dict[str, Any]]:
@@ -79,8 +78,6 @@ def time_training_steps(
     if not names <= set(OBJECTIVES):
         raise ValueError(f"--objectives must be among {', '.join(OBJECTIVES)}")
     place = find_device(device)
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
     fabric = Fabric(accelerator=place.type, devices=1, precision=precision)
     torch.manual_seed(0)
     image = torch.rand(batch, 3, size, size, device=place)

@@ -6,7 +6,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from robust_training.cpu import prepare_cpu
+from robust_training.devices import prepare_device
 from wsol.cli.parser import one_line
 
 
@@ -20,8 +20,7 @@ def find_device(name: str) -> torch.device:
         device = torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not there: {one_line(error)}") from error
-    if device.type == "cpu":
-        prepare_cpu()
+    prepare_device(device)
     return device
 
 
@@ -50,6 +49,5 @@ def launch(name: str, devices: int | None) -> tuple[torch.device, Fabric | None]
         fabric.launch()
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ValueError(f"{devices} devices {name!r} are not there: {one_line(error)}") from error
-    if fabric.device.type == "cpu":
-        prepare_cpu()
+    prepare_device(fabric.device)
     return fabric.device, fabric

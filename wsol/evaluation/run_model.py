@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from robust_training.cpu import map_in_threads
+from robust_training.devices import map_in_threads
 from robust_training.models.classifier import Classifier
 from robust_training.progress import Progress
 from robust_training.training.processes import gather, rank_and_world

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 
-from robust_training.cpu import map_in_threads
+from robust_training.devices import map_in_threads
 from wsol.annotations.ground_truth import GroundTruth, make_ground_truth
 from wsol.evaluation import IOU_THRESHOLDS, ScoringConfig
 from wsol.evaluation.box_table import BoxTable, box_row, stack_rows

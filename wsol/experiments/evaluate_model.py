@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from robust_training.models.classifier import Classifier
 from robust_training.training.log import read_log
-from robust_training.training.validation import moved_terms, unmoved_terms
+from robust_training.training.validation import training_notes
 from wsol.cli.parser import output_folder
 from wsol.data.loaders import DataConfig
 from wsol.evaluation import ScoringConfig
@@ -279,7 +279,7 @@ def plan_evaluation(
         robustness=robustness,
         mirrored=mirrored,
         output=output,
-        notes=(*splits.notes, *unfit, *moved_terms(log), *unmoved_terms(log)),
+        notes=(*splits.notes, *unfit, *training_notes(log)),
     )
 
 

@@ -15,14 +15,14 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from robust_training import TrainingSettings, create_model, fit
 from robust_training.atomic_io import write_text
-from robust_training.cpu import prepare_cpu
+from robust_training.devices import prepare_device
 from robust_training.objectives import Objective
 from robust_training.training.checkpoint import LAST
 from robust_training.training.interrupts import Stopped
 from robust_training.training.log import Row
 from robust_training.training.nan_guard import replay
 from robust_training.training.step import Step
-from robust_training.training.validation import moved_terms, unmoved_terms
+from robust_training.training.validation import training_notes
 from wsol.cli.config_files import BASE, find_config
 from wsol.cli.parser import Parser
 from wsol.cli.program import other
@@ -94,7 +94,7 @@ def train_classifier(arguments: list[str]) -> None:
                         (output / "best" / name).unlink(missing_ok=True)
                     model = load_classifier(output).to(fabric.device).eval()
                     run_unboxed_threshold(output, model, find_method(LOCALIZER), LOCALIZER)
-            for line in (*moved_terms(log), *unmoved_terms(log)):
+            for line in training_notes(log):
                 fabric.print(f"note: {line}")
             for logger in fabric.loggers:
                 logger.finalize("success")
@@ -175,8 +175,7 @@ def print_replayed(built: Namespace, file: str) -> None:
     """Compute the batches of `file` again, and print which values are not finite."""
     fabric, classes = built.fabric, built.data.training_loader().dataset.classes
     model = create_model(num_classes=len(classes), image_size=built.data.image_size, **built.model)
-    if fabric.device.type == "cpu":
-        prepare_cpu()
+    prepare_device(fabric.device)
     step = fabric.setup_module(Step(model, built.objective))
     for line in replay(file, step, fabric):
         print(line)

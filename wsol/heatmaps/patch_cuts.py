@@ -13,7 +13,7 @@ import scipy.linalg
 import scipy.ndimage
 from torch import Tensor
 
-from robust_training.cpu import map_in_threads
+from robust_training.devices import map_in_threads
 from robust_training.models.classifier import Classifier
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.patch_tokens import last_block, patch_heatmaps, patch_keys

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from robust_training.cpu import map_in_threads
+from robust_training.devices import map_in_threads
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.inputs import to_pixels
 from wsol.heatmaps.heatmap import Combined, HeatmapMethod

@@ -8,7 +8,7 @@ import yaml
 
 from robust_training.atomic_io import write_text
 from robust_training.training.log import read_log
-from robust_training.training.validation import unmoved_terms
+from robust_training.training.validation import training_warnings
 from wsol.data.text_files import read_json, read_yaml
 from wsol.localizer.saved_models import model_folder
 from wsol.report.answer import answer
@@ -50,7 +50,7 @@ def _training(run: Path) -> list[str]:
             f"* Data: {Path(data['root']).name}, image labels alone, at {data['image_size']} px.",
             f"* Method: {method}, from {start}, {config['epochs']} epochs, seed {config['seed']}.",
             f"* Its settings: `{json.dumps(objective.get('init_args', {}))}`.",
-            *(f"* Note: {line}." for line in unmoved_terms(read_log(run))),
+            *(f"* Note: {line}." for line in training_warnings(read_log(run))),
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the config of a run: {error}") from error

@@ -9,7 +9,7 @@ from torch import nn
 
 from robust_training.attribution.gradients import input_gradient, input_gradients
 from robust_training.attribution.scores import class_and_runner_up_scores, class_score
-from robust_training.autograd.batch_norm import batch_norm
+from robust_training.autograd.batch_norm import attribute_set, batch_norm
 from robust_training.autograd.curvature import FiniteDifference
 from robust_training.autograd.smooth_activation import smooth
 from robust_training.models.classifier import Classifier
@@ -286,6 +286,23 @@ def test_differences_ignore_autocast():
             create_graph=True,
             curvature="finite_difference",
         )
+
+
+def test_differences_are_computed_without_tf32(tiny, batch):
+    """TF32 rounds a displacement away, and PyTorch uses it for convolutions on GPUs by default."""
+    image, label = batch
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    seen = []
+
+    def score(x):
+        seen.append([switch.allow_tf32 for switch in switches])
+        return class_score(tiny, label)(x)
+
+    with attribute_set(switches, "allow_tf32", True):
+        gradient = input_gradient(score, image, create_graph=True, curvature="finite_difference")
+        gradient.square().sum().backward()
+        assert [switch.allow_tf32 for switch in switches] == [True, True]
+    assert seen == [[False, False]] * 2  # the gradient, and the displaced one
 
 
 def test_a_step_must_be_positive():

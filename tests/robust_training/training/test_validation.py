@@ -10,7 +10,7 @@ from robust_training.attacks.pgd import PGD
 from robust_training.objectives import ART, AdversarialTraining, Part, Standard, Sum
 from robust_training.training.log import csv_text, read_log
 from robust_training.training.step import Batch, Step
-from robust_training.training.validation import moved_terms, unmoved_terms
+from robust_training.training.validation import training_notes, unmoved_terms
 from tests.robust_training.training.test_fit import Stripes, train
 
 LN2 = math.log(2)
@@ -63,13 +63,50 @@ def test_clean_cross_entropy_is_not_measured_twice(tmp_path):
 def test_each_term_is_said_to_have_fallen_or_not(values, untrained, words):
     known = {} if untrained is None else {"val_pull_untrained": untrained}
     log = [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1, "val_pull": v} | known for v in values]
-    found = unmoved_terms(log)
+    found, notes = unmoved_terms(log), training_notes(log)
+    fell = [line for line in notes if line not in found]
     assert len(found) == (words is not None)
     assert all(line.startswith("pull ") and words in line for line in found)
-    fell = moved_terms(log)
     assert len(fell) == (words is None and (untrained is not None or len(values) > 1))
     assert all(line.startswith("pull fell") and f"it is {values[-1]:g}" in line for line in fell)
-    assert unmoved_terms([]) == moved_terms([]) == []
+    assert unmoved_terms([]) == training_notes([]) == []
+
+
+def test_the_steadiness_of_the_gradient_is_measured_before_and_after_training(tmp_path):
+    validation = DataLoader(Still(), 8)
+    objective = AdversarialTraining(attack=ATTACK)
+    model, rows = train(tmp_path, objective=objective, validation=validation)
+    cosines = []
+    for number, batch in enumerate(validation):
+        image = batch["image"].requires_grad_()
+        torch.manual_seed(number)
+        noisy = (image.detach() + (2 * torch.rand_like(image) - 1) * 2 / 255).clamp(0, 1)
+        noisy.requires_grad_()
+        first, second = (
+            torch.autograd.grad(
+                torch.nn.functional.cross_entropy(model.eval()(each), batch["label"]), each
+            )[0].double()
+            for each in (image, noisy)
+        )
+        cosines.extend(
+            (a * b).sum() / (a.norm() * b.norm()) for a, b in zip(first, second, strict=True)
+        )
+    assert rows[-1]["val_gradient_cosine"] == pytest.approx(sum(cosines).item() / len(cosines))
+    before = {row["val_gradient_cosine_before"] for row in rows}
+    assert len(before) == 1
+    assert -1 <= before.pop() <= 1
+    _, (row, _) = train(tmp_path / "standard", objective=Standard())
+    assert "val_gradient_cosine" not in row
+
+
+def test_a_gradient_that_turns_more_than_before_the_training_is_reported():
+    def notes(now, before):
+        row = {"epoch": 1, "val_gradient_cosine": now, "val_gradient_cosine_before": before}
+        return " ".join(training_notes([row]))
+
+    assert "mean cosine 0.50, 0.64 before" in notes(0.5, 0.64)
+    assert notes(0.9, 0.64) == notes(math.nan, 0.64) == notes(0.5, math.nan) == ""
+    assert training_notes([{"epoch": 1, "val_gradient_cosine": 0.1}]) == []  # an older run
 
 
 def test_a_sum_knows_the_untrained_terms_of_its_parts():

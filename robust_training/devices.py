@@ -1,4 +1,4 @@
-"""Use of a CPU's cores: settings of the process, and threads."""
+"""Settings of the process for its device, and threads."""
 
 import ctypes
 import sys
@@ -13,14 +13,23 @@ _T = TypeVar("_T")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
-def prepare_cpu() -> None:
+def prepare_device(device: torch.device) -> None:
     """Change settings of this process until it ends.
 
-    Denormals become zero: softplus produces many of them, and a computation with one takes a
-    hundred times as long. The process keeps freed memory. Otherwise glibc returns every tensor
-    above 32 MB, and often smaller tensors, to the system. To map the memory of a large activation
-    again takes longer than to compute it (a quarter of an exact ART step on MobileNetV2).
+    On a GPU: float32 is computed as float32, not as TF32. TF32 has 10 bits, PyTorch uses it for
+    convolutions unless it is told not to, and finite differences vanish in it
+    (docs/experiments/cub200.md).
+
+    On a CPU: denormals become zero, because softplus produces many of them, and a computation with
+    one takes a hundred times as long. The process keeps freed memory. Otherwise glibc returns every
+    tensor above 32 MB, and often smaller tensors, to the system. To map the memory of a large
+    activation again takes longer than to compute it (a quarter of an exact ART step on
+    MobileNetV2).
     """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if device.type != "cpu":
+        return
     torch.set_flush_denormal(True)
     if not sys.platform.startswith("linux"):
         return
