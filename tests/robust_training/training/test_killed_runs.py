@@ -81,7 +81,8 @@ def test_a_command_killed_at_random_moments_equals_the_uninterrupted_run(toy, tm
 
 
 def signal_at(item, number, monkeypatch):
-    """Send the signal after a number of loaded images, in training (16 an epoch) or validation."""
+    """Send the signal after a number of loaded images: 16 before the training and 16 in each epoch
+    and in each validation."""
     load, loaded = Stripes.__getitem__, []
 
     def counting(self, index):
@@ -96,9 +97,10 @@ def signal_at(item, number, monkeypatch):
 @pytest.mark.parametrize(
     ("item", "number", "settings"),
     [
-        (20, signal.SIGINT, {}),  # validation
-        (35, signal.SIGTERM, {"batch": 4, "accumulate": 2}),
-        (2, signal.SIGINT, {"batch": 4, "replays": 2}),
+        (3, signal.SIGINT, {}),  # before the training
+        (36, signal.SIGINT, {}),  # validation
+        (51, signal.SIGTERM, {"batch": 4, "accumulate": 2}),
+        (18, signal.SIGINT, {"batch": 4, "replays": 2}),
     ],
 )
 def test_a_stopped_run_continues_there(tmp_path, monkeypatch, item, number, settings):
@@ -110,7 +112,8 @@ def test_a_stopped_run_continues_there(tmp_path, monkeypatch, item, number, sett
         with pytest.raises(Stopped, match=rf"{number.name} in epoch .* --resume") as stopped:
             train(tmp_path / "parts", **settings)
     done = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["progress"]
-    assert 0 < done["batches"] <= done["of"]
+    assert (done["batches"] > 0) == (item > 16)
+    assert done["batches"] <= done["of"]
     assert signal.getsignal(number) == handler
     train(tmp_path / "parts", resume=True, **settings)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
