@@ -132,8 +132,9 @@ def training_warnings(log: Sequence[Row]) -> list[str]:
     if now < before:
         found.append(
             "the input gradient turns more under noise than before this training (mean cosine "
-            f"{now:.2f}, {before:.2f} before): it overfits to the attack, which the accuracy does "
-            "not show, and its maps will be poor; raise the number of attack steps or reduce eps"
+            f"{now:.2f}, {before:.2f} before): the network probably overfits to the attack, which "
+            "the accuracy does not show, and its maps are then poor; raise attack.steps or reduce "
+            "attack.eps"
         )
     return found
 
