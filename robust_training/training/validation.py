@@ -124,19 +124,23 @@ def training_notes(log: Sequence[Row]) -> list[str]:
 
 
 def training_warnings(log: Sequence[Row]) -> list[str]:
-    """Return `unmoved_terms`, and a sentence if training under attack made the gradient turn more
-    under noise than before."""
-    found = unmoved_terms(log)
+    """Return `unmoved_terms` and `overfitting`."""
+    return [*unmoved_terms(log), *overfitting(log)]
+
+
+def overfitting(log: Sequence[Row]) -> list[str]:
+    """Return a sentence if training under attack made the gradient turn more under noise than
+    before."""
     last = log[-1] if log else {}
     now, before = last.get(COSINE, math.nan), last.get(COSINE_BEFORE, math.nan)
-    if now < before:
-        found.append(
-            "the input gradient turns more under noise than before this training (mean cosine "
-            f"{now:.2f}, {before:.2f} before): the network probably overfits to the attack, which "
-            "the accuracy does not show, and its maps are then poor; raise attack.steps or reduce "
-            "attack.eps"
-        )
-    return found
+    if not now < before:
+        return []
+    return [
+        "the input gradient turns more under noise than before this training (mean cosine "
+        f"{now:.2f}, {before:.2f} before): the network probably overfits to the attack, which the "
+        "accuracy does not show, and its maps are then poor; raise attack.steps or reduce "
+        "attack.eps"
+    ]
 
 
 def unmoved_terms(log: Sequence[Row]) -> list[str]:

@@ -15,7 +15,13 @@ from tests.helpers.commands import ROOT, starting_nothing, tool
 from tests.helpers.documents import blocks
 from tests.helpers.stage import importing_from
 from wsol.evaluation.metrics import student_interval
-from wsol.report.comparison import TrainedRun, accuracy_trade_off, method_table, read_scores
+from wsol.report.comparison import (
+    TrainedRun,
+    accuracy_trade_off,
+    method_table,
+    read_run,
+    read_scores,
+)
 
 
 @pytest.fixture
@@ -226,3 +232,24 @@ def test_intervals_are_students():
     assert f"| a | 3 | 63.3 ± {100 * (high - low) / 2:.1f} | 1 | 2.0 s | 1.0x |" in table
     assert "| b | 1 | 25.0 | 1 | 2.0 s | 1.0x |" in table
     assert accuracy_trade_off(some_runs(a=[0.5]), ["GT-known"]) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "mark"),
+    [
+        ({"val_pull": 0.70, "val_pull_untrained": 0.69}, " (not trained by its term)"),
+        ({"val_pull": 0.50, "val_pull_untrained": 0.69}, ""),
+        (
+            {"val_gradient_cosine": 0.5, "val_gradient_cosine_before": 0.6},
+            " (probably overfits to its attack)",
+        ),
+        ({"val_gradient_cosine": 0.9, "val_gradient_cosine_before": 0.6}, ""),
+    ],
+)
+def test_a_method_whose_training_failed_is_marked(tmp_path, columns, mark):
+    columns = {"epoch": 1, "val_accuracy": 0.5} | columns | {"seconds": 2.0}
+    values = ",".join(map(str, columns.values()))
+    (tmp_path / "log.csv").write_text(f"{','.join(columns)}\n{values}\n")
+    (tmp_path / "metrics.json").write_text(json.dumps({"localization": [], "top1_accuracy": 0.5}))
+    run = read_run("a", 0, tmp_path)
+    assert f"| a{mark} | 1 |" in method_table([run, *some_runs(b=[0.5])])

@@ -11,7 +11,7 @@ import torch
 
 from robust_training.models.saving import load_model
 from robust_training.training.log import csv_text, read_log
-from robust_training.training.validation import unmoved_terms
+from robust_training.training.validation import overfitting, unmoved_terms
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import ImageDataset, spread_evenly
 from wsol.data.inputs import to_pixels
@@ -27,6 +27,7 @@ Metrics = Mapping[str, Any]
 
 
 UNMOVED = "not trained by its term"
+OVERFITS = "probably overfits to its attack"
 ACCURACY, GT_KNOWN = "accuracy", "GT-known"
 # measures of a map under attack: a column for each, and each attack on maps
 _MAP_MEASURES = {"top_k_intersection": "top-k of {}", "kendall": "tau of {}"}
@@ -100,7 +101,8 @@ class TrainedRun:
     Attributes:
         scores: From `read_scores`. A score is None if metrics.json does not contain it.
         seconds: Duration of each epoch, with validation.
-        unmoved: A sentence for each term of the objective that training did not move.
+        marks: What the table says beside the method's name: `UNMOVED` if training did not move a
+            term of the objective, `OVERFITS` if the gradient became less steady under attack.
         curve: Name of the curve that the method is a point of. Empty if it stands alone.
     """
 
@@ -109,7 +111,7 @@ class TrainedRun:
     folder: Path
     scores: dict[str, float | None]
     seconds: list[float]
-    unmoved: Sequence[str] = ()
+    marks: Sequence[str] = ()
     curve: str = ""
 
 
@@ -122,8 +124,10 @@ def read_run(method: str, seed: int, folder: Path, curve: str = "") -> TrainedRu
         seconds = epoch_seconds(folder)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a finished run: {error}") from error
-    unmoved = unmoved_terms(read_log(folder))
-    return TrainedRun(method, seed, folder, scores, seconds, unmoved, curve)
+    log = read_log(folder)
+    found = {UNMOVED: unmoved_terms(log), OVERFITS: overfitting(log)}
+    marks = [mark for mark, sentences in found.items() if sentences]
+    return TrainedRun(method, seed, folder, scores, seconds, marks, curve)
 
 
 def epoch_seconds(folder: Path) -> list[float]:
@@ -167,7 +171,8 @@ def csv_table(runs: Sequence[TrainedRun]) -> str:
 def method_table(runs: Sequence[TrainedRun]) -> str:
     """Markdown table of means over seeds in percent, with 95 % intervals (Student's t).
 
-    A method is marked if a run's own term did not fall on validation images.
+    A method is marked if a run's own term did not fall on validation images, or if it overfits to
+    its attack.
     """
     methods = _by_method(runs)
     first = next(iter(methods.values()))
@@ -175,7 +180,7 @@ def method_table(runs: Sequence[TrainedRun]) -> str:
     heads = ("method", "seeds", *names, "epochs", "time of an epoch", "")
     rows = [
         [
-            f"{method} ({UNMOVED})" if any(run.unmoved for run in group) else method,
+            method + "".join(f" ({mark})" for mark in _marks(group)),
             str(len(group)),
             *(_cell([run.scores.get(name) for run in group]) for name in names),
             str(len(group[0].seconds)),
@@ -185,6 +190,10 @@ def method_table(runs: Sequence[TrainedRun]) -> str:
         for method, group in methods.items()
     ]
     return markdown(heads, rows, 1)
+
+
+def _marks(group: Sequence[TrainedRun]) -> list[str]:
+    return list(dict.fromkeys(mark for run in group for mark in run.marks))
 
 
 def accuracy_trade_off(runs: Sequence[TrainedRun], scores: Sequence[str]) -> bytes | None:
