@@ -10,6 +10,9 @@ import torch
 
 _T = TypeVar("_T")
 
+# each has a switch `allow_tf32`, for convolutions and for matrix products
+TF32 = torch.backends.cudnn, torch.backends.cuda.matmul
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
@@ -27,7 +30,8 @@ def prepare_device(device: torch.device) -> None:
     MobileNetV2).
     """
     if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        for each in TF32:
+            each.allow_tf32 = False
     if device.type != "cpu":
         return
     torch.set_flush_denormal(True)

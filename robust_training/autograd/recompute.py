@@ -18,9 +18,8 @@ from robust_training.autograd.batch_norm import (
 from robust_training.autograd.held_activations import HoldActivations, Line, RecordActivations
 from robust_training.autograd.smooth_activation import SmoothActivations
 from robust_training.autograd.softplus import once_differentiable_softplus
+from robust_training.devices import TF32
 from robust_training.private_api import active_function_modes
-
-_TF32 = torch.backends.cudnn, torch.backends.cuda.matmul  # each has a switch `allow_tf32`
 
 
 class Recording:
@@ -73,7 +72,7 @@ class Recording:
 
     def _enter(self, stack: ExitStack, activations: TorchFunctionMode) -> None:
         stack.enter_context(torch.autocast(self._device.type, enabled=False))
-        stack.enter_context(attribute_set(_TF32, "allow_tf32", False))
+        stack.enter_context(attribute_set(TF32, "allow_tf32", False))
         stack.enter_context(_OnceDifferentiableSoftplus(lambda: self._trains_weights))
         stack.enter_context(activations)
 

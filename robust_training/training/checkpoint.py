@@ -26,7 +26,7 @@ class EpochProgress:
         sums: Name of a term -> [its sum over images, number of images], in this process.
         skipped: Steps skipped in this epoch because a term or a gradient was not finite.
         seconds: Training time of this epoch.
-        before: What was measured before the first epoch: columns of the log.
+        before: Columns of the log with values that were measured before the first epoch.
     """
 
     batches: int = 0

@@ -101,7 +101,7 @@ class TrainedRun:
     Attributes:
         scores: From `read_scores`. A score is None if metrics.json does not contain it.
         seconds: Duration of each epoch, with validation.
-        marks: What the table says beside the method's name: `UNMOVED` if training did not move a
+        marks: Words for the table, beside the method's name: `UNMOVED` if training did not move a
             term of the objective, `OVERFITS` if the gradient became less steady under attack.
         curve: Name of the curve that the method is a point of. Empty if it stands alone.
     """
