@@ -123,6 +123,36 @@ def test_a_folder_of_coco_boxes_trains_faster_rcnn(small, trained, tmp_path):
     assert load_detector(output / "gradient" / "seed0").class_names[0].startswith("001.")
 
 
+def test_finished_detectors_are_attacked_and_the_result_is_kept(small, trained, tmp_path):
+    output, _ = trained
+    shutil.copytree(output, tmp_path / "out")
+    labels = ("--pseudo_labels", "gradient", "--threshold", 0.3, "--attack.images", 5)
+    command = (small, *labels, "--output", tmp_path / "out", *SMALL)
+    status, text, error = tool("train_detector.py", *command)
+    assert status == 0, error
+    heads = "| boxes of | seed | attack on the box | GT-known | attacked | change |"
+    assert heads in text
+    kind = "PGD linf 2/255, 10 steps, 5 images"
+    assert text.count(f"| 0 | {kind} |") == 2  # the map's detector, and the baseline's
+    rows = json.loads((tmp_path / "out" / "detectors.json").read_text())["scores"]
+    (attacked,) = rows[1]["attacked"]
+    assert (attacked["images"], attacked["of_images"]) == (5, 20)
+    assert attacked["iou_with_clean"]["mean"] < 1
+    file = tmp_path / "out" / "gradient" / "seed0" / "attacked.json"
+    changed = json.loads(file.read_text())
+    changed["under_noise"]["mean"] = 0.123
+    file.write_text(json.dumps(changed))
+    assert "| 12.3 " in tool("train_detector.py", *command)[1]
+    again = tool("train_detector.py", *command, "--attack.attack.steps", 2)[1]
+    assert "2/255, 2 steps, 5 images" in again
+    assert "| 12.3 " not in again
+    file.write_text("{")
+    status, _, error = tool("train_detector.py", *command)
+    assert (status, "attacked.json" in error) == (2, True)
+    status, _, error = tool("train_detector.py", *command, "--attack.images", 0)
+    assert (status, "images of a BoxAttack must be at least 1" in error) == (2, True)
+
+
 def test_boxes_of_localize_are_pseudo_labels(small, run, toy, tmp_path):
     """Those of training and validation images are learned; those of test images are scored."""
     boxes = tmp_path / "found"

@@ -78,6 +78,16 @@ class Network(nn.Module, ABC):
             label: int64 (N,).
         """
 
+    def distance(self, image: Tensor, box: Tensor, label: Tensor) -> Tensor:
+        """The distance (N,) of the predicted boxes to `box`, which an attack increases.
+
+        It takes the arguments of `losses`, in evaluation mode. Here it is the loss of all images
+        together, for each image. So the gradient of an image is that of its own loss, up to a
+        positive factor.
+        """
+        total = torch.stack(list(self.losses(image, box, label).values())).sum()
+        return total.expand(len(image))
+
 
 class Detector(ABC):
     """The settings of a kind of detector. Subclasses are frozen dataclasses."""

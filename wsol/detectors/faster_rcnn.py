@@ -10,6 +10,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from robust_training.autograd.batch_norm import attribute_set
 from robust_training.models.classifier import Classifier
 from wsol.detectors.base import Detections, Detector, Network, corner_scale, feature_maps, stages
 
@@ -84,7 +85,10 @@ class _FasterRCNNNetwork(Network):
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
         pairs = zip(box * corner_scale(image), label, strict=True)
         targets = [{"boxes": each[None], "labels": kind[None] + 1} for each, kind in pairs]
-        return self.detector(list(image), targets)
+        # torchvision computes losses in training mode only; other layers keep their mode
+        parts = (self.detector, self.detector.rpn, self.detector.roi_heads)
+        with attribute_set(parts, "training", True):
+            return self.detector(list(image), targets)
 
 
 class _Pyramid(nn.Module):

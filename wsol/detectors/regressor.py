@@ -67,11 +67,7 @@ class _RegressorNetwork(Network):
         nn.init.zeros_(self.head[-1].bias)
 
     def forward(self, image: Tensor) -> list[Detections]:
-        predicted = self._centre_and_size(image)
-        if self.settings.flip:
-            x, *others = self._centre_and_size(image.flip(3)).unbind(1)
-            predicted = (predicted + torch.stack([1 - x, *others], dim=1)) / 2
-        boxes = box_convert(predicted, "cxcywh", "xyxy").clamp(0, 1)
+        boxes = box_convert(self._predicted(image), "cxcywh", "xyxy").clamp(0, 1)
         return [Detections(box[None], None, box.new_ones(1)) for box in boxes]
 
     def detect(self, image: Tensor) -> list[Detections]:
@@ -81,12 +77,30 @@ class _RegressorNetwork(Network):
         return [_refined(*pair) for pair in zip(detections, to_pixels(image), strict=True)]
 
     def losses(self, image: Tensor, box: Tensor, label: Tensor) -> dict[str, Tensor]:
-        predicted = self._centre_and_size(image)
-        corners = box_convert(predicted, "cxcywh", "xyxy")
-        giou = generalized_box_iou_loss(corners, box, reduction="mean")
+        terms = self._terms(self._centre_and_size(image), box)
+        return {name: term.mean() for name, term in terms.items()}
+
+    def distance(self, image: Tensor, box: Tensor, label: Tensor) -> Tensor:
+        """The loss of each image's box, averaged with the mirror image's as in `forward`."""
+        return torch.stack(list(self._terms(self._predicted(image), box).values())).sum(dim=0)
+
+    def _terms(self, predicted: Tensor, box: Tensor) -> dict[str, Tensor]:
+        """Each image's weighted terms of the loss, (N,), for predicted (N,4) cx, cy, w, h."""
+        giou = generalized_box_iou_loss(box_convert(predicted, "cxcywh", "xyxy"), box)
         target = box_convert(box, "xyxy", "cxcywh")
-        distance = F.smooth_l1_loss(predicted, target, beta=self.settings.beta)
-        return {"giou": self.settings.giou * giou, "smooth_l1": self.settings.smooth_l1 * distance}
+        distance = F.smooth_l1_loss(predicted, target, beta=self.settings.beta, reduction="none")
+        return {
+            "giou": self.settings.giou * giou,
+            "smooth_l1": self.settings.smooth_l1 * distance.mean(dim=1),
+        }
+
+    def _predicted(self, image: Tensor) -> Tensor:
+        """(N,4) cx, cy, w, h in (0,1), averaged with the mirror image's if `flip` is set."""
+        predicted = self._centre_and_size(image)
+        if not self.settings.flip:
+            return predicted
+        x, *others = self._centre_and_size(image.flip(3)).unbind(1)
+        return (predicted + torch.stack([1 - x, *others], dim=1)) / 2
 
     def _centre_and_size(self, image: Tensor) -> Tensor:
         """(N,4) cx, cy, w, h in (0,1)."""

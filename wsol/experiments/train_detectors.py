@@ -35,6 +35,7 @@ from wsol.experiments.pseudo_labels.trainer import DetectorTrainer
 from wsol.heatmaps.methods import with_baselines
 from wsol.localizer.principal_component import component_finder
 from wsol.localizer.saved_models import load_classifier, model_folder
+from wsol.robustness.detector_attack import BoxAttack
 
 _REGRESSOR, _TRAINING = Regressor(), Training()
 
@@ -51,6 +52,7 @@ def train_detectors(
     weights: str | None = None,
     threshold: ClosedUnitInterval | None = None,
     batch_size: PositiveInt = 20,
+    attack: BoxAttack | None = None,
     device: torch.device,
 ) -> DetectorScores:
     """Trains detectors on each kind of pseudo labels, and scores both.
@@ -67,6 +69,9 @@ def train_detectors(
         root: Folder of the data set. If None, the data set of the run.
         weights: File of weights for the backbone, in place of the run's weights.
         threshold: Fraction of the heatmaps' maximum. If None, it is chosen on validation images.
+
+        attack: Attack on the boxes of the finished detectors; {} stands for its defaults. If None,
+            they are not attacked.
 
     Raises:
         ValueError: a name, a file or a setting is wrong, or detectors in `output` have other
@@ -139,7 +144,7 @@ def train_detectors(
             print(f"{labels.name}: {without} training images without a box are left out")
         if labels.test_boxes is not None:
             own[labels.name] = _score(labels, outputs["test"], folder)
-    trainer = DetectorTrainer(build, training, data, splits, outputs, device)
+    trainer = DetectorTrainer(build, training, data, splits, outputs, device, attack)
     detectors = {
         labels.name: trainer.train(labels, seeds, output / folder_name(labels.name))
         for labels in kinds

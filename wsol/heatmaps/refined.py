@@ -33,12 +33,14 @@ class Refined(Combined):
         fraction: Fraction of pixels, those with the largest values, that start as probable
             foreground.
         sure: Fraction of these pixels that are certain foreground.
+        iterations: Number of grabCut's iterations. More than one cost time and gave no better boxes
+            (docs/experiments/heatmaps.md).
     """
 
     method: HeatmapMethod
     fraction: float = 0.35
     sure: float = 0.2
-    iterations: int = 3
+    iterations: int = 1
 
     def __post_init__(self) -> None:
         if not (0 < self.fraction < 1 and 0 <= self.sure <= 1 and self.iterations >= 1):
@@ -89,7 +91,7 @@ def refine_box(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def segment(
-    pixels: np.ndarray, heatmap: np.ndarray, fraction: float, sure: float = 0.2, iterations: int = 3
+    pixels: np.ndarray, heatmap: np.ndarray, fraction: float, sure: float = 0.2, iterations: int = 1
 ) -> np.ndarray | None:
     """Segments an image by OpenCV's grabCut from a heatmap's largest values, as in `Refined`.
 

@@ -140,7 +140,7 @@ def measure_robustness(
     """
     total = len(loader.dataset)
     thresholds = np.broadcast_to(threshold, len(config.maps)).tolist()
-    loader = _spread(loader, min(config.images or total, total))
+    loader = spread(loader, config.images)
     return {
         "images": len(loader.dataset),
         "of_images": total,
@@ -156,8 +156,10 @@ def measure_robustness(
     }
 
 
-def _spread(loader: DataLoader, images: int) -> DataLoader:
-    subset = Subset(loader.dataset, spread_evenly(len(loader.dataset), images))
+def spread(loader: DataLoader, images: int | None) -> DataLoader:
+    """A loader of `images` of a loader's images, spread evenly; of all if `images` is None."""
+    total = len(loader.dataset)
+    subset = Subset(loader.dataset, spread_evenly(total, images or total))
     return DataLoader(subset, loader.batch_size, num_workers=loader.num_workers)
 
 
@@ -170,7 +172,7 @@ def _attack_maps(
     description = f"attacking {type(attack.attribution).__name__}"
     for batch in Progress(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
-        truths = _true_boxes(loader, batch)
+        truths = true_boxes(loader, batch)
         found.append(_attack_batch(model, image, label, truths, attack, threshold))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     correct, clean, attacked = (columns[name] for name in ("correct", "clean_hit", "attacked_hit"))
@@ -178,8 +180,8 @@ def _attack_maps(
     compared = counts & columns["has_map"]
     counted = {name: values[compared] for name, values in columns.items()}
     boxes = {
-        "gt_known_loc": _change(clean, attacked, seed),
-        "top1_loc": _change(clean & correct, attacked & correct, seed),
+        "gt_known_loc": paired_change(clean, attacked, seed),
+        "top1_loc": paired_change(clean & correct, attacked & correct, seed),
         "threshold": threshold,
         "heatmap": name_of(attacked_method(attack)),
     }
@@ -230,7 +232,7 @@ def _attack_batch(
     return columns
 
 
-def _true_boxes(loader: DataLoader, batch: Mapping[str, Tensor]) -> list[np.ndarray]:
+def true_boxes(loader: DataLoader, batch: Mapping[str, Tensor]) -> list[np.ndarray]:
     """True boxes (K,4) of each image, in the batch's pixels."""
     examples, frame = loader.dataset.dataset.examples, batch["image"].shape[:-3:-1]
     return [
@@ -267,7 +269,7 @@ def _measure(columns: Columns, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _change(clean: np.ndarray, attacked: np.ndarray, seed: int) -> dict[str, Any]:
+def paired_change(clean: np.ndarray, attacked: np.ndarray, seed: int) -> dict[str, Any]:
     """Scores before and after the attack, and their paired difference."""
     return {
         "clean": mean_with_interval(clean, seed=seed),

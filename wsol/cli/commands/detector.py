@@ -12,8 +12,10 @@ start from RUN's best model. The epoch is kept whose boxes agree best with the p
 validation images. No test image is used.
 Writes DIR/<pseudo labels>/{train,val,results}.json (COCO), DIR/<pseudo labels>/seed<n>/ (a
 detector for localize.py and `Localizer.load`; results.json, log.csv), DIR/detectors.md and
-detectors.json. The same command continues an interrupted one: detectors that exist are not trained
-again, pseudo labels and seeds may be added, and other settings are refused.
+detectors.json. With `--attack.images 300`, that many test images are changed so that the finished
+detector's box moves, and GT-known is also scored on them. The same command continues an interrupted
+one: detectors that exist are not trained again, pseudo labels and seeds may be added, and other
+settings are refused.
 """
 
 import json

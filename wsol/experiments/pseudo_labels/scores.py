@@ -18,6 +18,7 @@ from wsol.evaluation.scores import score_boxes
 from wsol.experiments.pseudo_labels.pseudo_boxes import ORACLE
 from wsol.heatmaps.methods import BASELINE
 from wsol.report.number_format import markdown, percent
+from wsol.report.robustness_tables import radius
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BoxScore:
         training_gt_known: Fraction of hits on the training and validation images that have a true
             box. None for pseudo labels, or if no image has a true box.
         seconds: Training time for each seed.
+        attacked: From `attack_detector`, for each seed. Empty if nothing was attacked.
     """
 
     name: str
@@ -40,6 +42,7 @@ class BoxScore:
     top1_hits: np.ndarray
     training_gt_known: float | None = None
     seconds: tuple[float, ...] = ()
+    attacked: tuple[Mapping[str, Any], ...] = ()
 
     def row(self) -> dict[str, Any]:
         """Fractions in [0,1], with 95 % bootstrap intervals over images."""
@@ -50,6 +53,7 @@ class BoxScore:
             "top1_loc": mean_with_interval(self.top1_hits),
             "training_gt_known_loc": self.training_gt_known,
             "seconds": list(self.seconds),
+            **({"attacked": list(self.attacked)} if self.attacked else {}),
         }
 
 
@@ -86,7 +90,7 @@ class DetectorScores:
                     yield detector, self.detectors[baseline]
 
     def markdown(self) -> str:
-        """Both tables, with percentages and intervals."""
+        """Scores, paired differences and scores under attack, with percentages and intervals."""
         rows = [
             [
                 row["name"],
@@ -101,7 +105,11 @@ class DetectorScores:
         paired = [[r["name"], r["less"], _cell(r["gt_known_loc"])] for r in self.differences()]
         heads = ("boxes of", "policy", "GT-known", "Top-1 Loc", "GT-known, training images")
         other = ("boxes of", "minus boxes of", "GT-known, paired difference")
-        tables = (markdown((*heads, "seconds"), rows, 2), markdown(other, paired, 2))
+        tables = (
+            markdown((*heads, "seconds"), rows, 2),
+            markdown(other, paired, 2),
+            attacked_table(self.detectors),
+        )
         return "\n\n".join(filter(None, tables))
 
 
@@ -140,6 +148,7 @@ def score_results(
     *,
     training_gt_known: Sequence[float] = (),
     seconds: Sequence[float] = (),
+    attacked: Sequence[Mapping[str, Any]] = (),
 ) -> BoxScore:
     """Scores COCO results files as the evaluator does: one file for each seed."""
     hits, top1 = [], []
@@ -148,7 +157,15 @@ def score_results(
         hits.append(score_boxes(truth, given).headlines[0].iou >= HIT)
         top1.append(hits[-1] & given.predictions.correct(truth.labels, 1))
     known = float(np.mean(training_gt_known)) if training_gt_known else None
-    return BoxScore(name, policy, np.mean(hits, 0), np.mean(top1, 0), known, tuple(seconds))
+    return BoxScore(
+        name,
+        policy,
+        np.mean(hits, 0),
+        np.mean(top1, 0),
+        training_gt_known=known,
+        seconds=tuple(seconds),
+        attacked=tuple(attacked),
+    )
 
 
 def difference_row(first: BoxScore, second: BoxScore) -> dict[str, Any]:
@@ -158,6 +175,29 @@ def difference_row(first: BoxScore, second: BoxScore) -> dict[str, Any]:
         "less": second.name,
         "gt_known_loc": mean_with_interval(first.hits - second.hits),
     }
+
+
+def attacked_table(detectors: Mapping[str, BoxScore]) -> str:
+    """GT-known of each attacked detector before and after the attack. Empty if there is none."""
+    rows = [
+        [
+            score.name,
+            str(each["seed"]),
+            f"{_attack(each['box_attack']['attack'])}, {each['images']} images",
+            *(_cell(each["gt_known_loc"][key]) for key in ("clean", "attacked", "change")),
+            _cell(each["under_noise"]),
+            _cell(each["iou_with_clean"]),
+        ]
+        for score in detectors.values()
+        for each in score.attacked
+    ]
+    heads = ("boxes of", "seed", "attack on the box", "GT-known", "attacked", "change")
+    return markdown((*heads, "under noise", "IoU with the clean box"), rows, 3)
+
+
+def _attack(settings: Mapping[str, Any]) -> str:
+    norm = settings["norm"]
+    return f"PGD {norm} {radius(settings['eps'], norm)}, {settings['steps']} steps"
 
 
 def _cell(found: Mapping[str, Any]) -> str:

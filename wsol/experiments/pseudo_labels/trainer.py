@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from robust_training.atomic_io import write_texts
+from robust_training.atomic_io import write_text, write_texts
 from robust_training.training.log import csv_text, read_log
 from wsol.data.loaders import DataConfig
 from wsol.data.text_files import read_json
@@ -24,8 +24,10 @@ from wsol.experiments.pseudo_labels.scores import (
     detection_results,
     score_results,
 )
+from wsol.robustness.detector_attack import BoxAttack, attack_detector
 
 _RESULTS, _SCORE, _LOG = "results.json", "score.json", "log.csv"
+_ATTACKED = "attacked.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class DetectorTrainer:
         build: Makes an untrained detector with PyTorch's global generator.
         splits: "train", "val" and "test", with whole images in order.
         outputs: The classifier's predictions for these splits.
+        attack: Attack on the finished detectors. If None, they are not attacked.
     """
 
     build: Callable[[], Network]
@@ -44,6 +47,7 @@ class DetectorTrainer:
     splits: Mapping[str, PreparedSplit]
     outputs: Mapping[str, SplitOutput]
     device: torch.device
+    attack: BoxAttack | None = None
 
     def train(self, labels: PseudoLabels, seeds: Sequence[int], folder: Path) -> BoxScore:
         """Trains one detector for each seed, in folder/seed<n>, and scores it.
@@ -56,6 +60,7 @@ class DetectorTrainer:
                 self._train_one(labels, seed, detector)
             if not (detector / _SCORE).exists():
                 self._score_one(detector)
+        attacked = [self._attack_one(*pair) for pair in zip(folders, seeds, strict=True)]
         scores = [_read_score(detector) for detector in folders]
         known = [score["training_gt_known_loc"] for score in scores]
         return score_results(
@@ -65,6 +70,7 @@ class DetectorTrainer:
             self.outputs["test"].truth,
             training_gt_known=[each for each in known if each is not None],
             seconds=[score["seconds"] for score in scores],
+            attacked=[each for each in attacked if each is not None],
         )
 
     def _train_one(self, labels: PseudoLabels, seed: int, folder: Path) -> None:
@@ -83,11 +89,27 @@ class DetectorTrainer:
         log = fit_detector(network, *loaders, self.training, seed=seed, title=title)
         save_detector(network, folder, {_LOG: csv_text(log)})
 
-    def _score_one(self, folder: Path) -> None:
+    def _load(self, folder: Path) -> Network:
         try:
-            network = load_detector(folder).to(self.device)
+            return load_detector(folder).to(self.device)
         except ValueError as error:
             raise ValueError(f"{error}: {_again(folder)}") from error
+
+    def _attack_one(self, folder: Path, seed: int) -> dict[str, Any] | None:
+        """The result of the attack on a detector; one that is there already is kept."""
+        if self.attack is None:
+            return None
+        file = folder / _ATTACKED
+        known = read_json(file) if file.is_file() else None
+        if isinstance(known, dict) and known.get("box_attack") == asdict(self.attack):
+            return known
+        loader = self.splits["test"].loader
+        found = attack_detector(self._load(folder), loader, self.attack, seed=seed)
+        write_text(file, json.dumps(found))
+        return found
+
+    def _score_one(self, folder: Path) -> None:
+        network = self._load(folder)
         test = self.outputs["test"]
         found = {
             name: detect(
