@@ -15,12 +15,12 @@ from robust_training.atomic_io import write_text
 from robust_training.models.classifier import Classifier
 from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
+from wsol.boxes.segment import segment
 from wsol.data.dataset import EmptySplitError, spread_evenly
 from wsol.data.inputs import to_pixels
 from wsol.data.loaders import DataConfig
 from wsol.heatmaps.heatmap import HeatmapMethod
 from wsol.heatmaps.methods import plain_name
-from wsol.heatmaps.refined import segment
 from wsol.localizer.saved_models import (
     UNBOXED,
     model_folder,
@@ -32,13 +32,13 @@ from wsol.localizer.saved_models import (
 IMAGES = 64  # with 40 images, GT-known was within a point of its value with 150
 _CANDIDATES = np.arange(0, 1, 0.005)
 _AGREEMENT = 0.5  # IoU, as for a hit of a true box
-_SEED = 0.35  # fraction of a map's pixels from which grabCut starts, as in `Refined`
+_SEED = 0.35  # fraction of a map's pixels from which a segment starts, as in `Refined`
 
 
 def agreeing_threshold(photos: np.ndarray, heatmaps: np.ndarray) -> float | None:
     """The threshold whose boxes agree most often with the boxes of segments of similar colour.
 
-    grabCut segments each photo, from the largest values of its heatmap. Two boxes agree if their
+    Each photo is segmented, from the largest values of its heatmap. Two boxes agree if their
     IoU is at least 0.5. If several thresholds agree equally often, the middle one is taken.
 
     Args:

@@ -121,7 +121,7 @@ def test_tiny_images_and_peaks_in_the_border_pass(size):
 
 
 def test_settings_out_of_range_are_refused():
-    for settings in ({"fraction": 0.0}, {"fraction": 1.0}, {"sure": -0.1}, {"iterations": 0}):
+    for settings in ({"fraction": 0.0}, {"fraction": 1.0}, {"sure": -0.1}, {"sure": 1.1}):
         with pytest.raises(ValueError, match="Refined: fraction must lie"):
             Refined(CentredBox(), **settings)
 
