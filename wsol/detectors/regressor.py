@@ -30,7 +30,7 @@ class Regressor(Detector):
         beta: Distance below which the smooth L1 distance is quadratic.
         flip: Whether boxes are averaged over the image and its mirror image, at twice the cost.
         refine: Whether `detect` averages each box with the box around the region of similar colours
-            at its middle (`refine_box`). This costs a grabCut on the CPU for each image.
+            at its middle (`refine_box`). It runs on the CPU.
     """
 
     grid: int = 4
