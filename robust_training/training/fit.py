@@ -31,7 +31,7 @@ from robust_training.training.processes import write_once
 from robust_training.training.schedule import parameter_groups, rates, set_steps
 from robust_training.training.settings import TrainingSettings
 from robust_training.training.step import Balance, Batch, Step, second_derivatives_explained
-from robust_training.training.validation import COSINE, COSINE_BEFORE, attacks_images, validate
+from robust_training.training.validation import BEFORE, has_terms, start_values, validate
 
 _BALANCE_EVERY = 10  # steps between two measurements of the terms' gradients
 
@@ -131,7 +131,7 @@ def fit(
             fabric, step, optimizer, scheduler, train, settings, balance, guard, interrupts, bar
         )
 
-        def measure(number: int, *, with_terms: bool = True) -> Row:
+        def measure(number: int) -> Row:
             return validate(
                 fabric,
                 model,
@@ -139,7 +139,6 @@ def fit(
                 load_epoch(validation, settings.seed, max(number - 1, 0), "validation"),
                 len(validation),
                 partial(interrupts.check, progress),
-                with_terms=with_terms,
             )
 
         def end_epoch(number: int, row: Row) -> None:
@@ -148,8 +147,9 @@ def fit(
             started = time.perf_counter()
             loop.validation_terms = measure(number)
             row |= loop.validation_terms | progress.before
-            if state["log"] and COSINE_BEFORE in state["log"][0]:
-                row[COSINE_BEFORE] = state["log"][0][COSINE_BEFORE]
+            for column, value in state["log"][0].items() if state["log"] else ():
+                if column.endswith(BEFORE):
+                    row[column] = value
             row["seconds"] = progress.seconds + time.perf_counter() - started
             if settings.selection == "last" or row["val_accuracy"] >= state["best"]:
                 state["best"] = row["val_accuracy"]
@@ -164,8 +164,8 @@ def fit(
         if epochs == 0:
             state["log"] = []  # of the same run, which was resumed
             end_epoch(0, {"epoch": 0, "lr": 0.0})
-        elif attacks_images(objective.at(0)) and state["epoch"] == progress.batches == 0:
-            progress.before = {COSINE_BEFORE: measure(0, with_terms=False)[COSINE]}
+        elif has_terms(objective.at(0)) and state["epoch"] == progress.batches == 0:
+            progress.before = start_values(measure(0))
         for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             row = {"epoch": epoch + 1, "lr": rates(scheduler, epoch * steps)[0]}

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from robust_training.attribution.gradients import input_gradient
 from robust_training.attribution.scores import cross_entropy_score
 from robust_training.models.classifier import Classifier
-from robust_training.objectives import Objective, Sum
+from robust_training.objectives import Objective, Standard, Sum
 from robust_training.objectives.base import AttackingObjective
 from robust_training.training.log import Row
 from robust_training.training.step import CROSS_ENTROPY, Batch, Step
@@ -22,7 +22,7 @@ TERM_IMAGES = 128  # about as many validation images measure the terms
 MOVED = 0.01  # a term that falls by a smaller fraction did not train
 UNTRAINED = "_untrained"  # ending of the column with a term's value for an untrained network
 COSINE = "val_gradient_cosine"  # column with the mean of `gradient_cosine`
-COSINE_BEFORE = f"{COSINE}_before"  # column with its value before the training
+BEFORE = "_before"  # ending of the column with a value before the training
 _NOISE = 2 / 255
 
 
@@ -34,8 +34,6 @@ def validate(
     batches: Iterator[tuple[dict[str, Tensor], list[str]]],
     count: int,
     check_interrupts: Callable[[], None],
-    *,
-    with_terms: bool = True,
 ) -> dict[str, float]:
     """Return accuracy and mean cross-entropy on the validation images, and terms of the objective.
 
@@ -48,7 +46,6 @@ def validate(
         batches: Batches and the names of their images.
         count: Number of batches.
         check_interrupts: Called before each batch.
-        with_terms: Whether to measure the terms, which need the objective's attack.
     """
     model.eval()
     accuracy = MulticlassAccuracy(model.num_classes, average="micro").to(fabric.device)
@@ -73,7 +70,7 @@ def validate(
                 torch.manual_seed(number)  # of the noise
                 with fabric.autocast():
                     cosine.update(gradient_cosine(model, image.to(dtype), label))
-            if number in chosen and with_terms:
+            if number in chosen:
                 torch.manual_seed(number)  # of the attack
                 with fabric.autocast(), torch.enable_grad():
                     found = Step(model, objective)(Batch(image, label))
@@ -90,6 +87,21 @@ def validate(
         **{f"val_{name}": mean.compute().item() for name, mean in terms.items()},
         **{f"val_{name}{UNTRAINED}": known[name] for name in terms if name in known},
         **({COSINE: cosine.compute().item()} if has_cosine else {}),
+    }
+
+
+def has_terms(objective: Objective) -> bool:
+    """Whether an objective has more terms than the cross-entropy of clean images."""
+    return not isinstance(objective, Standard)
+
+
+def start_values(measured: Row) -> Row:
+    """Return the values of `validate` before the training, with which later ones are compared:
+    those of `COSINE`, and of terms whose value for an untrained network is not known."""
+    return {
+        column + BEFORE: value
+        for column, value in measured.items()
+        if column == COSINE or (_term_of(column) is not None and column + UNTRAINED not in measured)
     }
 
 
@@ -132,7 +144,7 @@ def overfitting(log: Sequence[Row]) -> list[str]:
     """Return a sentence if training under attack made the gradient turn more under noise than
     before."""
     last = log[-1] if log else {}
-    now, before = last.get(COSINE, math.nan), last.get(COSINE_BEFORE, math.nan)
+    now, before = last.get(COSINE, math.nan), last.get(COSINE + BEFORE, math.nan)
     if not now < before:
         return []
     return [
@@ -146,8 +158,9 @@ def overfitting(log: Sequence[Row]) -> list[str]:
 def unmoved_terms(log: Sequence[Row]) -> list[str]:
     """Return a sentence for each term that training did not move on validation images.
 
-    A term moved if its last value is at least 1 % below the value for an untrained network, or
-    below the first epoch's value if the former is not known. Cross-entropies are not judged."""
+    A term moved if its last value is at least 1 % below the value for an untrained network. If this
+    is not known, the value before the training counts, and in logs of earlier versions that of the
+    first epoch. Cross-entropies are not judged."""
     found = []
     for name, now, start, before in _terms(log):
         if start == 0:
@@ -176,17 +189,25 @@ def _moved(now: float, start: float) -> bool:
 
 def _terms(log: Sequence[Row]) -> Iterator[tuple[str, float, float, str]]:
     """Name, last value and value to compare with of each term, and what the latter is."""
-    for column, now in log[-1].items() if log else ():
-        name = column.removeprefix("val_")
-        if name in (column, "accuracy", "loss") or column in (COSINE, COSINE_BEFORE):
+    last = log[-1] if log else {}
+    for column, now in last.items():
+        name = _term_of(column)
+        if name is None:
             continue
-        if name.endswith((CROSS_ENTROPY, UNTRAINED)):
-            continue
-        known = log[-1].get(column + UNTRAINED)
-        if known is not None:
-            yield name, now, known, "for an untrained network"
+        if column + UNTRAINED in last:
+            yield name, now, last[column + UNTRAINED], "for an untrained network"
+        elif column + BEFORE in last:
+            yield name, now, last[column + BEFORE], "before this training"
         elif len(log) > 1:
             yield name, now, log[0].get(column, now), "after the first epoch"
+
+
+def _term_of(column: str) -> str | None:
+    """The name of the term that a column of validation holds. None for all other columns."""
+    name = column.removeprefix("val_")
+    if name in (column, "accuracy", "loss") or column == COSINE:
+        return None
+    return None if name.endswith((CROSS_ENTROPY, UNTRAINED, BEFORE)) else name
 
 
 def _spread(count: int, wanted: int) -> set[int]:

@@ -3,8 +3,8 @@
 It is grabCut (Rother et al., SIGGRAPH 2004) with one cut, and from coarse to fine: the colour
 models and the cut of a small image say where the region is, and a second cut within a band around
 its boundary says where it ends. This takes a third of the time of OpenCV's grabCut with one
-iteration, and a seventh of that with three. A small image needs the last cut only. The constants were chosen on CUB's validation
-images (docs/experiments/heatmaps.md).
+iteration, and a seventh of that with three. A small image needs the last cut only. The constants
+were chosen on CUB's validation images (docs/experiments/heatmaps.md).
 """
 
 import cv2

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from robust_training.training.log import read_log
-from robust_training.training.validation import COSINE_BEFORE, UNTRAINED
+from robust_training.training.validation import BEFORE, UNTRAINED
 from wsol.evaluation.metrics import student_interval
 
 # Matplotlib draws with these colours. The page replaces each by a variable of page.css, because the
@@ -137,7 +137,7 @@ def training_charts(folders: Mapping[str, Path | None]) -> str:
     columns = dict.fromkeys(column for log in logs.values() for column in (log[0] if log else ()))
     charts = ""
     for column in sorted(columns, key=_LAST.__contains__):
-        if column in ("epoch", COSINE_BEFORE) or column.endswith(UNTRAINED):
+        if column == "epoch" or column.endswith((BEFORE, UNTRAINED)):
             continue
         lines = [
             Line(

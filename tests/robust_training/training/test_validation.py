@@ -7,7 +7,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from robust_training.attacks.pgd import PGD
-from robust_training.objectives import ART, AdversarialTraining, Part, Standard, Sum
+from robust_training.objectives import (
+    ART,
+    AdversarialTraining,
+    MarginalDensity,
+    Part,
+    Standard,
+    Sum,
+)
 from robust_training.training.log import csv_text, read_log
 from robust_training.training.step import Batch, Step
 from robust_training.training.validation import training_notes, unmoved_terms
@@ -70,6 +77,40 @@ def test_each_term_is_said_to_have_fallen_or_not(values, untrained, words):
     assert len(fell) == (words is None and (untrained is not None or len(values) > 1))
     assert all(line.startswith("pull fell") and f"it is {values[-1]:g}" in line for line in fell)
     assert unmoved_terms([]) == training_notes([]) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "words"),
+    [
+        (0.5, 2.0, "pull fell on validation images: it is 0.5, and 2 before this training"),
+        (
+            2.1,
+            2.0,
+            "pull did not train: on validation images it is 2.1, and 2 before this training",
+        ),
+    ],
+)
+def test_the_value_before_the_training_counts_where_none_is_known(now, before, words):
+    rows = [{"val_pull": now, "val_pull_before": before} for _ in range(2)]  # steady since then
+    (line,) = training_notes(rows)
+    assert line.startswith(words)
+    known = rows[-1] | {"val_pull_untrained": 0.0}
+    assert "weight 0" in training_notes([known])[0]
+
+
+def test_terms_are_measured_before_the_training(tmp_path):
+    """The first value is that of the network that `train` makes, at the same images and seeds."""
+    objective, validation = MarginalDensity(weight=0.5), DataLoader(Still(), 8)
+    _, rows = train(tmp_path / "run", objective=objective, validation=validation, epochs=2)
+    _, (untouched,) = train(tmp_path / "zero", objective=objective, validation=validation, epochs=0)
+    (column,) = (name for name in rows[0] if name.endswith("_before"))
+    assert [row[column] for row in rows] == [untouched[column.removesuffix("_before")]] * 2
+    assert rows[0][column.removesuffix("_before")] != rows[0][column]
+    _, rows = train(tmp_path / "art", objective=ART(attack=ATTACK), validation=validation)
+    before = [name for name in rows[0] if name.endswith("_before")]
+    assert before == ["val_gradient_cosine_before"]  # ART's untrained value is known
+    _, rows = train(tmp_path / "standard", objective=Standard(), validation=validation)
+    assert not [name for name in rows[0] if name.endswith("_before")]
 
 
 def test_the_steadiness_of_the_gradient_is_measured_before_and_after_training(tmp_path):
