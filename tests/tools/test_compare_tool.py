@@ -104,7 +104,7 @@ def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy,
         status, text, error = compare((), toy, output, *chosen)
     assert status == 0, error
     for point, gamma in (("as_it_is", 1.0), ("2", 2.0)):
-        assert re.search(rf"\| focal_{point}( \(not trained by its term\))? \| 1 \|", text)
+        assert re.search(rf"\| focal_{point} [^|]*\| 1 \|", text)  # perhaps marked: not trained
         settings = yaml.safe_load((output / f"focal_{point}/seed0/config.yaml").read_text())
         assert settings["objective"]["init_args"]["gamma"] == gamma
         metrics = json.loads((output / f"focal_{point}/seed0/metrics.json").read_text())
@@ -116,7 +116,7 @@ def test_curves_are_points_of_one_method_with_its_settings_changed(configs, toy,
     assert (status, "did you mean cam?" in error, (tmp_path / "new").exists()) == (2, True, False)
     more = ("--curves", curves, "--epochs", 1, "--methods", "cam", "--points")
     status, text, error = compare((), toy, output, *more, "focal_2")
-    assert (status, "as_it_is" in text, "| focal_2 | 1 |" in text) == (0, False, True), error
+    assert (status, "as_it_is" in text, "| focal_2 " in text) == (0, False, True), error
     curves.write_text(curves.read_text().replace("2.0", "3.0"))
     status, _, error = compare((), toy, output, *more, "focal_2")
     assert (status, "holds runs with another configuration" in error) == (2, True)
