@@ -31,7 +31,7 @@ from robust_training.training.processes import write_once
 from robust_training.training.schedule import parameter_groups, rates, set_steps
 from robust_training.training.settings import TrainingSettings
 from robust_training.training.step import Balance, Batch, Step, second_derivatives_explained
-from robust_training.training.validation import BEFORE, has_terms, start_values, validate
+from robust_training.training.validation import BEFORE, has_start_values, start_values, validate
 
 _BALANCE_EVERY = 10  # steps between two measurements of the terms' gradients
 
@@ -164,7 +164,7 @@ def fit(
         if epochs == 0:
             state["log"] = []  # of the same run, which was resumed
             end_epoch(0, {"epoch": 0, "lr": 0.0})
-        elif has_terms(objective.at(0)) and state["epoch"] == progress.batches == 0:
+        elif has_start_values(objective.at(0)) and state["epoch"] == progress.batches == 0:
             progress.before = start_values(measure(0))
         for epoch in range(state["epoch"], epochs):
             bar.set_description(f"epoch {epoch + 1}/{epochs}")

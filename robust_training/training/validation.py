@@ -90,9 +90,13 @@ def validate(
     }
 
 
-def has_terms(objective: Objective) -> bool:
-    """Whether an objective has more terms than the cross-entropy of clean images."""
-    return not isinstance(objective, Standard)
+def has_start_values(objective: Objective) -> bool:
+    """Whether `start_values` of an objective, or of a part of a sum, are not empty."""
+    if isinstance(objective, Sum):
+        return any(has_start_values(part.objective) for part in objective.parts)
+    if isinstance(objective, Standard):  # its only term is the cross-entropy of clean images
+        return False
+    return attacks_images(objective) or not objective.untrained_terms()
 
 
 def start_values(measured: Row) -> Row:

@@ -116,8 +116,7 @@ def _trees(capacity, terminal, width):
         own, start, way = tree[current], -1, -1
         for k in range(8):
             other = current + offsets[k]
-            forward = own == _FOREGROUND
-            if (capacity[current, k] if forward else capacity[other, 7 - k]) <= 0:
+            if _from_parent(capacity, own, other, current, 7 - k) <= 0:
                 continue
             if tree[other] == _FREE:
                 tree[other] = own
@@ -128,7 +127,7 @@ def _trees(capacity, terminal, width):
                     last = (last + 1) % (count + 1)
                     queued[other] = True
             elif tree[other] != own:
-                start, way = (current, k) if forward else (other, 7 - k)
+                start, way = (current, k) if own == _FOREGROUND else (other, 7 - k)
                 break
             elif stamp[other] <= stamp[current] and depth[other] > depth[current]:
                 parent[other] = 7 - k
@@ -144,10 +143,7 @@ def _trees(capacity, terminal, width):
             own, best, shortest = tree[orphan], _NONE, count
             for k in range(8):  # the neighbour of the same tree that is nearest to its root
                 other = orphan + offsets[k]
-                if tree[other] != own:
-                    continue
-                towards = capacity[other, 7 - k] if own == _FOREGROUND else capacity[orphan, k]
-                if towards <= 0:
+                if tree[other] != own or _from_parent(capacity, own, orphan, other, k) <= 0:
                     continue
                 length = _distance(parent, stamp, depth, offsets, other, time)
                 if 0 <= length < shortest:
@@ -160,8 +156,7 @@ def _trees(capacity, terminal, width):
                 other = orphan + offsets[k]
                 if tree[other] != own:
                     continue
-                towards = capacity[other, 7 - k] if own == _FOREGROUND else capacity[orphan, k]
-                if towards > 0 and not queued[other]:
+                if _from_parent(capacity, own, orphan, other, k) > 0 and not queued[other]:
                     queue[last] = other
                     last = (last + 1) % (count + 1)
                     queued[other] = True
@@ -170,6 +165,13 @@ def _trees(capacity, terminal, width):
                     orphans[found] = other
                     found += 1
             tree[orphan] = _FREE
+
+
+@njit(cache=True, nogil=True)
+def _from_parent(capacity, tree, pixel, parent, k):
+    """The residual capacity that lets `parent`, neighbour k of a pixel, hold it in its tree:
+    towards the pixel in the tree of the source, and from the pixel in the tree of the sink."""
+    return capacity[parent, 7 - k] if tree == _FOREGROUND else capacity[pixel, k]
 
 
 @njit(cache=True, nogil=True)

@@ -69,7 +69,6 @@ def train_detectors(
         root: Folder of the data set. If None, the data set of the run.
         weights: File of weights for the backbone, in place of the run's weights.
         threshold: Fraction of the heatmaps' maximum. If None, it is chosen on validation images.
-
         attack: Attack on the boxes of the finished detectors; {} stands for its defaults. If None,
             they are not attacked.
 

@@ -15,8 +15,8 @@ from robust_training.autograd.batch_norm import attack_mode
 from robust_training.progress import Progress
 from wsol.boxes.geometry import iou
 from wsol.detectors.base import Network, corner_scale
-from wsol.evaluation.metrics import HIT, mean_with_interval
-from wsol.robustness.under_attack import paired_change, spread, true_boxes
+from wsol.evaluation.metrics import mean_with_interval
+from wsol.robustness.under_attack import hits, paired_change, spread, true_boxes
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ class BoxAttack:
         if self.attack.steps < 1:
             raise ValueError(f"attack.steps of a BoxAttack must be at least 1, not {self.attack}")
 
-    def __call__(self, network: Network, image: Tensor, label: Tensor) -> Tensor:
+    def __call__(self, network: Network, image: Tensor, clean: Tensor, label: Tensor) -> Tensor:
         """Attacked copies (N,3,H,W) of images in [0,1] with true classes (N,). The network must be
-        in evaluation mode."""
-        clean = best_boxes(network, image, label)
+        in evaluation mode, and `clean` (N,4) are its `best_boxes`."""
         has_area = (clean[:, 2:] > clean[:, :2]).all(dim=1)
         attacked = image.clone()
         if has_area.any():
@@ -85,19 +84,20 @@ def attack_detector(
     for batch in Progress(loader, desc="attacking boxes", unit="batch", leave=False):
         image = batch["image"].to(network.backbone.device, memory_format=torch.channels_last)
         label = batch["label"].to(image.device)
-        copies = {
-            "clean": image,
-            "noise": noise.start(image),
-            "attacked": config(network, image, label),
+        clean = best_boxes(network, image, label)
+        boxes = {
+            "clean": clean,
+            "noise": best_boxes(network, noise.start(image), label),
+            "attacked": best_boxes(network, config(network, image, clean, label), label),
         }
         found = {
-            name: (best_boxes(network, each, label) * corner_scale(image)).cpu().double().numpy()
-            for name, each in copies.items()
+            name: (each * corner_scale(image)).cpu().double().numpy()
+            for name, each in boxes.items()
         }
         truths = true_boxes(loader, batch)
         rows.append(
             {
-                **{name: _hits(boxes, truths) for name, boxes in found.items()},
+                **{name: hits(boxes, truths) for name, boxes in found.items()},
                 "overlap": iou(found["attacked"], found["clean"]),
             }
         )
@@ -111,8 +111,3 @@ def attack_detector(
         "under_noise": mean_with_interval(columns["noise"], seed=seed),
         "iou_with_clean": mean_with_interval(columns["overlap"], seed=seed),
     }
-
-
-def _hits(boxes: np.ndarray, truths: list[np.ndarray]) -> np.ndarray:
-    pairs = zip(boxes, truths, strict=True)
-    return np.array([iou(box, true).max(initial=0) >= HIT for box, true in pairs])

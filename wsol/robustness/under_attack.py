@@ -224,11 +224,7 @@ def _attack_batch(
         columns |= {name + suffix: np.array([row[name] for row in rows]) for name in MEASURES}
     for name, copies in (("clean_hit", image), ("attacked_hit", result.image)):
         heatmaps = attacked_method(attack)(model, copies, label)
-        found = [largest_boxes(heatmap, [threshold]) for heatmap in heatmaps]
-        overlaps = [
-            iou(box, boxes).max(initial=0) for box, boxes in zip(found, truths, strict=True)
-        ]
-        columns[name] = np.array(overlaps) >= HIT
+        columns[name] = hits([largest_boxes(each, [threshold])[0] for each in heatmaps], truths)
     return columns
 
 
@@ -239,6 +235,12 @@ def true_boxes(loader: DataLoader, batch: Mapping[str, Tensor]) -> list[np.ndarr
         examples[index].resized_boxes(size, frame)
         for index, size in zip(batch["index"].tolist(), batch["size"].tolist(), strict=True)
     ]
+
+
+def hits(boxes: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether each box (4,) is a hit of one of its image's true boxes (K,4): bool (N,)."""
+    pairs = zip(boxes, truths, strict=True)
+    return np.array([iou(box, true).max(initial=0) >= HIT for box, true in pairs])
 
 
 def _numpy(maps: Tensor) -> np.ndarray:

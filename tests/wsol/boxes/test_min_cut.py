@@ -103,8 +103,8 @@ def test_an_image_of_one_colour_and_large_images():
 
 
 def test_the_energy_is_not_above_opencvs():
-    """OpenCV minimises the same energy from its own colour models: with costs that hold its result
-    at all pixels but a ring, both cuts agree."""
+    """With costs that fix the object's middle and the border only, the energy is the length of the
+    boundary. OpenCV's segment is the object, and no cut of ours may be longer than its boundary."""
     rng = np.random.default_rng(0)
     mask = np.zeros((60, 60), bool)
     mask[15:42, 20:48] = True

@@ -56,7 +56,7 @@ def test_an_attack_moves_boxes_more_than_noise_and_stays_in_its_ball(settings):
     network, (image, label) = build(settings), images()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     torch.manual_seed(0)
-    attacked = BoxAttack(ATTACK)(network, image, label)
+    attacked = BoxAttack(ATTACK)(network, image, best_boxes(network, image, label), label)
     assert (attacked - image).abs().max() <= 4 / 255 + 1e-6
     assert attacked.min() >= 0
     assert attacked.max() <= 1
@@ -110,7 +110,8 @@ def test_a_box_without_area_stays():
     network, (image, label) = build(FasterRCNN(levels=2, width=8)), images(2)
     empty = [Detections(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0))] * 2
     network.forward = lambda _: empty
-    assert BoxAttack(ATTACK)(network, image, label).equal(image)
+    clean = best_boxes(network, image, label)
+    assert BoxAttack(ATTACK)(network, image, clean, label).equal(image)
 
 
 def test_wrong_settings_are_refused():

@@ -108,7 +108,7 @@ class DetectorScores:
         tables = (
             markdown((*heads, "seconds"), rows, 2),
             markdown(other, paired, 2),
-            attacked_table(self.detectors),
+            _attacked_table(self.detectors),
         )
         return "\n\n".join(filter(None, tables))
 
@@ -177,7 +177,7 @@ def difference_row(first: BoxScore, second: BoxScore) -> dict[str, Any]:
     }
 
 
-def attacked_table(detectors: Mapping[str, BoxScore]) -> str:
+def _attacked_table(detectors: Mapping[str, BoxScore]) -> str:
     """GT-known of each attacked detector before and after the attack. Empty if there is none."""
     rows = [
         [
