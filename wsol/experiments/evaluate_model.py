@@ -184,6 +184,7 @@ class EvaluationPlan:
                 splits.test.loader,
                 [chosen.get(name, ART_THRESHOLD) for name in _attacked_heatmaps(self.robustness)],
                 self.robustness,
+                others={name: (self.methods[name], chosen[name]) for name in chosen},
                 seed=scoring.seed,
             )
             first = next(iter(self.robustness.maps), None)

@@ -23,7 +23,12 @@ def robustness_tables(results: Results) -> list[Table]:
         Table((*heads, *_MAP_HEADS), [[run, *_map_cells(*one)] for run, *one in maps], 2),
         Table(
             (*heads, *_BOX_HEADS),
-            [[run, *_box_cells(*one)] for run, *one in maps if "boxes" in one[0]],
+            [
+                [run, *_box_cells(one, boxes, total)]
+                for run, one, total in maps
+                if "boxes" in one
+                for boxes in (one["boxes"], *one.get("other_boxes", ()))
+            ],
             2,
         ),
         Table(
@@ -56,8 +61,7 @@ def _map_cells(one: Mapping[str, Any], total: int) -> list[str]:
     ]
 
 
-def _box_cells(one: Mapping[str, Any], total: int) -> list[str]:
-    boxes = one["boxes"]
+def _box_cells(one: Mapping[str, Any], boxes: Mapping[str, Any], total: int) -> list[str]:
     columns = itertools.product(("gt_known_loc", "top1_loc"), ("clean", "attacked", "change"))
     each = (boxes[score][key] for score, key in columns)
     return [

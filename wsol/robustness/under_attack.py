@@ -1,9 +1,11 @@
 """Robustness: attacks on a classifier's maps, boxes and predictions, and the changes they cause."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from wsol.robustness.adversarial_accuracy import (
 )
 
 Columns = Mapping[str, np.ndarray]
+BoxesOf = tuple[HeatmapMethod, float]  # a heatmap method and the threshold of its boxes
 
 
 def _map_attacks() -> list[MapAttack]:
@@ -108,6 +111,7 @@ def measure_robustness(
     threshold: float | Sequence[float],
     config: RobustnessConfig = _DEFAULT,
     *,
+    others: Mapping[str, BoxesOf] = MappingProxyType({}),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Attacks maps, boxes and predictions of a split. Scores are fractions, `centre_shift` pixels.
@@ -116,6 +120,7 @@ def measure_robustness(
         loader: Loads an `ImageDataset`.
         threshold: Threshold of the boxes; it must not be chosen on this split. One number, or one
             for each attack on maps.
+        others: Name -> other heatmap methods whose boxes are scored on the same attacked images.
         seed: Seed of the attacks' starts and of the bootstrap.
 
     Returns:
@@ -133,7 +138,9 @@ def measure_robustness(
 
         `boxes` of `maps` are GT-known and Top-1 Loc of `attacked_method`, for clean and attacked
         images, and the difference. An image without an iterate that keeps its class stays clean.
-        There are no `boxes` if an image has no true box.
+        `other_boxes` are the same for each of `others`. The attack does not know these methods (a
+        transfer attack; for a method made from the attacked map, as BPDA of Athalye et al., ICML
+        2018), so an attack on them can be stronger. There are no boxes if an image has no true box.
 
     Raises:
         ValueError: `top_k` of an attack exceeds the pixels of a map, or a map is not finite.
@@ -146,7 +153,7 @@ def measure_robustness(
         "of_images": total,
         "seed": seed,
         "maps": [
-            _attack_maps(attack, model, loader, each, seed)
+            _attack_maps(attack, model, loader, each, others, seed)
             for attack, each in zip(config.maps, thresholds, strict=True)
         ],
         "accuracy": [
@@ -164,8 +171,17 @@ def spread(loader: DataLoader, images: int | None) -> DataLoader:
 
 
 def _attack_maps(
-    attack: MapAttack, model: Classifier, loader: DataLoader, threshold: float, seed: int
+    attack: MapAttack,
+    model: Classifier,
+    loader: DataLoader,
+    threshold: float,
+    others: Mapping[str, BoxesOf],
+    seed: int,
 ) -> dict[str, Any]:
+    method = attacked_method(attack)
+    own = name_of(method)
+    scored = {own: (method, threshold)}
+    scored |= {name: each for name, each in others.items() if name != own}
     torch.manual_seed(seed)
     started = time.perf_counter()
     found: list[Columns] = []
@@ -173,22 +189,26 @@ def _attack_maps(
     for batch in Progress(loader, desc=description, unit="batch", leave=False):
         image, label = batch["image"].to(model.device), batch["label"].to(model.device)
         truths = true_boxes(loader, batch)
-        found.append(_attack_batch(model, image, label, truths, attack, threshold))
+        found.append(_attack_batch(model, image, label, truths, attack, scored))
     columns = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
-    correct, clean, attacked = (columns[name] for name in ("correct", "clean_hit", "attacked_hit"))
+    correct = columns["correct"]
     counts = correct if attack.attribution.is_of_class else np.ones_like(correct)
     compared = counts & columns["has_map"]
     counted = {name: values[compared] for name, values in columns.items()}
-    boxes = {
-        "gt_known_loc": paired_change(clean, attacked, seed),
-        "top1_loc": paired_change(clean & correct, attacked & correct, seed),
-        "threshold": threshold,
-        "heatmap": name_of(attacked_method(attack)),
-    }
+    first, *rest = (
+        {
+            "gt_known_loc": paired_change(clean, attacked, seed),
+            "top1_loc": paired_change(clean & correct, attacked & correct, seed),
+            "threshold": limit,
+            "heatmap": name,
+        }
+        for name, (_, limit) in scored.items()
+        for clean, attacked in [(columns[f"{name} clean"], columns[f"{name} attacked"])]
+    )
     return {
         "attack": _settings(attack),
         "measures": {name: _measure(counted, name, seed) for name in MEASURES},
-        **({"boxes": boxes} if columns["has_box"].all() else {}),
+        **({"boxes": first, "other_boxes": rest} if columns["has_box"].all() else {}),
         "correct": int(correct.sum()),
         "compared": int(compared.sum()),
         "without_map": int((counts & ~compared).sum()),
@@ -203,11 +223,12 @@ def _attack_batch(
     label: Tensor,
     truths: Sequence[np.ndarray],
     attack: MapAttack,
-    threshold: float,
+    scored: Mapping[str, BoxesOf],
 ) -> Columns:
     """Arrays (N,). bool: an image is classified correctly, has a map that is not constant, keeps
-    its class under attack and under noise; its clean and attacked boxes are hits. float: each
-    measure of similarity after the attack and, with the suffix " noise", after noise."""
+    its class under attack and under noise; its clean and attacked boxes of each heatmap are hits.
+    float: each measure of similarity after the attack and, with the suffix " noise", after noise.
+    """
     result = attack(model, image, label)
     random = dataclasses.replace(attack, goal=Noise())(model, image, label)
     clean, k = _numpy(result.clean_maps), attack.count_pixels(result.clean_maps)
@@ -222,9 +243,11 @@ def _attack_batch(
         pairs = zip(clean, _numpy(maps), strict=True)
         rows = [similarities(first, second, k) for first, second in pairs]
         columns |= {name + suffix: np.array([row[name] for row in rows]) for name in MEASURES}
-    for name, copies in (("clean_hit", image), ("attacked_hit", result.image)):
-        heatmaps = attacked_method(attack)(model, copies, label)
-        columns[name] = hits([largest_boxes(each, [threshold])[0] for each in heatmaps], truths)
+    for (name, (method, limit)), (state, copies) in itertools.product(
+        scored.items(), (("clean", image), ("attacked", result.image))
+    ):
+        boxes = [largest_boxes(each, [limit])[0] for each in method(model, copies, label)]
+        columns[f"{name} {state}"] = hits(boxes, truths)
     return columns
 
 

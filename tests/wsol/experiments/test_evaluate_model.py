@@ -113,6 +113,7 @@ def test_scores_are_written_before_the_attacks_begin(network, toy, tmp_path):
     assert second["robustness"]["images"] == 2
     assert second["localization"] == first["localization"]
     (attack,) = second["robustness"]["maps"]
+    assert [each["heatmap"] for each in attack["other_boxes"]] == ["centred box"]
     after = percent(attack["boxes"]["gt_known_loc"]["attacked"]["mean"])
     before = percent(attack["boxes"]["gt_known_loc"]["clean"]["mean"])
     for text in (answer_text, summary):

@@ -19,6 +19,7 @@ from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import Example
 from wsol.heatmaps.heatmap import Gradient
+from wsol.heatmaps.refined import Refined
 from wsol.report.number_format import markdown
 from wsol.report.robustness_tables import robustness_tables
 from wsol.robustness.adversarial_accuracy import AccuracyCurve
@@ -122,14 +123,19 @@ def test_each_mean_is_over_its_own_images(network, images):
     label = network(image).argmax(dim=1)
     label[5] = (label[5] + 1) % 3
 
-    def boxes_of(images):
-        return np.array([largest_boxes(h, [0.75])[0] for h in Gradient()(network, images, label)])
+    def boxes_of(images, method, threshold):
+        return np.array(
+            [largest_boxes(each, [threshold])[0] for each in method(network, images, label)]
+        )
 
-    truth = boxes_of(image)
+    truth = boxes_of(image, Gradient(), 0.75)
     rows = zip(image, label.tolist(), torch.tensor(truth), strict=True)
     items = [{"image": i, "label": y, "box": box} for i, y, box in rows]
     config = RobustnessConfig([Mirror()], [], images=None)
-    found = measure_robustness(network, DataLoader(Split(items), 4), 0.75, config)["maps"][0]
+    refined = Refined(Gradient())
+    others = {"refined gradient": (refined, 0.3), "gradient": (Gradient(), 0.1)}
+    loader = DataLoader(Split(items), 4)
+    found = measure_robustness(network, loader, 0.75, config, others=others)["maps"][0]
     assert (found["correct"], found["flipped"]) == (5, 2)
     maps = MapAttack().maps(network, image, label).double().numpy()
     moved = MapAttack().maps(network, image.flip(3), label).double().numpy()
@@ -141,12 +147,20 @@ def test_each_mean_is_over_its_own_images(network, images):
 
     changed = torch.where((image[:, 0, 0, 0] > 0.5)[:, None, None, None], image.flip(3), image)
     drop = found["boxes"]["gt_known_loc"]
-    hits = iou(boxes_of(changed), truth) >= 0.5
+    hits = iou(boxes_of(changed, Gradient(), 0.75), truth) >= 0.5
     assert drop["clean"]["mean"] == 1
     assert drop["attacked"]["mean"] == pytest.approx(hits.mean())
     assert 0 < hits.mean() < 1
     top1 = found["boxes"]["top1_loc"]["attacked"]["mean"]
     assert top1 == pytest.approx(hits[:5].sum() / 6)
+
+    (other,) = found["other_boxes"]  # the attacked map's own boxes are not repeated
+    assert (other["heatmap"], other["threshold"]) == ("refined gradient", 0.3)
+    for state, copies in (("clean", image), ("attacked", changed)):
+        expected = (iou(boxes_of(copies, refined, 0.3), truth) >= 0.5).mean()
+        assert other["gt_known_loc"][state]["mean"] == pytest.approx(expected)
+    text = table_text({"images": 6, "maps": [found], "accuracy": []})
+    assert "boxes of gradient at 0.75" in text and "boxes of refined gradient at 0.3" in text
 
 
 def test_chosen_images_are_spread_over_the_split(network, images):
