@@ -160,7 +160,8 @@ def test_each_mean_is_over_its_own_images(network, images):
         expected = (iou(boxes_of(copies, refined, 0.3), truth) >= 0.5).mean()
         assert other["gt_known_loc"][state]["mean"] == pytest.approx(expected)
     text = table_text({"images": 6, "maps": [found], "accuracy": []})
-    assert "boxes of gradient at 0.75" in text and "boxes of refined gradient at 0.3" in text
+    assert "boxes of gradient at 0.75" in text
+    assert "boxes of refined gradient at 0.3" in text
 
 
 def test_chosen_images_are_spread_over_the_split(network, images):
