@@ -109,7 +109,12 @@ def score_heatmaps(
             details["checks"][name] = {"copied": _copied(oracle.ious, test.correct(1))}
             if validation is not None:
                 details["checks"][name] |= _validation_checks(validation, name, thresholds)
-            details["reference"][name] = _published(test, name, reference, iou_thresholds, seed)
+            every = None
+            if table.any_iou is not None:
+                every = table.any_published_ious(reference.thresholds)
+            details["reference"][name] = _max_box_acc(
+                "oracle for each IoU", reference.ious, every, iou_thresholds, seed
+            )
             details["curves"][name] = {
                 "threshold": oracle.thresholds.tolist(),
                 "gt_known_loc": box_accuracy(oracle.ious).tolist(),
@@ -122,16 +127,19 @@ def score_heatmaps(
 def score_boxes(
     truth: GroundTruth, given: GivenBoxes, *, name: str = "boxes", seed: int = 0
 ) -> Scores:
-    """Scores boxes that were given without heatmaps. Raises ValueError if the images have no true
-    boxes."""
+    """Scores boxes that were given without heatmaps, so there is no threshold to choose for
+    MaxBoxAcc and MaxBoxAccV2. Raises ValueError if the images have no true boxes."""
     if not truth.boxes.size:
         raise ValueError("the images have no true boxes to compare with")
     test = SplitOutput(truth, given.predictions, {})
     ious = iou(given.boxes[:, None], truth.boxes).max(axis=1, keepdims=True)
     row = score_row(name, PolicyIous("given", None, ious), test, seed=seed)
     headline = _headline(row, given.boxes, ious[:, 0], test, given.results)
-    checks = {"checks": {name: {"copied": _copied(ious, test.correct(1))}}}
-    metrics = _metrics(test, [row], [headline], checks, seed)
+    details = {
+        "checks": {name: {"copied": _copied(ious, test.correct(1))}},
+        "reference": {name: _max_box_acc("given", ious, ious, IOU_THRESHOLDS, seed)},
+    }
+    metrics = _metrics(test, [row], [headline], details, seed)
     metrics["images_without_box"] = int((~given.found).sum())
     return Scores(metrics, (headline,), test)
 
@@ -187,25 +195,27 @@ def _headline(
     return Headline(row, boxes, ious, types, results)
 
 
-def _published(
-    test: SplitOutput, name: str, reference: PolicyIous, iou_thresholds: Sequence[float], seed: int
+def _max_box_acc(
+    policy: str,
+    ious: np.ndarray,
+    every: np.ndarray | None,
+    iou_thresholds: Sequence[float],
+    seed: int,
 ) -> dict[str, Any]:
-    """MaxBoxAcc and, if the table has the boxes of all contours, MaxBoxAccV2."""
+    """MaxBoxAcc of IoUs (N,T) at T thresholds and, of the best IoUs of all boxes `every` (N,T),
+    MaxBoxAccV2."""
     names = [f"{t:g}" for t in iou_thresholds]
-    values = [max_box_acc(reference.ious, t) for t in iou_thresholds]
-    resampled = _resampled_max_box_acc(reference.ious, iou_thresholds)
-    ends = bootstrap(resampled, len(reference.ious), seed=seed).T.tolist()
+    values = [max_box_acc(ious, t) for t in iou_thresholds]
+    ends = bootstrap(_resampled_max_box_acc(ious, iou_thresholds), len(ious), seed=seed).T.tolist()
     scores = {
-        "policy": "oracle for each IoU",
+        "policy": policy,
         "max_box_acc": dict(zip(names, values, strict=True)),
         "intervals": {"max_box_acc": dict(zip(names, ends, strict=True))},
     }
-    table = test.tables[name]
-    if table.any_iou is not None:
-        ious = table.any_published_ious(reference.thresholds)
-        scores["max_box_acc_v2"] = max_box_acc_v2(ious)
-        each = _resampled_max_box_acc(ious, IOU_THRESHOLDS)
-        ends = bootstrap(lambda drawn: each(drawn).mean(axis=1), len(ious), seed=seed)
+    if every is not None:
+        scores["max_box_acc_v2"] = max_box_acc_v2(every)
+        each = _resampled_max_box_acc(every, IOU_THRESHOLDS)
+        ends = bootstrap(lambda drawn: each(drawn).mean(axis=1), len(every), seed=seed)
         scores["intervals"]["max_box_acc_v2"] = ends.tolist()
     return scores
 

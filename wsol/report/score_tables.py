@@ -60,7 +60,7 @@ def baseline_table(results: Results) -> Table:
 
 def more_table(results: Results) -> Table:
     """The scores that do not depend on the threshold policy."""
-    heads = ("model", "heatmap", "MaxBoxAcc (oracles)", "MaxBoxAccV2 (oracles)", "AP50")
+    heads = ("model", "heatmap", "MaxBoxAcc", "MaxBoxAccV2", "AP50")
     rows = []
     for run, result in results.items():
         names = [row["heatmap"] for row in result["localization"]]
@@ -70,14 +70,15 @@ def more_table(results: Results) -> Table:
             headline = result["headline"].get(name, {})
             ends, pixel_ends = reference.get("intervals", {}), pixels.get("intervals", {})
             accuracies = reference.get("max_box_acc", {}).items()
+            policy = f" ({reference['policy']})" if reference else ""
             precision = percent(headline.get("coco_ap50"))
             mask = ""
             if pixels:
                 images = f", {pixels['images']} images" if "images" in pixels else ""
                 mask = f" (mask > {pixels['mask_cut']}{images})"
             cells = [
-                ", ".join(f"{percent(each)} at {iou}" for iou, each in accuracies) or "-",
-                percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")),
+                ", ".join(f"{percent(each)} at {iou}" for iou, each in accuracies) + policy or "-",
+                percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")) + policy,
                 precision if precision == "-" else f"{precision} ({headline['policy']})",
                 *(percent(pixels.get(k), pixel_ends.get(k)) + mask for k in ("pxap", "piou")),
             ]

@@ -14,6 +14,8 @@ from wsol.annotations.predictions import Predictions
 from wsol.evaluation.metrics import average_precision
 from wsol.evaluation.results import image_table
 from wsol.evaluation.scores import score_boxes
+from wsol.report.number_format import markdown
+from wsol.report.score_tables import more_table
 
 
 def test_average_precision_equals_cocoevals_over_all_pairs():
@@ -189,6 +191,23 @@ def test_boxes_of_more_images_and_of_no_class_are_scored(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="none of its images is one of the ground truth"):
         read_coco_results(file, truth)
+
+
+def test_given_boxes_have_box_accuracy_at_each_iou(tmp_path):
+    """Boxes with IoU 1, 0.6, 0.4 and 0."""
+    truth = birds([(2, 2, 10, 12)] * 4)
+    heights = (10, 6, 4)
+    results = [
+        {"image_id": i, "category_id": 1, "bbox": [2, 2, 8, height], "score": 0.5}
+        for i, height in enumerate(heights, start=1)
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    scores = score_boxes(truth, read_coco_results(file, truth)).metrics
+    reference = scores["reference"]["boxes"]
+    assert reference["max_box_acc"] == {"0.3": 0.75, "0.5": 0.5, "0.7": 0.25}
+    assert reference["max_box_acc_v2"] == 0.5
+    assert "75.0 at 0.3, 50.0 at 0.5, 25.0 at 0.7 (given)" in markdown(*more_table({"run": scores}))
 
 
 def test_given_boxes_are_scored_like_maps(tmp_path):
