@@ -71,6 +71,7 @@ def more_table(results: Results) -> Table:
             ends, pixel_ends = reference.get("intervals", {}), pixels.get("intervals", {})
             accuracies = reference.get("max_box_acc", {}).items()
             policy = f" ({reference['policy']})" if reference else ""
+            v2 = percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2"))
             precision = percent(headline.get("coco_ap50"))
             mask = ""
             if pixels:
@@ -78,7 +79,7 @@ def more_table(results: Results) -> Table:
                 mask = f" (mask > {pixels['mask_cut']}{images})"
             cells = [
                 ", ".join(f"{percent(each)} at {iou}" for iou, each in accuracies) + policy or "-",
-                percent(reference.get("max_box_acc_v2"), ends.get("max_box_acc_v2")) + policy,
+                v2 if v2 == "-" else v2 + policy,
                 precision if precision == "-" else f"{precision} ({headline['policy']})",
                 *(percent(pixels.get(k), pixel_ends.get(k)) + mask for k in ("pxap", "piou")),
             ]

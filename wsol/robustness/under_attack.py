@@ -1,7 +1,6 @@
 """Robustness: attacks on a classifier's maps, boxes and predictions, and the changes they cause."""
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from wsol.boxes.geometry import iou
 from wsol.boxes.heatmap_boxes import largest_boxes
 from wsol.data.dataset import spread_evenly
 from wsol.evaluation.metrics import HIT, mean_with_interval
-from wsol.heatmaps.heatmap import Component, Gradient, HeatmapMethod
+from wsol.heatmaps.heatmap import Component, Gradient, HeatmapMethod, each_heatmap
 from wsol.heatmaps.methods import name_of
 from wsol.robustness.adversarial_accuracy import (
     AccuracyCurve,
@@ -243,11 +242,12 @@ def _attack_batch(
         pairs = zip(clean, _numpy(maps), strict=True)
         rows = [similarities(first, second, k) for first, second in pairs]
         columns |= {name + suffix: np.array([row[name] for row in rows]) for name in MEASURES}
-    for (name, (method, limit)), (state, copies) in itertools.product(
-        scored.items(), (("clean", image), ("attacked", result.image))
-    ):
-        boxes = [largest_boxes(each, [limit])[0] for each in method(model, copies, label)]
-        columns[f"{name} {state}"] = hits(boxes, truths)
+    methods = [method for method, _ in scored.values()]
+    for state, copies in (("clean", image), ("attacked", result.image)):
+        heatmaps = each_heatmap(methods, model, copies, label)
+        for (name, (_, limit)), maps in zip(scored.items(), heatmaps, strict=True):
+            boxes = [largest_boxes(each, [limit])[0] for each in maps]
+            columns[f"{name} {state}"] = hits(boxes, truths)
     return columns
 
 
